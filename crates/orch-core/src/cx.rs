@@ -1,0 +1,112 @@
+//! What a call carries along: who calls, whether they still wait, and where progress goes.
+
+use std::sync::Arc;
+
+use orch_domain::Error;
+use orch_domain::audit::AuditEntry;
+use orch_domain::caller::Caller;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// Made by a face for each call.
+#[derive(Clone)]
+pub struct Cx {
+    caller: Option<Caller>,
+    /// Cancelled when the caller withdraws the call.
+    pub cancel: CancellationToken,
+    pub progress: Progress,
+    audit: Arc<Mutex<AuditDraft>>,
+}
+
+/// What audit will say of this call. Invariant: `is_written` once the entry went along with a commit.
+#[derive(Default)]
+struct AuditDraft {
+    entry: Option<AuditEntry>,
+    is_written: bool,
+}
+
+impl Cx {
+    pub fn new(caller: Option<Caller>) -> Cx {
+        Cx {
+            caller,
+            cancel: CancellationToken::new(),
+            progress: Progress::default(),
+            audit: Arc::default(),
+        }
+    }
+
+    pub fn with_cancel(mut self, cancel: CancellationToken) -> Cx {
+        self.cancel = cancel;
+        self
+    }
+
+    pub fn with_progress(mut self, progress: Progress) -> Cx {
+        self.progress = progress;
+        self
+    }
+
+    pub fn caller(&self) -> Result<&Caller, Error> {
+        self.caller.as_ref().ok_or_else(|| Error::Unauthenticated {
+            message: "this needs a login: send `Authorization: Bearer TOKEN` with an API key or the `access_token` of `login`"
+                .to_owned(),
+        })
+    }
+
+    pub fn maybe_caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
+    }
+
+    /// Names what the call changes, for audit.
+    pub fn audit_target(&self, target: impl std::fmt::Display) {
+        if let Some(it) = &mut self.audit.lock().entry {
+            it.targets.push(target.to_string());
+        }
+    }
+
+    pub(crate) fn begin_audit(&self, entry: AuditEntry) {
+        *self.audit.lock() = AuditDraft { entry: Some(entry), is_written: false };
+    }
+
+    /// The entry to commit along with the first change, so that no durable change lacks its audit.
+    pub(crate) fn audit_for_commit(&self) -> Option<AuditEntry> {
+        let mut draft = self.audit.lock();
+        if draft.is_written {
+            return None;
+        }
+        draft.is_written = draft.entry.is_some();
+        draft.entry.clone()
+    }
+
+    pub(crate) fn audit_entry(&self) -> Option<(AuditEntry, bool)> {
+        let draft = self.audit.lock();
+        draft.entry.clone().map(|it| (it, draft.is_written))
+    }
+}
+
+/// Where a long call reports to. Without a listener, reports cost nothing.
+#[derive(Clone, Default)]
+pub struct Progress(Option<Arc<dyn Fn(ProgressUpdate) + Send + Sync>>);
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProgressUpdate {
+    /// Grows with every update.
+    pub progress: f64,
+    pub total: Option<f64>,
+    pub message: String,
+}
+
+impl Progress {
+    pub fn to(listener: impl Fn(ProgressUpdate) + Send + Sync + 'static) -> Progress {
+        Progress(Some(Arc::new(listener)))
+    }
+
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub fn report(&self, progress: f64, total: Option<f64>, message: impl Into<String>) {
+        if let Some(listener) = &self.0 {
+            listener(ProgressUpdate { progress, total, message: message.into() });
+        }
+    }
+}

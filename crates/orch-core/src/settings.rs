@@ -1,0 +1,62 @@
+//! What the services can be told. Parsed from files and flags on the floor above; plain data here.
+
+use std::time::Duration;
+
+use orch_domain::health::Damping;
+use orch_domain::port::PortRange;
+use orch_domain::resource::{Cpu, Memory};
+use orch_domain::user::Quota;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub port_range: PortRange,
+    /// For instances that name no size.
+    pub default_cpu: Cpu,
+    pub default_memory: Memory,
+    /// How long an instance may take to end by itself when stopped.
+    pub stop_grace: Duration,
+    /// Containers started on one node at the same time.
+    pub starts_per_node: usize,
+    /// How long a caller with `wait` waits at most.
+    pub wait_timeout: Duration,
+    /// How long a launch goes on trying while the engine does not answer.
+    pub launch_retry: Duration,
+    pub reconcile_period: Duration,
+    /// A container of ours without a record is removed when it is seen twice, so far apart.
+    pub orphan_grace: Duration,
+    /// A port that something else on the host uses is not offered again for so long.
+    pub port_quarantine: Duration,
+    pub health_period: Duration,
+    pub health_timeout: Duration,
+    pub damping: Damping,
+    /// Quota of a user that is given none.
+    pub default_quota: Quota,
+    pub token_lifetime: Duration,
+    /// Signs access tokens instead of the store's own secret.
+    pub token_secret: Option<Vec<u8>>,
+    pub audit_kept: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            port_range: PortRange::DEFAULT,
+            default_cpu: Cpu::from_millis(500),
+            default_memory: Memory::from_mib(256),
+            stop_grace: Duration::from_secs(10),
+            starts_per_node: 4,
+            wait_timeout: Duration::from_secs(300),
+            launch_retry: Duration::from_secs(20),
+            reconcile_period: Duration::from_secs(10),
+            orphan_grace: Duration::from_secs(30),
+            port_quarantine: Duration::from_secs(600),
+            health_period: Duration::from_secs(15),
+            health_timeout: Duration::from_secs(5),
+            damping: Damping::DEFAULT,
+            default_quota: Quota::DEMO,
+            token_lifetime: Duration::from_secs(12 * 3600),
+            token_secret: None,
+            audit_kept: 100_000,
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Everything that is reserved or registered, in memory, with the rules that span records.
+//!
+//! Invariants, kept by `put_instance` and `remove_instance` alone and asserted by `check`:
+//! a host port of a node has one holder; the reservations of a node add up to `Slot::used`; what a user holds adds up
+//! to its `Usage`. A mutation runs inside `transaction`: refused, it leaves the book as it was; accepted, it tells the
+//! exact changes that must become durable together.
+
+mod change;
+mod launch;
+mod lifecycle;
+mod node;
+mod user;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+pub use change::{Change, Rows};
+pub use launch::{Launch, Reserved};
+pub use lifecycle::Expired;
+
+use crate::Error;
+use crate::instance::Instance;
+use crate::name::{ApiKeyId, ClientToken, InstanceId, NodeId, UserId};
+use crate::node::Node;
+use crate::placement::Candidate;
+use crate::port::{Holder, PortRange};
+use crate::resource::Resources;
+use crate::user::{ApiKey, Usage, User};
+use change::Undo;
+
+pub struct Book {
+    port_range: PortRange,
+    instances: BTreeMap<InstanceId, Arc<Instance>>,
+    nodes: BTreeMap<NodeId, Slot>,
+    users: BTreeMap<UserId, Arc<User>>,
+    api_keys: BTreeMap<ApiKeyId, Arc<ApiKey>>,
+    usage: HashMap<UserId, Usage>,
+    by_owner: HashMap<UserId, BTreeSet<InstanceId>>,
+    by_token: HashMap<(UserId, ClientToken), BTreeSet<InstanceId>>,
+    journal: Vec<Undo>,
+}
+
+/// A node and what is given out of it.
+pub struct Slot {
+    pub node: Arc<Node>,
+    pub used: Resources,
+    pub instances: BTreeSet<InstanceId>,
+    pub ports: BTreeMap<u16, Holder>,
+}
+
+impl Slot {
+    pub fn free(&self) -> Resources {
+        self.node.capacity.minus(&self.used)
+    }
+}
+
+impl Book {
+    pub fn new(port_range: PortRange) -> Book {
+        Book {
+            port_range,
+            instances: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            users: BTreeMap::new(),
+            api_keys: BTreeMap::new(),
+            usage: HashMap::new(),
+            by_owner: HashMap::new(),
+            by_token: HashMap::new(),
+            journal: Vec::new(),
+        }
+    }
+
+    /// Builds the book from what is stored; an error names the first contradiction found.
+    pub fn load(port_range: PortRange, rows: Rows) -> Result<Book, String> {
+        let mut book = Book::new(port_range);
+        for node in rows.nodes {
+            book.put_node(node);
+        }
+        for (node_id, port, holder) in rows.ports {
+            if let Holder::Quarantine { .. } = holder
+                && let Some(slot) = book.nodes.get_mut(&node_id)
+            {
+                slot.ports.insert(port, holder);
+            }
+        }
+        for user in rows.users {
+            book.put_user(user);
+        }
+        for key in rows.api_keys {
+            book.put_api_key(key);
+        }
+        for instance in rows.instances {
+            if instance.state.holds_reservation() {
+                let Some(slot) = book.nodes.get(&instance.node_id) else {
+                    return Err(format!(
+                        "instance {} is on node {}, which is not stored",
+                        instance.id, instance.node_id
+                    ));
+                };
+                if let Some(it) = instance
+                    .ports
+                    .iter()
+                    .find(|it| matches!(slot.ports.get(&it.host_port), Some(Holder::Instance(_))))
+                {
+                    return Err(format!(
+                        "port {} of node {} has two holders, one is {}",
+                        it.host_port, instance.node_id, instance.id
+                    ));
+                }
+            }
+            book.put_instance(instance);
+        }
+        book.journal.clear();
+        Ok(book)
+    }
+
+    /// Runs `work` on the book. Refused: everything is as before. Accepted: the changes to store, in one piece.
+    pub fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Book) -> Result<T, Error>,
+    ) -> Result<(T, Vec<Change>), Error> {
+        debug_assert!(self.journal.is_empty(), "transactions do not nest");
+        match work(self) {
+            Ok(out) => {
+                let journal = std::mem::take(&mut self.journal);
+                Ok((out, change::changes(self, journal)))
+            }
+            Err(err) => {
+                while let Some(undo) = self.journal.pop() {
+                    undo.apply(self);
+                }
+                self.journal.clear();
+                Err(err)
+            }
+        }
+    }
+
+    pub fn port_range(&self) -> PortRange {
+        self.port_range
+    }
+
+    pub fn instance(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
+        self.instances.get(id)
+    }
+
+    /// All instances after `id`, oldest first.
+    pub fn instances_after(&self, id: Option<&InstanceId>) -> impl Iterator<Item = &Arc<Instance>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.instances
+            .range::<InstanceId, _>((id.map_or(Unbounded, Excluded), Unbounded))
+            .map(|(_, it)| it)
+    }
+
+    /// The instances of one owner, oldest first.
+    pub fn instances_of<'a>(
+        &'a self,
+        owner: &UserId,
+    ) -> impl Iterator<Item = &'a Arc<Instance>> + use<'a> {
+        self.by_owner.get(owner).into_iter().flatten().filter_map(|id| self.instances.get(id))
+    }
+
+    pub fn slot(&self, id: &NodeId) -> Option<&Slot> {
+        self.nodes.get(id)
+    }
+
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.nodes.values()
+    }
+
+    pub fn user(&self, id: &UserId) -> Option<&Arc<User>> {
+        self.users.get(id)
+    }
+
+    pub fn users(&self) -> impl Iterator<Item = &Arc<User>> {
+        self.users.values()
+    }
+
+    pub fn api_key(&self, id: &ApiKeyId) -> Option<&Arc<ApiKey>> {
+        self.api_keys.get(id)
+    }
+
+    pub fn api_keys(&self) -> impl Iterator<Item = &Arc<ApiKey>> {
+        self.api_keys.values()
+    }
+
+    pub fn usage(&self, user: &UserId) -> Usage {
+        self.usage.get(user).copied().unwrap_or_default()
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
+        self.nodes.values().map(|slot| Candidate {
+            node: &slot.node,
+            used: slot.used,
+            n_instances: slot.instances.len() as u32,
+            n_free_ports: self.port_range.len() - slot.ports.len(),
+        })
+    }
+
+    /// Inserts or replaces; all that is derived from instances follows here and nowhere else.
+    fn put_instance(&mut self, instance: Instance) {
+        let old = self.take_instance(&instance.id.clone());
+        let instance = Arc::new(instance);
+        self.journal.push(Undo::Instance(instance.id.clone(), old));
+        self.enter_instance(instance);
+    }
+
+    fn remove_instance(&mut self, id: &InstanceId) {
+        let old = self.take_instance(id);
+        self.journal.push(Undo::Instance(id.clone(), old));
+    }
+
+    fn enter_instance(&mut self, instance: Arc<Instance>) {
+        let it = &instance;
+        self.by_owner.entry(it.owner.clone()).or_default().insert(it.id.clone());
+        if let Some(token) = &it.token {
+            self.by_token
+                .entry((it.owner.clone(), token.token.clone()))
+                .or_default()
+                .insert(it.id.clone());
+        }
+        if it.state.holds_reservation() {
+            let usage = self.usage.entry(it.owner.clone()).or_default();
+            usage.instances += 1;
+            usage.cpu =
+                crate::resource::Cpu::from_millis(usage.cpu.millis() + it.resources.cpu.millis());
+            usage.memory =
+                crate::resource::Memory::from_mib(usage.memory.mib() + it.resources.memory.mib());
+            if let Some(slot) = self.nodes.get_mut(&it.node_id) {
+                slot.used = slot.used.plus(&it.resources);
+                slot.instances.insert(it.id.clone());
+                for port in &it.ports {
+                    slot.ports.insert(port.host_port, Holder::Instance(it.id.clone()));
+                }
+            }
+        }
+        self.instances.insert(it.id.clone(), instance);
+    }
+
+    fn take_instance(&mut self, id: &InstanceId) -> Option<Arc<Instance>> {
+        let it = self.instances.remove(id)?;
+        if let Some(ids) = self.by_owner.get_mut(&it.owner) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_owner.remove(&it.owner);
+            }
+        }
+        if let Some(token) = &it.token {
+            let key = (it.owner.clone(), token.token.clone());
+            if let Some(ids) = self.by_token.get_mut(&key) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    self.by_token.remove(&key);
+                }
+            }
+        }
+        if it.state.holds_reservation() {
+            if let Some(usage) = self.usage.get_mut(&it.owner) {
+                usage.instances -= 1;
+                usage.cpu = crate::resource::Cpu::from_millis(
+                    usage.cpu.millis() - it.resources.cpu.millis(),
+                );
+                usage.memory = crate::resource::Memory::from_mib(
+                    usage.memory.mib() - it.resources.memory.mib(),
+                );
+            }
+            if let Some(slot) = self.nodes.get_mut(&it.node_id) {
+                slot.used = slot.used.minus(&it.resources);
+                slot.instances.remove(id);
+                for port in &it.ports {
+                    if slot.ports.get(&port.host_port) == Some(&Holder::Instance(id.clone())) {
+                        slot.ports.remove(&port.host_port);
+                    }
+                }
+            }
+        }
+        Some(it)
+    }
+
+    /// Recomputes everything derived and names the first difference. For tests and `doctor`.
+    pub fn check(&self) -> Result<(), String> {
+        let mut usage: HashMap<&UserId, Usage> = HashMap::new();
+        for it in self.instances.values().filter(|it| it.state.holds_reservation()) {
+            let sum = usage.entry(&it.owner).or_default();
+            sum.instances += 1;
+            sum.cpu =
+                crate::resource::Cpu::from_millis(sum.cpu.millis() + it.resources.cpu.millis());
+            sum.memory =
+                crate::resource::Memory::from_mib(sum.memory.mib() + it.resources.memory.mib());
+            for port in &it.ports {
+                let holder =
+                    self.nodes.get(&it.node_id).and_then(|slot| slot.ports.get(&port.host_port));
+                if holder != Some(&Holder::Instance(it.id.clone())) {
+                    return Err(format!(
+                        "port {} of {} is held by {holder:?}, not {}",
+                        port.host_port, it.node_id, it.id
+                    ));
+                }
+            }
+        }
+        for (user, held) in &self.usage {
+            let counted = usage.get(user).copied().unwrap_or_default();
+            if *held != counted {
+                return Err(format!("usage of {user} is {held:?}, counted {counted:?}"));
+            }
+        }
+        for (id, slot) in &self.nodes {
+            let live = |it: &&InstanceId| {
+                self.instances.get(*it).is_some_and(|it| it.state.holds_reservation())
+            };
+            let sum = slot
+                .instances
+                .iter()
+                .filter(live)
+                .fold(Resources::default(), |sum, it| sum.plus(&self.instances[it].resources));
+            if sum != slot.used {
+                return Err(format!("{id} has {:?} in use, counted {sum:?}", slot.used));
+            }
+            for (port, holder) in &slot.ports {
+                if let Holder::Instance(instance) = holder
+                    && !self
+                        .instances
+                        .get(instance)
+                        .is_some_and(|it| it.ports.iter().any(|it| it.host_port == *port))
+                {
+                    return Err(format!("port {port} of {id} is leaked by {instance}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Nodes in the book: register, change, remove, and the ports their hosts turn out to use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::change::Undo;
+use super::{Book, Slot};
+use crate::Error;
+use crate::name::NodeId;
+use crate::node::Node;
+use crate::port::Holder;
+use crate::resource::Resources;
+use crate::time::Timestamp;
+
+impl Slot {
+    pub(super) fn empty(node: Arc<Node>) -> Slot {
+        Slot {
+            node,
+            used: Resources::default(),
+            instances: BTreeSet::new(),
+            ports: BTreeMap::new(),
+        }
+    }
+}
+
+impl Book {
+    pub fn add_node(&mut self, node: Node) -> Result<(), Error> {
+        if self.nodes.contains_key(&node.id) {
+            return Err(Error::conflict(format!(
+                "there is already a node `{}`; choose another id, or change it with `update_node`",
+                node.id
+            )));
+        }
+        self.put_node(node);
+        Ok(())
+    }
+
+    pub fn change_node(
+        &mut self,
+        id: &NodeId,
+        change: impl FnOnce(&mut Node),
+    ) -> Result<Arc<Node>, Error> {
+        let slot = self.nodes.get(id).ok_or_else(|| Error::no_node(id))?;
+        let mut node = (*slot.node).clone();
+        change(&mut node);
+        self.put_node(node);
+        Ok(self.nodes[id].node.clone())
+    }
+
+    /// Refused while the node holds instances: their containers would be nobody's.
+    pub fn remove_node(&mut self, id: &NodeId) -> Result<(), Error> {
+        let slot = self.nodes.get(id).ok_or_else(|| Error::no_node(id))?;
+        if !slot.instances.is_empty() {
+            return Err(Error::conflict(format!(
+                "node `{id}` still has {} instances; terminate them or `drain_node` it first",
+                slot.instances.len()
+            )));
+        }
+        let ports: Vec<u16> = slot.ports.keys().copied().collect();
+        for port in ports {
+            self.set_quarantine(id, port, None);
+        }
+        let old = self.nodes.remove(id).map(|it| it.node);
+        self.journal.push(Undo::Node(id.clone(), old));
+        Ok(())
+    }
+
+    /// Something that is not ours listens on `port` of the host. Not offered again before `until`.
+    pub fn quarantine_port(&mut self, id: &NodeId, port: u16, until: Timestamp) {
+        self.set_quarantine(id, port, Some(Holder::Quarantine { until }));
+    }
+
+    /// Forgets quarantines that have run out.
+    pub fn release_quarantines(&mut self, now: Timestamp) -> usize {
+        let over: Vec<(NodeId, u16)> = self
+            .nodes
+            .iter()
+            .flat_map(|(id, slot)| slot.ports.iter().map(move |(port, holder)| (id, port, holder)))
+            .filter(
+                |(_, _, holder)| matches!(holder, Holder::Quarantine { until } if *until <= now),
+            )
+            .map(|(id, port, _)| (id.clone(), *port))
+            .collect();
+        for (id, port) in &over {
+            self.set_quarantine(id, *port, None);
+        }
+        over.len()
+    }
+
+    fn set_quarantine(&mut self, id: &NodeId, port: u16, holder: Option<Holder>) {
+        let Some(slot) = self.nodes.get_mut(id) else { return };
+        // An instance that holds the port keeps it; quarantine is for ports that nobody here has.
+        if let Some(Holder::Instance(_)) = slot.ports.get(&port) {
+            return;
+        }
+        let old = match holder {
+            Some(it) => slot.ports.insert(port, it),
+            None => slot.ports.remove(&port),
+        };
+        self.journal.push(Undo::Quarantine(id.clone(), port, old));
+    }
+
+    pub(super) fn put_node(&mut self, node: Node) {
+        let id = node.id.clone();
+        let node = Arc::new(node);
+        let old = match self.nodes.get_mut(&id) {
+            Some(slot) => Some(std::mem::replace(&mut slot.node, node)),
+            None => {
+                self.nodes.insert(id.clone(), Slot::empty(node));
+                None
+            }
+        };
+        self.journal.push(Undo::Node(id, old));
+    }
+}

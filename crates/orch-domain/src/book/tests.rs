@@ -1,0 +1,300 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::caller::Permission;
+use crate::image::ImageRef;
+use crate::instance::{Action, InstanceState, LaunchToken, ReasonCode};
+use crate::label::Labels;
+use crate::name::{InstanceName, UserName};
+use crate::node::{EngineConfig, NodeStatus, Role, SimConfig};
+use crate::placement::Demand;
+use crate::port::{PortRequest, Protocol};
+use crate::resource::{Cpu, Memory};
+use crate::time::Timestamp;
+use crate::user::Quota;
+
+const NOW: Timestamp = Timestamp::ZERO;
+
+fn book(n_nodes: usize, quota: u32) -> Book {
+    let mut book = Book::new(PortRange::try_new(8000, 8009).unwrap());
+    let (_, changes) = book
+        .transaction(|it| {
+            for n in 0..n_nodes {
+                it.add_node(node(&format!("n{n}")))?;
+            }
+            it.add_user(user("ann", quota))
+        })
+        .unwrap();
+    assert_eq!(changes.len(), n_nodes + 1);
+    book
+}
+
+fn node(id: &str) -> Node {
+    Node {
+        id: NodeId::try_new(id).unwrap(),
+        hostname: id.to_owned(),
+        address: "127.0.0.1".to_owned(),
+        role: Role::Worker,
+        engine: EngineConfig::Sim(SimConfig::default()),
+        tags: BTreeSet::new(),
+        labels: Labels::default(),
+        description: String::new(),
+        capacity: Resources::new(Cpu::from_millis(4000), Memory::from_mib(4096), 0),
+        capacity_is_fixed: true,
+        cordoned: false,
+        created_at: NOW,
+        status: NodeStatus::Healthy,
+        status_since: NOW,
+    }
+}
+
+fn user(name: &str, n_instances: u32) -> User {
+    User {
+        id: UserId::try_new(name).unwrap(),
+        name: UserName::try_new(name).unwrap(),
+        password_hash: String::new(),
+        permissions: vec![Permission::Admin],
+        quota: Quota {
+            instances: n_instances,
+            cpu: Cpu::from_millis(1_000_000),
+            memory: Memory::from_mib(1 << 20),
+        },
+        created_at: NOW,
+        tokens_valid_from: NOW,
+    }
+}
+
+fn launch(count: u32, n_ports: u16) -> Launch {
+    Launch {
+        name: InstanceName::try_new("web").unwrap(),
+        image: ImageRef::try_new("nginx").unwrap(),
+        count,
+        ports: (0..n_ports)
+            .map(|it| PortRequest { container_port: 80 + it, protocol: Protocol::Tcp })
+            .collect(),
+        env: BTreeMap::new(),
+        command: Vec::new(),
+        labels: Labels::default(),
+        owner: UserId::try_new("ann").unwrap(),
+        termination_protection: false,
+        demand: Demand {
+            resources: Resources::new(Cpu::from_millis(1000), Memory::from_mib(512), 0),
+            ..Demand::default()
+        },
+        token: None,
+    }
+}
+
+fn with_token(mut launch: Launch, token: &str, is_derived: bool, arguments: &str) -> Launch {
+    let token = ClientToken::try_new(token).unwrap();
+    launch.token = Some(LaunchToken { token, is_derived, arguments_sha256: arguments.to_owned() });
+    launch
+}
+
+fn reserve(
+    book: &mut Book,
+    launch: &Launch,
+    now: Timestamp,
+) -> Result<(Reserved, Vec<Change>), Error> {
+    let mut seed = book.instances.len() as u32;
+    book.transaction(|it| {
+        it.reserve(launch, now, || {
+            seed += 1;
+            seed
+        })
+    })
+}
+
+#[test]
+fn a_reservation_is_record_ports_and_quota_in_one_piece() {
+    let mut book = book(1, 5);
+    let (reserved, changes) = reserve(&mut book, &launch(1, 2), NOW).unwrap();
+    let id = &reserved.ids[0];
+    assert_eq!(changes.len(), 3, "{changes:?}");
+    assert_eq!(book.usage(&UserId::try_new("ann").unwrap()).instances, 1);
+    assert_eq!(
+        book.slot(&NodeId::try_new("n0").unwrap()).unwrap().ports[&8001],
+        Holder::Instance(id.clone())
+    );
+    book.check().unwrap();
+}
+
+#[test]
+fn all_or_none_of_a_count() {
+    let mut book = book(1, 50);
+    // Four fit by CPU; the fifth does not, so none is kept.
+    assert!(matches!(reserve(&mut book, &launch(5, 1), NOW), Err(Error::InsufficientCapacity(_))));
+    assert_eq!(book.instances.len(), 0);
+    book.check().unwrap();
+    assert_eq!(reserve(&mut book, &launch(4, 1), NOW).unwrap().0.ids.len(), 4);
+    book.check().unwrap();
+}
+
+#[test]
+fn quota_counts_until_the_container_is_gone() {
+    let mut book = book(2, 1);
+    let id = reserve(&mut book, &launch(1, 1), NOW).unwrap().0.ids[0].clone();
+    let refused =
+        |book: &mut Book| matches!(reserve(book, &launch(1, 1), NOW), Err(Error::QuotaExceeded(_)));
+    assert!(refused(&mut book));
+    book.transaction(|it| it.request(&id, Action::Terminate, NOW)).unwrap();
+    assert!(refused(&mut book));
+    book.transaction(|it| {
+        it.set_terminated(&id, None, NOW);
+        Ok(())
+    })
+    .unwrap();
+    assert!(!refused(&mut book));
+    book.check().unwrap();
+}
+
+#[test]
+fn the_same_token_is_the_same_launch() {
+    let mut book = book(1, 5);
+    let first = reserve(&mut book, &with_token(launch(1, 0), "t", false, "a"), NOW).unwrap().0;
+    let second = reserve(&mut book, &with_token(launch(1, 0), "t", false, "a"), NOW).unwrap().0;
+    assert!(second.existed);
+    assert_eq!(first.ids, second.ids);
+    let other = reserve(&mut book, &with_token(launch(1, 0), "t", false, "b"), NOW);
+    assert!(matches!(other, Err(Error::IdempotentParameterMismatch { .. })));
+}
+
+#[test]
+fn a_derived_token_guards_ten_minutes_and_not_the_dead() {
+    let mut book = book(1, 5);
+    let it = with_token(launch(1, 0), "derived", true, "a");
+    let first = reserve(&mut book, &it, NOW).unwrap().0.ids;
+    assert_eq!(reserve(&mut book, &it, NOW.plus_millis(599_999)).unwrap().0.ids, first);
+    let later = NOW.plus_millis(600_000);
+    let second = reserve(&mut book, &it, later).unwrap().0.ids;
+    assert_ne!(second, first);
+    book.transaction(|it| it.request(&second[0], Action::Terminate, later)).unwrap();
+    assert_ne!(reserve(&mut book, &it, later).unwrap().0.ids, second);
+}
+
+#[test]
+fn taken_ports_are_passed_with_growing_strides() {
+    let mut book = book(1, 5);
+    let id = reserve(&mut book, &launch(1, 1), NOW).unwrap().0.ids[0].clone();
+    let until = NOW.plus_millis(1000);
+    book.transaction(|it| it.move_ports(&id, &[8000], 0, until, NOW)).unwrap();
+    assert_eq!(book.instance(&id).unwrap().ports[0].host_port, 8001);
+    book.transaction(|it| it.move_ports(&id, &[8001], 1, until, NOW)).unwrap();
+    assert_eq!(book.instance(&id).unwrap().ports[0].host_port, 8003);
+    book.check().unwrap();
+    book.transaction(|it| Ok(it.release_quarantines(until))).unwrap();
+    assert_eq!(book.slot(&NodeId::try_new("n0").unwrap()).unwrap().ports.len(), 1);
+}
+
+#[test]
+fn a_node_with_instances_and_the_last_admin_stay() {
+    let mut book = book(1, 5);
+    reserve(&mut book, &launch(1, 0), NOW).unwrap();
+    let node_id = NodeId::try_new("n0").unwrap();
+    assert!(matches!(book.transaction(|it| it.remove_node(&node_id)), Err(Error::Conflict { .. })));
+    let ann = UserId::try_new("ann").unwrap();
+    assert!(matches!(
+        book.transaction(|it| it.change_user(&ann, |it| it.permissions.clear())),
+        Err(Error::Conflict { .. })
+    ));
+    assert_eq!(book.user(&ann).unwrap().permissions, vec![Permission::Admin]);
+}
+
+#[test]
+fn terminated_records_are_forgotten_after_an_hour() {
+    let mut book = book(1, 5);
+    let id = reserve(&mut book, &launch(1, 0), NOW).unwrap().0.ids[0].clone();
+    book.transaction(|it| {
+        it.shut_down(&id, ReasonCode::EngineError.because("x"), NOW);
+        it.set_terminated(&id, None, NOW);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(
+        book.instance(&id).unwrap().state_reason.as_ref().unwrap().code,
+        ReasonCode::EngineError
+    );
+    assert_eq!(
+        book.transaction(|it| Ok(it.expire_terminated(NOW.plus_millis(3_599_999)))).unwrap().0,
+        0
+    );
+    let (n, changes) =
+        book.transaction(|it| Ok(it.expire_terminated(NOW.plus_millis(3_600_000)))).unwrap();
+    assert_eq!((n, &changes[0]), (1, &Change::Instance(id, None)));
+}
+
+/// One step of a random life of the book.
+#[derive(Clone, Debug)]
+enum Step {
+    Launch { count: u32, n_ports: u16 },
+    Act { at: usize, action: usize },
+    Settle { at: usize },
+    Move { at: usize, attempt: u32 },
+}
+
+fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+    use proptest::prelude::*;
+    prop_oneof![
+        (1u32..4, 0u16..4).prop_map(|(count, n_ports)| Step::Launch { count, n_ports }),
+        (0usize..20, 0usize..4).prop_map(|(at, action)| Step::Act { at, action }),
+        (0usize..20).prop_map(|at| Step::Settle { at }),
+        (0usize..20, 0u32..4).prop_map(|(at, attempt)| Step::Move { at, attempt }),
+    ]
+}
+
+proptest::proptest! {
+    /// Whatever happens, sums agree, quota holds, and what is stored loads into the same book.
+    #[test]
+    fn invariants_survive_any_life(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut book = book(2, 6);
+        let mut stored: BTreeMap<InstanceId, Arc<Instance>> = BTreeMap::new();
+        let ann = UserId::try_new("ann").unwrap();
+        for (n, step) in steps.into_iter().enumerate() {
+            let now = NOW.plus_millis(n as u64 * 1000);
+            let pick = |book: &Book, at: usize| book.instances.keys().nth(at).cloned();
+            let result = match step {
+                Step::Launch { count, n_ports } => reserve(&mut book, &launch(count, n_ports), now).map(|it| it.1),
+                Step::Act { at, action } => match pick(&book, at) {
+                    Some(id) => book.transaction(|it| it.request(&id, Action::ALL[action], now)).map(|it| it.1),
+                    None => continue,
+                },
+                Step::Settle { at } => match pick(&book, at) {
+                    Some(id) => book.transaction(|it| {
+                        match it.instances[&id].state {
+                            InstanceState::Pending => it.set_running(&id, "c".to_owned(), now),
+                            InstanceState::Stopping => it.set_stopped(&id, None, now),
+                            InstanceState::ShuttingDown => it.set_terminated(&id, None, now),
+                            _ => {}
+                        }
+                        Ok(())
+                    }).map(|it| it.1),
+                    None => continue,
+                },
+                Step::Move { at, attempt } => match pick(&book, at) {
+                    Some(id) if book.instances[&id].state == InstanceState::Pending && !book.instances[&id].ports.is_empty() => {
+                        let taken = [book.instances[&id].ports[0].host_port];
+                        book.transaction(|it| it.move_ports(&id, &taken, attempt, now.plus_millis(5000), now)).map(|it| it.1)
+                    }
+                    _ => continue,
+                },
+            };
+            for change in result.into_iter().flatten() {
+                if let Change::Instance(id, value) = change {
+                    match value { Some(it) => stored.insert(id, it), None => stored.remove(&id) };
+                }
+            }
+            proptest::prop_assert_eq!(book.check(), Ok(()));
+            proptest::prop_assert!(book.usage(&ann).instances <= 6);
+            proptest::prop_assert_eq!(&stored, &book.instances);
+        }
+        let rows = Rows {
+            instances: stored.values().map(|it| (**it).clone()).collect(),
+            nodes: book.nodes.values().map(|it| (*it.node).clone()).collect(),
+            users: book.users.values().map(|it| (**it).clone()).collect(),
+            ..Rows::default()
+        };
+        let loaded = Book::load(book.port_range, rows).map_err(proptest::test_runner::TestCaseError::fail)?;
+        proptest::prop_assert_eq!(loaded.usage(&ann), book.usage(&ann));
+        proptest::prop_assert_eq!(&loaded.instances, &book.instances);
+    }
+}

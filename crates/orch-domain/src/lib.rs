@@ -1,0 +1,24 @@
+//! What an instance, a node, a quota and a port are, and the rules between them.
+//!
+//! Floor 0: plain data and arithmetic. No runtime, no I/O and no clock; whoever calls passes the time in.
+
+pub mod audit;
+pub mod book;
+pub mod caller;
+pub mod capacity;
+pub mod error;
+pub mod health;
+pub mod image;
+pub mod instance;
+pub mod label;
+pub mod name;
+pub mod node;
+pub mod page;
+pub mod placement;
+pub mod port;
+pub mod resource;
+pub mod text;
+pub mod time;
+pub mod user;
+
+pub use error::{Error, ErrorCode};

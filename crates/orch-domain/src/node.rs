@@ -1,0 +1,183 @@
+//! Machines that run instances, and how they are reached.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::label::Labels;
+use crate::name::{NodeId, Tag};
+use crate::resource::Resources;
+use crate::time::Timestamp;
+
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Controls the cluster; runs instances only when named by `node_id`.
+    Master,
+    #[default]
+    Worker,
+    /// Holds data; runs instances only when named by `node_id`.
+    Storage,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Master => "master",
+            Role::Worker => "worker",
+            Role::Storage => "storage",
+        })
+    }
+}
+
+/// What the last health checks say, after damping.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeStatus {
+    Healthy,
+    /// Reachable, but its engine is sick.
+    Degraded,
+    Unreachable,
+    /// Not checked yet.
+    #[default]
+    Unknown,
+}
+
+impl NodeStatus {
+    pub const ALL: [NodeStatus; 4] =
+        [NodeStatus::Healthy, NodeStatus::Degraded, NodeStatus::Unreachable, NodeStatus::Unknown];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeStatus::Healthy => "healthy",
+            NodeStatus::Degraded => "degraded",
+            NodeStatus::Unreachable => "unreachable",
+            NodeStatus::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for NodeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How the node's engine is reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum EngineConfig {
+    /// A Docker engine at `unix:///var/run/docker.sock` or `tcp://127.0.0.1:2375`.
+    Docker { endpoint: String },
+    /// A simulated engine in memory.
+    Sim(SimConfig),
+}
+
+impl EngineConfig {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            EngineConfig::Docker { .. } => "docker",
+            EngineConfig::Sim(_) => "sim",
+        }
+    }
+}
+
+/// The script of a simulated engine. All delays are in milliseconds; failures are counted, not drawn by chance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SimConfig {
+    /// vCPU the engine reports.
+    pub cpu: crate::resource::Cpu,
+    /// GiB the engine reports.
+    pub memory: crate::resource::Memory,
+    pub gpu: u32,
+    /// How long every call takes.
+    pub delay_ms: u64,
+    /// How long a start takes on top.
+    pub start_delay_ms: u64,
+    /// How long a pull takes.
+    pub pull_delay_ms: u64,
+    /// The next so many starts fail.
+    pub fail_starts: u32,
+    /// Ports of the range that something else on the host listens on.
+    pub foreign_ports: Vec<u16>,
+    /// Calls never answer.
+    pub hung: bool,
+    /// Calls fail at once, as when the host is down.
+    pub unreachable: bool,
+}
+
+impl Default for SimConfig {
+    fn default() -> SimConfig {
+        SimConfig {
+            cpu: crate::resource::Cpu::from_millis(16_000),
+            memory: crate::resource::Memory::from_mib(64 * 1024),
+            gpu: 0,
+            delay_ms: 0,
+            start_delay_ms: 0,
+            pull_delay_ms: 0,
+            fail_starts: 0,
+            foreign_ports: Vec::new(),
+            hung: false,
+            unreachable: false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    pub id: NodeId,
+    pub hostname: String,
+    /// Where instances of this node are reached: an IP address or a host name.
+    pub address: String,
+    pub role: Role,
+    pub engine: EngineConfig,
+    pub tags: BTreeSet<Tag>,
+    pub labels: Labels,
+    pub description: String,
+    /// What may be given out; read from the engine unless `capacity_is_fixed`.
+    pub capacity: Resources,
+    pub capacity_is_fixed: bool,
+    pub cordoned: bool,
+    pub created_at: Timestamp,
+    /// The last damped status. Kept, so that a restart does not forget that a node was down.
+    pub status: NodeStatus,
+    pub status_since: Timestamp,
+}
+
+impl Node {
+    /// The address that published ports bind to: the node's own when it is an IP, so that a port of a loopback node
+    /// is not open to the network.
+    pub fn publish_ip(&self) -> IpAddr {
+        self.address.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    }
+}

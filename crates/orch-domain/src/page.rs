@@ -1,0 +1,89 @@
+//! Paging: how many at once, and where to go on. Tokens are opaque to callers.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+pub const DEFAULT_PAGE_SIZE: u32 = 100;
+pub const MAX_PAGE_SIZE: u32 = 1000;
+
+/// How many entries of a list to answer at once, from 1 to 1000; 100 unless given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PageSize(u32);
+
+impl PageSize {
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Default for PageSize {
+    fn default() -> PageSize {
+        PageSize(DEFAULT_PAGE_SIZE)
+    }
+}
+
+impl<'de> Deserialize<'de> for PageSize {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<PageSize, D::Error> {
+        let size = i64::deserialize(deserializer)?;
+        match u32::try_from(size) {
+            Ok(it) if (1..=MAX_PAGE_SIZE).contains(&it) => Ok(PageSize(it)),
+            _ => Err(serde::de::Error::custom(format!(
+                "{size} is not a page size from 1 to {MAX_PAGE_SIZE}"
+            ))),
+        }
+    }
+}
+
+impl JsonSchema for PageSize {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PageSize".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": DEFAULT_PAGE_SIZE})
+    }
+}
+
+/// The key of the last entry of a page, in hexadecimal, after the name of the list it belongs to.
+pub fn token_after(list: &str, last_key: &str) -> String {
+    hex::encode(format!("{list}\n{last_key}"))
+}
+
+/// The key that `token` says to go on after; an empty token starts at the beginning.
+pub fn key_of(list: &str, token: &str) -> Result<Option<String>, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let key = hex::decode(token).ok().and_then(|it| String::from_utf8(it).ok()).and_then(|it| {
+        it.strip_prefix(list).and_then(|it| it.strip_prefix('\n')).map(str::to_owned)
+    });
+    match key {
+        Some(it) => Ok(Some(it)),
+        None => Err(Error::invalid(
+            "page_token",
+            "it is not a token of this list; pass the `next_page_token` of the page before, or leave it out to start over",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_reads_back_only_in_its_own_list() {
+        let token = token_after("instances", "i-1");
+        assert_eq!(key_of("instances", &token).unwrap().as_deref(), Some("i-1"));
+        assert_eq!(key_of("instances", "").unwrap(), None);
+        for bad in [token_after("nodes", "n"), "zz".to_owned(), "ff".to_owned()] {
+            assert!(
+                matches!(key_of("instances", &bad), Err(Error::InvalidParameter { .. })),
+                "{bad}"
+            );
+        }
+    }
+}

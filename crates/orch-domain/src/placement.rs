@@ -1,0 +1,271 @@
+//! Which node gets an instance: a pure function from what is free to a decision with its reasons.
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Shortage;
+use crate::name::{NodeId, Tag};
+use crate::node::{Node, NodeStatus, Role};
+use crate::resource::{Cpu, Memory, Resources};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// The node that stays least loaded.
+    #[default]
+    Spread,
+    /// The node that becomes fullest, keeping others empty.
+    Binpack,
+}
+
+impl Strategy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strategy::Spread => "spread",
+            Strategy::Binpack => "binpack",
+        }
+    }
+}
+
+/// What an instance needs of a node.
+#[derive(Clone, Debug, Default)]
+pub struct Demand {
+    pub resources: Resources,
+    pub n_ports: usize,
+    /// Only this node; role and tags then do not matter.
+    pub node_id: Option<NodeId>,
+    pub role: Option<Role>,
+    pub tags: BTreeSet<Tag>,
+    pub strategy: Strategy,
+}
+
+/// A node as placement sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    pub node: &'a Node,
+    pub used: Resources,
+    pub n_instances: u32,
+    pub n_free_ports: usize,
+}
+
+/// The chosen node, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Decision {
+    pub node_id: NodeId,
+    pub strategy: Strategy,
+    /// Share of the fuller of CPU and memory that will be reserved on the node, 0 to 1.
+    pub load_after: f64,
+    /// How many nodes had room.
+    pub n_feasible: usize,
+    /// How many nodes there are.
+    pub n_considered: usize,
+    /// In words: what was preferred, and what was passed over.
+    pub reasons: Vec<String>,
+}
+
+/// Why a node is passed over before its free resources are looked at.
+#[derive(Clone, Copy, PartialEq)]
+enum Skip {
+    OtherNode,
+    Cordoned,
+    NotHealthy,
+    OtherRole,
+    MissingTag,
+    NoPorts,
+    NoRoom,
+}
+
+const N_SKIPS: usize = 7;
+
+impl Skip {
+    fn words(self) -> &'static str {
+        match self {
+            Skip::OtherNode => "were not asked for",
+            Skip::Cordoned => "are cordoned",
+            Skip::NotHealthy => "are not healthy",
+            Skip::OtherRole => "have another role",
+            Skip::MissingTag => "lack a tag",
+            Skip::NoPorts => "have too few free ports",
+            Skip::NoRoom => "have too little CPU, memory or GPU free",
+        }
+    }
+}
+
+const SKIPS: [Skip; N_SKIPS] = [
+    Skip::OtherNode,
+    Skip::Cordoned,
+    Skip::NotHealthy,
+    Skip::OtherRole,
+    Skip::MissingTag,
+    Skip::NoPorts,
+    Skip::NoRoom,
+];
+
+/// Chooses a node for `demand`. Equal nodes are told apart by fewer instances, then by id, so that the same input
+/// always gives the same answer.
+pub fn place<'a>(
+    candidates: impl Iterator<Item = Candidate<'a>>,
+    demand: &Demand,
+) -> Result<Decision, Shortage> {
+    let mut n_skipped = [0usize; N_SKIPS];
+    let mut n_considered = 0;
+    let mut n_feasible = 0;
+    let mut best: Option<(f64, u32, &NodeId)> = None;
+    let mut refusal = Refusal::default();
+
+    for candidate in candidates {
+        n_considered += 1;
+        let node = candidate.node;
+        if let Some(skip) = skip(&candidate, demand) {
+            n_skipped[skip as usize] += 1;
+            continue;
+        }
+        let free = node.capacity.minus(&candidate.used);
+        if !demand.resources.fits_in(&free) {
+            n_skipped[Skip::NoRoom as usize] += 1;
+            refusal.note(&free, &demand.resources);
+            continue;
+        }
+        n_feasible += 1;
+        let load = load(&candidate.used.plus(&demand.resources), &node.capacity);
+        let score = match demand.strategy {
+            Strategy::Spread => load,
+            Strategy::Binpack => -load,
+        };
+        let key = (score, candidate.n_instances, &node.id);
+        let is_better = best.is_none_or(|(best_score, best_n, best_id)| {
+            score.total_cmp(&best_score).then(key.1.cmp(&best_n)).then(node.id.cmp(best_id)).is_lt()
+        });
+        if is_better {
+            best = Some(key);
+        }
+    }
+
+    let passed_over = SKIPS
+        .iter()
+        .filter(|it| **it != Skip::OtherNode && n_skipped[**it as usize] != 0)
+        .map(|it| format!("{} of {n_considered} nodes {}", n_skipped[*it as usize], it.words()));
+    match best {
+        Some((score, _, node_id)) => {
+            let load_after = score.abs();
+            let choice = match (&demand.node_id, demand.strategy) {
+                (Some(_), _) => format!("`{node_id}` was asked for and has room"),
+                (None, Strategy::Spread) => {
+                    format!(
+                        "spread: of {n_feasible} nodes with room, `{node_id}` stays least loaded ({:.0} %)",
+                        load_after * 100.0
+                    )
+                }
+                (None, Strategy::Binpack) => {
+                    format!(
+                        "binpack: of {n_feasible} nodes with room, `{node_id}` becomes fullest ({:.0} %)",
+                        load_after * 100.0
+                    )
+                }
+            };
+            Ok(Decision {
+                node_id: node_id.clone(),
+                strategy: demand.strategy,
+                load_after,
+                n_feasible,
+                n_considered,
+                reasons: std::iter::once(choice).chain(passed_over).collect(),
+            })
+        }
+        None => {
+            let reasons = if n_considered == 0 {
+                vec!["no node is registered; `register_node` adds one".to_owned()]
+            } else {
+                passed_over.collect()
+            };
+            Err(refusal.shortage(demand.resources, reasons))
+        }
+    }
+}
+
+fn skip(candidate: &Candidate<'_>, demand: &Demand) -> Option<Skip> {
+    let node = candidate.node;
+    match &demand.node_id {
+        Some(wanted) if *wanted != node.id => return Some(Skip::OtherNode),
+        Some(_) => {}
+        None => {
+            if node.role != demand.role.unwrap_or_default() {
+                return Some(Skip::OtherRole);
+            }
+            if !demand.tags.is_subset(&node.tags) {
+                return Some(Skip::MissingTag);
+            }
+        }
+    }
+    if node.cordoned {
+        return Some(Skip::Cordoned);
+    }
+    // Unknown is given a chance: the launch itself then finds out.
+    if matches!(node.status, NodeStatus::Degraded | NodeStatus::Unreachable) {
+        return Some(Skip::NotHealthy);
+    }
+    (candidate.n_free_ports < demand.n_ports).then_some(Skip::NoPorts)
+}
+
+/// Share of the fuller of CPU and memory.
+pub fn load(used: &Resources, capacity: &Resources) -> f64 {
+    let share = |used: u32, all: u32| if all == 0 { 1.0 } else { f64::from(used) / f64::from(all) };
+    share(used.cpu.millis(), capacity.cpu.millis())
+        .max(share(used.memory.mib(), capacity.memory.mib()))
+}
+
+/// What is collected on the way to a refusal.
+#[derive(Default)]
+struct Refusal {
+    max_cpu: Cpu,
+    max_memory: Memory,
+    max_gpu: u32,
+    feasible: Vec<Resources>,
+}
+
+const N_FEASIBLE_SHOWN: usize = 3;
+
+impl Refusal {
+    fn note(&mut self, free: &Resources, requested: &Resources) {
+        self.max_cpu = self.max_cpu.max(free.cpu);
+        self.max_memory = self.max_memory.max(free.memory);
+        self.max_gpu = self.max_gpu.max(free.gpu);
+        let size = Resources::new(
+            requested.cpu.min(free.cpu),
+            requested.memory.min(free.memory),
+            requested.gpu.min(free.gpu),
+        );
+        if size.cpu == Cpu::ZERO || size.memory == Memory::ZERO || self.feasible.contains(&size) {
+            return;
+        }
+        let distance = |it: &Resources| 2.0 - load_ratio(it, requested);
+        let at = self.feasible.partition_point(|it| distance(it) <= distance(&size));
+        if at < N_FEASIBLE_SHOWN {
+            self.feasible.insert(at, size);
+            self.feasible.truncate(N_FEASIBLE_SHOWN);
+        }
+    }
+
+    fn shortage(self, requested: Resources, reasons: Vec<String>) -> Shortage {
+        Shortage {
+            requested,
+            max_cpu_available: self.max_cpu,
+            max_memory_available: self.max_memory,
+            max_gpu_available: self.max_gpu,
+            feasible: self.feasible,
+            reasons,
+        }
+    }
+}
+
+/// How much of the request a size keeps: 2 when all of CPU and memory.
+fn load_ratio(size: &Resources, requested: &Resources) -> f64 {
+    let share = |a: u32, b: u32| if b == 0 { 1.0 } else { f64::from(a) / f64::from(b) };
+    share(size.cpu.millis(), requested.cpu.millis())
+        + share(size.memory.mib(), requested.memory.mib())
+}
+
+#[cfg(test)]
+mod tests;

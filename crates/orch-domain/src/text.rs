@@ -1,0 +1,85 @@
+//! Text that somebody else wrote (logs, names, output of commands) made safe to show to a person or a model.
+
+/// At most `max` characters of `text`, without control characters; `…` marks a cut.
+pub fn excerpt(text: &str, max: usize) -> String {
+    let mut out: String =
+        text.chars().map(|it| if it.is_control() { '\u{fffd}' } else { it }).take(max).collect();
+    if text.chars().nth(max).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// Strips what a terminal or a reader could be misled by: ANSI escape sequences, control characters other than
+/// newline and tab, and the Unicode characters that reorder or hide text (bidi controls, zero-width, tags).
+pub fn sanitize(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(it) = chars.next() {
+        match it {
+            '\u{1b}' => skip_escape(&mut chars),
+            '\n' | '\t' => out.push(it),
+            // A carriage return alone would overwrite the line before it.
+            '\r' => {
+                if chars.peek() != Some(&'\n') {
+                    out.push('\n');
+                }
+            }
+            _ if it.is_control() || is_invisible(it) => {}
+            _ => out.push(it),
+        }
+    }
+    out
+}
+
+fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match chars.next() {
+        // CSI: parameters, then one final byte.
+        Some('[') => while chars.next().is_some_and(|it| !('\u{40}'..='\u{7e}').contains(&it)) {},
+        // OSC, DCS, SOS, PM, APC: up to BEL or ST.
+        Some(']' | 'P' | 'X' | '^' | '_') => {
+            while let Some(it) = chars.next() {
+                if it == '\u{7}' {
+                    break;
+                }
+                if it == '\u{1b}' {
+                    chars.next_if_eq(&'\\');
+                    break;
+                }
+            }
+        }
+        // Two-character sequences with an intermediate byte, such as `ESC ( B`.
+        Some(' '..='/') => {
+            chars.next();
+        }
+        _ => {}
+    }
+}
+
+fn is_invisible(it: char) -> bool {
+    matches!(it,
+        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}'
+        | '\u{feff}' | '\u{e0000}'..='\u{e007f}' | '\u{61c}' | '\u{fff9}'..='\u{fffb}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_and_reordering_are_gone() {
+        let hostile =
+            "a\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}b\u{202e}c\u{200b}d\re\u{1b}(Bf\u{8}";
+        assert_eq!(sanitize(hostile), "ared bcd\nef");
+        assert_eq!(sanitize("line 1\r\nline\t2\n"), "line 1\nline\t2\n");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_unsafe_survives(text in "\\PC*|[\\x00-\\x1f\\x7f-\\x9f\u{202e}a-z\\[\\]]*") {
+            proptest::prop_assert!(
+                sanitize(&text).chars().all(|it| it == '\n' || it == '\t' || !(it.is_control() || is_invisible(it)))
+            );
+        }
+    }
+}
