@@ -125,13 +125,28 @@ impl Book {
                 Ok((out, change::changes(self, journal)))
             }
             Err(err) => {
-                while let Some(undo) = self.journal.pop() {
-                    undo.apply(self);
-                }
-                self.journal.clear();
+                self.take_back();
                 Err(err)
             }
         }
+    }
+
+    /// Runs `work` and takes back all it did: what it would answer.
+    pub fn rehearse<T>(
+        &mut self,
+        work: impl FnOnce(&mut Book) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let out = work(self);
+        self.take_back();
+        out
+    }
+
+    fn take_back(&mut self) {
+        while let Some(undo) = self.journal.pop() {
+            undo.apply(self);
+        }
+        // Undoing goes through the same paths as doing, which write the journal too.
+        self.journal.clear();
     }
 
     pub fn port_range(&self) -> PortRange {

@@ -1,0 +1,244 @@
+//! What an operation is. Written once; an operation adds one file, one text and one line in the catalogue.
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt};
+use orch_domain::Error;
+use orch_domain::caller::Permission;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::{Cx, Orch, gate};
+
+/// One capability of the product. The implementing type is its request.
+pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
+    const SPEC: Spec;
+    type Output: Serialize + JsonSchema + Summary + Send;
+
+    fn run(
+        self,
+        orch: &Arc<Orch>,
+        cx: &Cx,
+    ) -> impl Future<Output = Result<Self::Output, Error>> + Send;
+}
+
+/// An answer in a few lines that a person can read; the full answer goes along as structured data.
+pub trait Summary {
+    fn summary(&self) -> String;
+}
+
+/// What every face says about an operation.
+pub struct Spec {
+    pub name: &'static str,
+    /// `tools/<name>.md`, word for word. Its first line is the help of the command and the summary in OpenAPI.
+    pub text: &'static str,
+    /// How REST reaches it; the first is the one that documentation shows.
+    pub routes: &'static [Route],
+    /// None: everybody, also without a login.
+    pub needs: Option<Permission>,
+    pub effect: Effect,
+    pub group: Group,
+}
+
+impl Spec {
+    pub fn title(&self) -> &'static str {
+        self.text.lines().next().unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub method: Method,
+    /// With `{parameter}` segments, which are parameters of the request type.
+    pub path: &'static str,
+    /// Arguments that this route fixes, such as `("run", "false")`.
+    pub preset: &'static [(&'static str, &'static str)],
+}
+
+impl Route {
+    pub const fn get(path: &'static str) -> Route {
+        Route { method: Method::Get, path, preset: &[] }
+    }
+    pub const fn post(path: &'static str) -> Route {
+        Route { method: Method::Post, path, preset: &[] }
+    }
+    pub const fn put(path: &'static str) -> Route {
+        Route { method: Method::Put, path, preset: &[] }
+    }
+    pub const fn delete(path: &'static str) -> Route {
+        Route { method: Method::Delete, path, preset: &[] }
+    }
+    pub const fn with(self, preset: &'static [(&'static str, &'static str)]) -> Route {
+        Route { preset, ..self }
+    }
+}
+
+/// What an operation does to the world. From it come MCP's hints, REST's success status and whether audit records it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Reads,
+    Creates,
+    /// Changes something; doing it twice is doing it once.
+    Changes,
+    /// Runs something whose effect we cannot know.
+    Executes,
+    Destroys,
+}
+
+impl Effect {
+    pub fn is_read_only(self) -> bool {
+        self == Effect::Reads
+    }
+
+    pub fn is_destructive(self) -> bool {
+        matches!(self, Effect::Destroys | Effect::Executes)
+    }
+
+    /// `launch_instance` is idempotent only with a client token, so `Creates` does not promise it.
+    pub fn is_idempotent(self) -> bool {
+        matches!(self, Effect::Reads | Effect::Changes | Effect::Destroys)
+    }
+}
+
+/// Chapters of the documentation, in reading order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Group {
+    Instances,
+    Nodes,
+    Cluster,
+    Identity,
+}
+
+impl Group {
+    pub const ALL: [Group; 4] = [Group::Instances, Group::Nodes, Group::Cluster, Group::Identity];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Group::Instances => "instances",
+            Group::Nodes => "nodes",
+            Group::Cluster => "cluster",
+            Group::Identity => "identity",
+        }
+    }
+}
+
+/// Takes the text from the file of the same name, so that a missing file does not compile.
+macro_rules! spec {
+    ($name:literal, $group:ident, $effect:ident, $needs:expr, [$($route:expr),+ $(,)?]) => {
+        $crate::operation::Spec {
+            name: $name,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/", $name, ".md")),
+            routes: &[$($route),+],
+            needs: $needs,
+            effect: $crate::operation::Effect::$effect,
+            group: $crate::operation::Group::$group,
+        }
+    };
+}
+pub(crate) use spec;
+
+/// What a face gets back: the structured answer, and the few lines for a person.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub value: Value,
+    pub text: String,
+}
+
+type Call = fn(Arc<Orch>, Cx, Value) -> BoxFuture<'static, Result<Answer, Error>>;
+
+/// An operation with its types erased, so that a face is a loop instead of forty handlers.
+pub struct Op {
+    pub spec: Spec,
+    /// JSON Schema 2020-12 of the request; its root is an object.
+    pub input: Map<String, Value>,
+    pub output: Map<String, Value>,
+    pub call: Call,
+}
+
+impl Op {
+    pub fn of<O: Operation>() -> Op {
+        let call: Call = |orch, cx, arguments| {
+            async move {
+                let req = decode::<O>(arguments)?;
+                let out = gate::call::<O>(&orch, &cx, req).await?;
+                let value = serde_json::to_value(&out).map_err(Error::internal)?;
+                Ok(Answer { value, text: out.summary() })
+            }
+            .boxed()
+        };
+        Op {
+            spec: O::SPEC,
+            input: schema_of::<O>(true),
+            output: schema_of::<O::Output>(false),
+            call,
+        }
+    }
+}
+
+fn schema_of<T: JsonSchema>(is_input: bool) -> Map<String, Value> {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    settings.contract = if is_input {
+        schemars::generate::Contract::Deserialize
+    } else {
+        schemars::generate::Contract::Serialize
+    };
+    let mut schema: Value = settings.into_generator().into_root_schema_for::<T>().into();
+    plain(&mut schema);
+    let Value::Object(mut schema) = schema else {
+        unreachable!("the schema of a struct is an object")
+    };
+    schema.remove("title");
+    schema.remove("description");
+    schema.entry("type").or_insert_with(|| "object".into());
+    if is_input {
+        schema.entry("properties").or_insert_with(|| Value::Object(Map::new()));
+    }
+    schema
+}
+
+/// Drops Rust's names of number formats, which some validators refuse as unknown.
+fn plain(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            if map.get("format").is_some_and(|it| it != "date-time") {
+                map.remove("format");
+            }
+            map.values_mut().for_each(plain);
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain),
+        _ => {}
+    }
+}
+
+/// Reads the arguments; an error names the parameter and what is allowed.
+fn decode<O: Operation>(arguments: Value) -> Result<O, Error> {
+    let arguments = if arguments.is_null() { Value::Object(Map::new()) } else { arguments };
+    serde_path_to_error::deserialize(arguments).map_err(|err| {
+        let path = err.path().to_string();
+        let message = orch_domain::text::excerpt(&err.into_inner().to_string(), 600);
+        // A missing or unknown field is reported at its parent; the message names it in backticks first.
+        let named = message
+            .strip_prefix("missing field `")
+            .or_else(|| message.strip_prefix("unknown field `"));
+        let parameter = match (named.and_then(|it| it.split_once('`')), path.as_str()) {
+            (Some((field, _)), "." | "") => field.to_owned(),
+            (Some((field, _)), path) if path != field && !path.ends_with(&format!(".{field}")) => {
+                format!("{path}.{field}")
+            }
+            (_, ".") => String::new(),
+            (_, path) => path.to_owned(),
+        };
+        Error::invalid(parameter, message)
+    })
+}

@@ -1,0 +1,114 @@
+use std::sync::Arc;
+
+use orch_domain::Error;
+use orch_domain::caller::Permission;
+use orch_domain::instance::{Instance, InstanceState};
+use orch_domain::label::Labels;
+use orch_domain::name::{InstanceId, InstanceName, NodeId, UserId};
+use orch_domain::page::{self, PageSize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::view::instance::{InstanceView, instance_table};
+use crate::{Cx, Orch};
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListInstances {
+    /// Only in these states.
+    pub state: Vec<InstanceState>,
+    pub name: Option<InstanceName>,
+    pub node_id: Option<NodeId>,
+    /// Only with all these labels and values.
+    pub labels: Labels,
+    /// Only of this user; administrators see everybody's, others their own.
+    pub owner: Option<UserId>,
+    pub page_size: PageSize,
+    /// `next_page_token` of the page before.
+    pub page_token: String,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct InstanceList {
+    /// Oldest first. Terminated instances stay for an hour.
+    pub instances: Vec<InstanceView>,
+    /// Empty on the last page.
+    pub next_page_token: String,
+    /// Of all pages.
+    pub total_count: usize,
+}
+
+impl Summary for InstanceList {
+    fn summary(&self) -> String {
+        if self.instances.is_empty() {
+            return "No instances. `launch_instance` makes one.".to_owned();
+        }
+        let mut text = instance_table(&self.instances);
+        if !self.next_page_token.is_empty() {
+            let n_shown = self.instances.len();
+            text.push_str(&format!(
+                "\n{n_shown} of {} shown; `page_token={}` shows more",
+                self.total_count, self.next_page_token
+            ));
+        }
+        text
+    }
+}
+
+impl Operation for ListInstances {
+    const SPEC: Spec = spec!(
+        "list_instances",
+        Instances,
+        Reads,
+        Some(Permission::Read),
+        [Route::get("/instances")]
+    );
+    type Output = InstanceList;
+
+    async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<InstanceList, Error> {
+        let caller = cx.caller()?;
+        let after = page::key_of("instances", &self.page_token)?;
+        let after = after.map(|it| {
+            InstanceId::try_new(it).map_err(|_| {
+                Error::invalid("page_token", "it is damaged; leave it out to start over")
+            })
+        });
+        let after = after.transpose()?;
+        let owner = if caller.is_admin() { self.owner.clone() } else { Some(caller.user.clone()) };
+        if !caller.is_admin() && self.owner.as_ref().is_some_and(|it| *it != caller.user) {
+            return Ok(InstanceList {
+                instances: Vec::new(),
+                next_page_token: String::new(),
+                total_count: 0,
+            });
+        }
+        // Only pointers are collected under the lock; the page is rendered from a few of them.
+        let found: Vec<Arc<Instance>> = orch.ledger.read(|book| match &owner {
+            Some(owner) => {
+                book.instances_of(owner).filter(|it| self.matches(it)).cloned().collect()
+            }
+            None => book.instances_after(None).filter(|it| self.matches(it)).cloned().collect(),
+        });
+        let total_count = found.len();
+        let start = after.map_or(0, |after| found.partition_point(|it| it.id <= after));
+        let page = &found[start..found.len().min(start + self.page_size.get())];
+        let has_more = start + page.len() < total_count;
+        let next_page_token = match page.last() {
+            Some(last) if has_more => page::token_after("instances", last.id.as_str()),
+            _ => String::new(),
+        };
+        let instances =
+            orch.ledger.read(|book| page.iter().map(|it| InstanceView::of(it, book)).collect());
+        Ok(InstanceList { instances, next_page_token, total_count })
+    }
+}
+
+impl ListInstances {
+    fn matches(&self, it: &Instance) -> bool {
+        (self.state.is_empty() || self.state.contains(&it.state))
+            && self.name.as_ref().is_none_or(|name| it.name == *name)
+            && self.node_id.as_ref().is_none_or(|node_id| it.node_id == *node_id)
+            && it.labels.contains_all(&self.labels)
+    }
+}

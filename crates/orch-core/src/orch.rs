@@ -1,0 +1,79 @@
+//! Everything the operations stand on, in one place.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::event::Events;
+use crate::ports::clock::Clock;
+use crate::ports::engine::Engines;
+use crate::ports::failpoint::Failpoints;
+use crate::ports::store::{Store, StoreError};
+use crate::service::flight::Flights;
+use crate::service::health::HealthBoard;
+use crate::service::identity::Identity;
+use crate::service::ledger::Ledger;
+use crate::service::reconcile::Orphans;
+use crate::settings::Settings;
+use crate::task::{Followers, TaskBoard};
+
+pub struct Orch {
+    pub ledger: Ledger,
+    pub events: Arc<Events>,
+    pub identity: Identity,
+    pub health: HealthBoard,
+    pub settings: Settings,
+    pub clock: Arc<dyn Clock>,
+    pub engines: Arc<dyn Engines>,
+    pub failpoints: Arc<dyn Failpoints>,
+    pub(crate) flights: Flights,
+    pub(crate) orphans: Orphans,
+    pub(crate) followers: Followers,
+    pub tasks: TaskBoard,
+    /// Every task of the services; `drain` waits for it.
+    pub tracker: TaskTracker,
+    /// Cancelled when the process is to end: background work stops between steps, and what is half done waits for the
+    /// next start.
+    pub shutdown: CancellationToken,
+}
+
+/// The adapters, named by the floor above.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub engines: Arc<dyn Engines>,
+    pub clock: Arc<dyn Clock>,
+    pub failpoints: Arc<dyn Failpoints>,
+}
+
+impl Orch {
+    /// Reads the stored state; nothing runs yet.
+    pub fn build(parts: Parts, settings: Settings) -> Result<Arc<Orch>, StoreError> {
+        let events = Arc::new(Events::default());
+        let identity = Identity::new(parts.store.identity(), &settings);
+        let ledger = Ledger::open(parts.store, events.clone(), settings.port_range)?;
+        Ok(Arc::new(Orch {
+            health: HealthBoard::new(&ledger),
+            ledger,
+            events,
+            identity,
+            flights: Flights::new(settings.starts_per_node),
+            orphans: Orphans::default(),
+            followers: Followers::default(),
+            tasks: TaskBoard::default(),
+            settings,
+            clock: parts.clock,
+            engines: parts.engines,
+            failpoints: parts.failpoints,
+            tracker: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        }))
+    }
+
+    /// A random number, for ids. Not predictable, so that ids cannot be guessed ahead.
+    pub fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).expect("the operating system has random numbers");
+        u64::from_le_bytes(bytes)
+    }
+}

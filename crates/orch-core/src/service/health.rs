@@ -1,0 +1,175 @@
+//! Health checks: all nodes at once, each with its own time limit, and a status that does not flap.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::{StreamExt, stream};
+use orch_domain::Error;
+use orch_domain::health::{Check, Damped};
+use orch_domain::name::NodeId;
+use orch_domain::node::{Node, NodeStatus};
+use orch_domain::time::Timestamp;
+use parking_lot::RwLock;
+
+use crate::Orch;
+use crate::event::Subject;
+use crate::ports::engine::{EngineError, EngineInfo};
+use crate::service::ledger::Ledger;
+
+/// Checks kept per node.
+const HISTORY: usize = 20;
+/// Checks under way at the same time: enough for thousands of nodes, few enough for file descriptors.
+const AT_ONCE: usize = 512;
+
+#[derive(Default)]
+pub struct HealthBoard {
+    nodes: RwLock<HashMap<NodeId, NodeHealth>>,
+    last_sweep: RwLock<Option<Timestamp>>,
+}
+
+#[derive(Default)]
+struct NodeHealth {
+    damped: Damped,
+    /// Newest first.
+    history: VecDeque<Check>,
+}
+
+impl HealthBoard {
+    /// Starts from the stored statuses: a node that was down before a restart needs the same proof to count as up.
+    pub fn new(ledger: &Ledger) -> HealthBoard {
+        let nodes = ledger.read(|book| {
+            let entry = |node: &Node| {
+                (
+                    node.id.clone(),
+                    NodeHealth {
+                        damped: Damped::starting_at(node.status),
+                        history: VecDeque::new(),
+                    },
+                )
+            };
+            book.slots().map(|it| entry(&it.node)).collect()
+        });
+        HealthBoard { nodes: RwLock::new(nodes), last_sweep: RwLock::new(None) }
+    }
+
+    /// Newest first; empty before the first check.
+    pub fn history(&self, node_id: &NodeId) -> Vec<Check> {
+        self.nodes
+            .read()
+            .get(node_id)
+            .map(|it| it.history.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    pub fn last_check(&self, node_id: &NodeId) -> Option<Check> {
+        self.nodes.read().get(node_id).and_then(|it| it.history.front().cloned())
+    }
+
+    pub fn last_sweep(&self) -> Option<Timestamp> {
+        *self.last_sweep.read()
+    }
+
+    pub fn forget(&self, node_id: &NodeId) {
+        self.nodes.write().remove(node_id);
+    }
+}
+
+impl Orch {
+    /// Checks every node and returns when the slowest has answered or run into its limit.
+    pub async fn sweep(self: &Arc<Orch>) {
+        let nodes: Vec<Arc<Node>> =
+            self.ledger.read(|book| book.slots().map(|it| it.node.clone()).collect());
+        let check = async |node: Arc<Node>| {
+            if let Err(err) = self.check(&node).await {
+                tracing::warn!("the health of `{}` could not be recorded: {err}", node.id);
+            }
+        };
+        stream::iter(nodes).for_each_concurrent(AT_ONCE, check).await;
+        *self.health.last_sweep.write() = Some(self.clock.now());
+        self.events.publish(Subject::Cluster);
+    }
+
+    /// Checks one node now, whatever its period.
+    pub async fn check(self: &Arc<Orch>, node: &Node) -> Result<Check, Error> {
+        let started = Instant::now();
+        let timeout = self.settings.health_timeout;
+        let answer = match self.engines.engine(node) {
+            Ok(engine) => tokio::time::timeout(timeout, engine.describe())
+                .await
+                .unwrap_or(Err(EngineError::Timeout { after: timeout })),
+            Err(err) => Err(err),
+        };
+        let check = Check {
+            at: self.clock.now(),
+            status: match &answer {
+                Ok(_) => NodeStatus::Healthy,
+                Err(EngineError::Unreachable { .. } | EngineError::Timeout { .. }) => {
+                    NodeStatus::Unreachable
+                }
+                Err(_) => NodeStatus::Degraded,
+            },
+            latency_ms: answer.is_ok().then(|| started.elapsed().as_secs_f64() * 1000.0),
+            message: answer.as_ref().err().map(|err| format!("engine: {err}")),
+            engine_version: answer.as_ref().ok().map(|it| it.version.clone()),
+        };
+        let changed = {
+            let mut nodes = self.health.nodes.write();
+            let health = nodes.entry(node.id.clone()).or_default();
+            health.history.push_front(check.clone());
+            health.history.truncate(HISTORY);
+            health
+                .damped
+                .observe(check.status, self.settings.damping)
+                .then(|| health.damped.status())
+        };
+        self.record(node, changed, answer.ok()).await?;
+        Ok(check)
+    }
+
+    /// Writes a changed status or capacity to the node's record.
+    async fn record(
+        self: &Arc<Orch>,
+        node: &Node,
+        status: Option<NodeStatus>,
+        info: Option<EngineInfo>,
+    ) -> Result<(), Error> {
+        let capacity =
+            info.map(|it| it.capacity).filter(|it| !node.capacity_is_fixed && *it != node.capacity);
+        if status.is_none() && capacity.is_none() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let written = self
+            .ledger
+            .write(None, |book| {
+                book.change_node(&node.id, |it| {
+                    if let Some(status) = status {
+                        it.status = status;
+                        it.status_since = now;
+                    }
+                    if let Some(capacity) = capacity {
+                        it.capacity = capacity;
+                    }
+                })
+            })
+            .await;
+        match written {
+            // Removed while it was being checked.
+            Err(Error::NotFound { .. }) => {
+                self.health.forget(&node.id);
+                Ok(())
+            }
+            Err(err) => Err(err),
+            Ok(_) => {
+                if let Some(status) = status {
+                    tracing::info!("node `{}` is {status} (was {})", node.id, node.status);
+                    if status == NodeStatus::Healthy {
+                        self.reconcile_soon(&node.id);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}

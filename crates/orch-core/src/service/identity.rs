@@ -1,0 +1,213 @@
+//! Who a caller is: passwords, access tokens and API keys.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use orch_domain::Error;
+use orch_domain::caller::{Caller, Channel, Permission};
+use orch_domain::name::{ApiKeyId, UserId, UserName};
+use orch_domain::time::Timestamp;
+use orch_domain::user::User;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Orch;
+use crate::ports::store::StoreIdentity;
+use crate::settings::Settings;
+
+const ISSUER: &str = "mcp-orch";
+/// Wrong passwords for one name before it has to wait.
+const MAX_FAILURES: u32 = 10;
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+
+pub struct Identity {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    token_lifetime: Duration,
+    /// Wrong passwords per name since the start of its window.
+    failures: Mutex<HashMap<UserName, (u32, Instant)>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    sub: UserId,
+    /// Milliseconds; `iat` has seconds only, too coarse to tell a token from a password change after it.
+    at: i64,
+    iat: i64,
+    exp: i64,
+}
+
+pub struct Token {
+    pub text: String,
+    pub expires_in: Duration,
+}
+
+impl Identity {
+    pub fn new(store: &StoreIdentity, settings: &Settings) -> Identity {
+        let secret = settings.token_secret.as_deref().unwrap_or(&store.token_secret);
+        Identity {
+            encoding: EncodingKey::from_secret(secret),
+            decoding: DecodingKey::from_secret(secret),
+            token_lifetime: settings.token_lifetime,
+            failures: Mutex::default(),
+        }
+    }
+
+    fn issue(&self, user: &User, now: Timestamp) -> Result<Token, Error> {
+        let lifetime = self.token_lifetime;
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            sub: user.id.clone(),
+            at: now.as_millis(),
+            iat: now.as_millis() / 1000,
+            exp: now.plus_millis(lifetime.as_millis() as u64).as_millis() / 1000,
+        };
+        let text = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+            .map_err(Error::internal)?;
+        Ok(Token { text, expires_in: lifetime })
+    }
+
+    fn claims(&self, token: &str) -> Option<Claims> {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_issuer(&[ISSUER]);
+        validation.validate_aud = false;
+        jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok().map(|it| it.claims)
+    }
+
+    fn check_failures(&self, name: &UserName) -> Result<(), Error> {
+        let mut failures = self.failures.lock();
+        failures.retain(|_, (_, since)| since.elapsed() < FAILURE_WINDOW);
+        match failures.get(name) {
+            Some((n, since)) if MAX_FAILURES <= *n => {
+                let wait = FAILURE_WINDOW.saturating_sub(since.elapsed());
+                Err(Error::TooManyRequests {
+                    message: format!(
+                        "too many wrong passwords for `{name}`; try again in {} s",
+                        wait.as_secs() + 1
+                    ),
+                    retry_after_ms: wait.as_millis() as u64,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn note_failure(&self, name: &UserName) {
+        self.failures.lock().entry(name.clone()).or_insert((0, Instant::now())).0 += 1;
+    }
+}
+
+/// PHC string of argon2id with its default cost. Blocks for tens of milliseconds.
+pub fn hash_password(password: &str) -> Result<String, Error> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(Error::internal)?;
+    let salt = SaltString::encode_b64(&salt).map_err(Error::internal)?;
+    Ok(Argon2::default()
+        .hash_password(password.as_bytes(), &salt)
+        .map_err(Error::internal)?
+        .to_string())
+}
+
+fn is_password(password: &str, hash: &str) -> bool {
+    PasswordHash::new(hash)
+        .is_ok_and(|it| Argon2::default().verify_password(password.as_bytes(), &it).is_ok())
+}
+
+/// A new API key: its id, the text to show once, and the digest to keep.
+pub fn new_api_key(random: u64) -> Result<(ApiKeyId, String, [u8; 32]), Error> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(Error::internal)?;
+    let id = ApiKeyId::new(random);
+    let text = format!("mo-{}-{}", id.as_str().trim_start_matches("k-"), hex::encode(secret));
+    Ok((id, text, Sha256::digest(secret).into()))
+}
+
+impl Orch {
+    /// Checks a password and issues an access token.
+    pub async fn login(
+        &self,
+        name: &UserName,
+        password: &str,
+    ) -> Result<(std::sync::Arc<User>, Token), Error> {
+        self.identity.check_failures(name)?;
+        let user = self.ledger.read(|book| book.user_named(name).cloned());
+        // An unknown name costs the same time as a wrong password, so that names cannot be found out.
+        let hash = user.as_ref().map_or_else(|| NOBODY.to_owned(), |it| it.password_hash.clone());
+        let password = password.to_owned();
+        let is_right = tokio::task::spawn_blocking(move || is_password(&password, &hash))
+            .await
+            .map_err(Error::internal)?;
+        match user {
+            Some(user) if is_right => {
+                let token = self.identity.issue(&user, self.clock.now())?;
+                Ok((user, token))
+            }
+            _ => {
+                self.identity.note_failure(name);
+                Err(Error::Unauthenticated {
+                    message: "the user name or the password is wrong".to_owned(),
+                })
+            }
+        }
+    }
+
+    /// The caller that a bearer credential stands for: an access token or an API key.
+    pub fn authenticate(&self, bearer: &str, channel: Channel) -> Result<Caller, Error> {
+        let (user, permissions) = if bearer.starts_with("mo-") {
+            self.by_api_key(bearer)?
+        } else {
+            self.by_token(bearer)?
+        };
+        Ok(Caller { user, permissions, channel, client: None })
+    }
+
+    fn by_token(&self, token: &str) -> Result<(UserId, Vec<Permission>), Error> {
+        let claims = self.identity.claims(token).ok_or_else(|| {
+            refused("the access token is malformed or has expired; call `login` again")
+        })?;
+        let user = self.ledger.read(|book| book.user(&claims.sub).cloned());
+        match user {
+            Some(user) if user.tokens_valid_from.as_millis() <= claims.at => {
+                Ok((user.id.clone(), user.permissions.clone()))
+            }
+            _ => Err(refused("the access token is not valid any more; call `login` again")),
+        }
+    }
+
+    fn by_api_key(&self, text: &str) -> Result<(UserId, Vec<Permission>), Error> {
+        let wrong = || {
+            refused(
+                "the API key is unknown, revoked or has expired; ask an administrator for a new one",
+            )
+        };
+        let (id, secret) = text.trim_start_matches("mo-").split_once('-').ok_or_else(wrong)?;
+        let id = ApiKeyId::try_new(format!("k-{id}")).map_err(|_| wrong())?;
+        let secret = hex::decode(secret).map_err(|_| wrong())?;
+        let digest: [u8; 32] = Sha256::digest(secret).into();
+        let now = self.clock.now();
+        self.ledger.read(|book| {
+            let key = book.api_key(&id).ok_or_else(wrong)?;
+            // Comparing digests leaks nothing useful by its time: the attacker does not choose the digest.
+            if key.secret_sha256 != digest || key.expires_at.is_some_and(|it| it <= now) {
+                return Err(wrong());
+            }
+            let user = book.user(&key.user).ok_or_else(wrong)?;
+            let both = key.permissions.iter().filter(|it| {
+                user.permissions.contains(it) || user.permissions.contains(&Permission::Admin)
+            });
+            Ok((user.id.clone(), both.copied().collect()))
+        })
+    }
+}
+
+fn refused(message: &str) -> Error {
+    Error::Unauthenticated { message: message.to_owned() }
+}
+
+/// A hash that no password matches, with the cost of a real one.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";

@@ -1,0 +1,153 @@
+//! Launching: reserve in one transaction, then let a flight do the rest.
+
+use std::sync::Arc;
+
+use orch_domain::Error;
+use orch_domain::book::{Launch, Reserved};
+use orch_domain::instance::{Action, Instance, InstanceState, ReasonCode, StateReason};
+use orch_domain::name::InstanceId;
+use tokio::sync::oneshot;
+
+use crate::{Cx, Orch};
+
+impl Orch {
+    /// Reserves and starts. Returns when the reservation is durable; `wait_for` then waits for the container.
+    pub async fn launch(self: &Arc<Orch>, cx: &Cx, launch: Launch) -> Result<Reserved, Error> {
+        let now = self.clock.now();
+        let reserved = self
+            .ledger
+            .write(Some(cx), |book| {
+                let reserved = book.reserve(&launch, now, || self.random() as u32)?;
+                reserved.ids.iter().for_each(|it| cx.audit_target(it));
+                Ok(reserved)
+            })
+            .await?;
+        reserved.ids.iter().for_each(|it| self.settle(it));
+        Ok(reserved)
+    }
+
+    /// What `launch` would do, without doing it.
+    pub fn try_launch(&self, launch: &Launch) -> Result<Reserved, Error> {
+        let now = self.clock.now();
+        self.ledger.rehearse(|book| book.reserve(launch, now, || self.random() as u32))
+    }
+
+    /// Waits until all of a launch run. When the caller withdraws meanwhile, what was launched is terminated, so that
+    /// a cancelled launch leaves nothing behind; a launch that existed before is not its to cancel.
+    pub async fn wait_for_launch(
+        self: &Arc<Orch>,
+        cx: &Cx,
+        reserved: &Reserved,
+    ) -> Result<Vec<Arc<Instance>>, Error> {
+        let (waiting, gone) = oneshot::channel::<()>();
+        if !reserved.existed {
+            let (orch, ids, cancel) = (self.clone(), reserved.ids.clone(), cx.cancel.clone());
+            // On its own, because whoever withdraws may also drop the future that waits.
+            self.tracker.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => orch.cancel_launch(&ids).await,
+                    _ = gone => {
+                        if cancel.is_cancelled() {
+                            orch.cancel_launch(&ids).await;
+                        }
+                    }
+                    () = orch.shutdown.cancelled() => {}
+                }
+            });
+        }
+        let instances = self.wait_for(cx, &reserved.ids).await;
+        drop(waiting);
+        let instances = instances?;
+        match instances.iter().find(|it| it.state != InstanceState::Running) {
+            Some(failed) => Err(launch_error(failed)),
+            None => Ok(instances),
+        }
+    }
+
+    async fn cancel_launch(self: &Arc<Orch>, ids: &[InstanceId]) {
+        let now = self.clock.now();
+        let cancelled = self
+            .ledger
+            .write(None, |book| {
+                for id in ids {
+                    book.shut_down(
+                        id,
+                        ReasonCode::LaunchCancelled
+                            .because("its launch was cancelled by the caller"),
+                        now,
+                    );
+                }
+                Ok(())
+            })
+            .await;
+        if let Err(err) = cancelled {
+            tracing::warn!("a cancelled launch could not be undone: {err}");
+        }
+        ids.iter().for_each(|it| self.settle(it));
+    }
+
+    /// Records a request about an existing instance and sees to it.
+    pub async fn request(
+        self: &Arc<Orch>,
+        cx: &Cx,
+        id: &InstanceId,
+        action: Action,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        cx.audit_target(id);
+        self.ledger
+            .write(Some(cx), |book| {
+                self.visible(cx, book, id)?;
+                book.request(id, action, now)
+            })
+            .await?;
+        self.settle(id);
+        Ok(())
+    }
+}
+
+/// The error of a launch that ended otherwise than running, from the reason its record keeps.
+fn launch_error(instance: &Instance) -> Error {
+    let reason = instance.state_reason.clone().unwrap_or(StateReason {
+        code: ReasonCode::EngineError,
+        message: format!("it is {}", instance.state),
+    });
+    let message =
+        format!("`{}` was not launched: {}; nothing of it is left", instance.id, reason.message);
+    match reason.code {
+        ReasonCode::ImageNotFound => Error::NotFound {
+            kind: "image",
+            id: instance.image.to_string(),
+            hint: format!("{}; `list_images` shows what the nodes have", reason.message),
+        },
+        ReasonCode::InvalidCommand => Error::invalid("command", message),
+        ReasonCode::LaunchCancelled | ReasonCode::UserInitiatedShutdown => {
+            Error::Cancelled { message }
+        }
+        ReasonCode::NodeUnreachable => Error::NodeUnreachable {
+            node_id: instance.node_id.clone(),
+            source: reason.message.into(),
+        },
+        // It did start, and then ended by itself: the caller should look at what it wrote.
+        ReasonCode::InstanceInitiatedShutdown
+        | ReasonCode::OutOfMemory
+        | ReasonCode::ContainerStopped
+            if instance.state == InstanceState::Stopped =>
+        {
+            Error::IncorrectState {
+                id: instance.id.to_string(),
+                state: instance.state.to_string(),
+                message: format!(
+                    "`{}` started and ended at once: {}; `instance_logs` shows what it wrote",
+                    instance.id, reason.message
+                ),
+            }
+        }
+        _ => Error::EngineError {
+            node_id: instance.node_id.clone(),
+            message,
+            source: reason.message.into(),
+        },
+    }
+}

@@ -1,0 +1,33 @@
+//! What runs in the background: each task takes no input, may run at any time, and is done again after its period.
+
+mod driver;
+mod expire;
+mod reconcile;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use driver::{TaskBoard, TaskStatus};
+pub(crate) use reconcile::Followers;
+
+use crate::Orch;
+
+impl Orch {
+    /// Starts all background work. It ends with `shutdown`.
+    pub fn start_tasks(self: &Arc<Orch>) {
+        self.recover();
+        driver::every(self, "health", self.settings.health_period, |orch| async move {
+            orch.sweep().await;
+            "all nodes checked".to_owned()
+        });
+        driver::every(self, "reconcile", self.settings.reconcile_period, reconcile::activate);
+        driver::every(self, "expire", Duration::from_secs(60), expire::activate);
+    }
+
+    /// Stops background work and waits for it, at most until `deadline`. The answer says whether all of it ended.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        self.shutdown.cancel();
+        self.tracker.close();
+        tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok()
+    }
+}

@@ -1,0 +1,5 @@
+//! How answers look on every face: plain data, and a few lines of text for a person.
+
+pub mod instance;
+pub mod node;
+pub mod table;

@@ -1,0 +1,116 @@
+//! A node as callers see it.
+
+use std::collections::BTreeSet;
+
+use orch_domain::book::Slot;
+use orch_domain::health::Check;
+use orch_domain::label::Labels;
+use orch_domain::name::{NodeId, Tag};
+use orch_domain::node::{NodeStatus, Role};
+use orch_domain::resource::Resources;
+use orch_domain::time::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::operation::Summary;
+use crate::view::table::table;
+
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct NodeView {
+    pub id: NodeId,
+    pub hostname: String,
+    /// Where instances of this node are reached.
+    pub address: String,
+    pub role: Role,
+    /// `docker` or `sim`.
+    pub engine: String,
+    /// From the last health checks, damped: one lost check changes nothing.
+    pub status: NodeStatus,
+    pub status_since: Timestamp,
+    /// Takes no new instances.
+    pub cordoned: bool,
+    pub tags: BTreeSet<Tag>,
+    pub labels: Labels,
+    pub description: String,
+    /// What it has to give out.
+    pub capacity: Resources,
+    /// What is reserved by instances, running or stopped.
+    pub used: Resources,
+    pub free: Resources,
+    pub n_instances: usize,
+    pub last_check: Option<Check>,
+    pub created_at: Timestamp,
+}
+
+impl NodeView {
+    pub fn of(slot: &Slot, last_check: Option<Check>) -> NodeView {
+        let node = &slot.node;
+        NodeView {
+            id: node.id.clone(),
+            hostname: node.hostname.clone(),
+            address: node.address.clone(),
+            role: node.role,
+            engine: node.engine.kind().to_owned(),
+            status: node.status,
+            status_since: node.status_since,
+            cordoned: node.cordoned,
+            tags: node.tags.clone(),
+            labels: node.labels.clone(),
+            description: node.description.clone(),
+            capacity: node.capacity,
+            used: slot.used,
+            free: slot.free(),
+            n_instances: slot.instances.len(),
+            last_check,
+            created_at: node.created_at,
+        }
+    }
+
+    pub fn line(&self) -> String {
+        let cordoned = if self.cordoned { ", cordoned" } else { "" };
+        format!(
+            "node `{}` ({} {}) is {}{cordoned}: {} and {} free of {} and {}, {} instances",
+            self.id,
+            self.role,
+            self.engine,
+            self.status,
+            self.free.cpu,
+            self.free.memory,
+            self.capacity.cpu,
+            self.capacity.memory,
+            self.n_instances,
+        )
+    }
+}
+
+pub fn node_table(nodes: &[NodeView]) -> String {
+    let row = |it: &NodeView| {
+        let status =
+            if it.cordoned { format!("{} (cordoned)", it.status) } else { it.status.to_string() };
+        [
+            it.id.to_string(),
+            it.role.to_string(),
+            status,
+            it.address.clone(),
+            it.engine.clone(),
+            format!("{} of {}", it.free.cpu.vcpu(), it.capacity.cpu.vcpu()),
+            format!("{} of {}", it.free.memory, it.capacity.memory),
+            it.n_instances.to_string(),
+        ]
+    };
+    table(
+        ["ID", "ROLE", "STATUS", "ADDRESS", "ENGINE", "FREE CPU", "FREE MEMORY", "INSTANCES"],
+        nodes.iter().map(row),
+    )
+}
+
+/// One node, as `get_node`, `register_node` and the like answer it.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct OneNode(pub NodeView);
+
+impl Summary for OneNode {
+    fn summary(&self) -> String {
+        self.0.line()
+    }
+}
