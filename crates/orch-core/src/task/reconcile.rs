@@ -13,7 +13,7 @@ use crate::Orch;
 
 /// Nodes whose events are being followed. Invariant: one follower per entry.
 #[derive(Default)]
-pub struct Followers {
+pub(crate) struct Followers {
     nodes: Mutex<HashSet<NodeId>>,
 }
 
