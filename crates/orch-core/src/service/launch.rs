@@ -60,8 +60,9 @@ impl Orch {
         drop(waiting);
         let instances = instances?;
         match instances.iter().find(|it| it.state != InstanceState::Running) {
-            Some(failed) => Err(launch_error(failed)),
-            None => Ok(instances),
+            // What an earlier call launched is answered in its present state, whatever that is by now.
+            Some(failed) if !reserved.existed => Err(launch_error(failed)),
+            _ => Ok(instances),
         }
     }
 
