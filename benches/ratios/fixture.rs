@@ -1,0 +1,94 @@
+//! An orchestrator on a real store and simulated nodes, in a directory that goes with it.
+
+use std::sync::Arc;
+
+use orch_core::orch::Parts;
+use orch_core::ports::clock::SystemClock;
+use orch_core::ports::failpoint::NoFailpoints;
+use orch_core::settings::Settings;
+use orch_core::{Cx, Orch, ops};
+use orch_domain::caller::{Caller, Channel, Permission};
+use orch_domain::label::Labels;
+use orch_domain::name::{NodeId, UserId, UserName};
+use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use orch_domain::resource::{Cpu, Memory, Resources};
+use orch_domain::time::Timestamp;
+use orch_domain::user::{Quota, User};
+
+pub struct Fixture {
+    pub dir: tempfile::TempDir,
+    pub orch: Arc<Orch>,
+}
+
+impl Fixture {
+    /// `n_nodes` simulated nodes whose starts never end, so that nothing but acceptance is at work.
+    pub async fn new(n_nodes: usize) -> Fixture {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let orch = open(dir.path());
+        orch.ledger
+            .write(None, |book| {
+                for n in 0..n_nodes {
+                    book.add_node(node(n))?;
+                }
+                book.add_user(user())
+            })
+            .await
+            .expect("nodes and user");
+        Fixture { dir, orch }
+    }
+}
+
+pub fn open(dir: &std::path::Path) -> Arc<Orch> {
+    let store = orch_adapters::store::SledStore::open(dir).expect("a store");
+    let parts = Parts {
+        store: Arc::new(store),
+        engines: Arc::new(orch_adapters::engines::NodeEngines::default()),
+        clock: Arc::new(SystemClock),
+        failpoints: Arc::new(NoFailpoints),
+    };
+    Orch::build(parts, Settings::default()).expect("an orchestrator")
+}
+
+pub fn node(n: usize) -> Node {
+    Node {
+        id: NodeId::try_new(format!("n{n:05}")).expect("an id"),
+        hostname: format!("host-{n}"),
+        address: "127.0.0.1".to_owned(),
+        role: Role::Worker,
+        engine: EngineConfig::Sim(SimConfig { start_delay_ms: 3_600_000, ..SimConfig::default() }),
+        tags: Default::default(),
+        labels: Labels::default(),
+        description: String::new(),
+        capacity: Resources::new(Cpu::from_millis(64_000), Memory::from_mib(256 * 1024), 0),
+        capacity_is_fixed: true,
+        cordoned: false,
+        created_at: Timestamp::ZERO,
+        status: NodeStatus::Healthy,
+        status_since: Timestamp::ZERO,
+    }
+}
+
+pub fn user() -> User {
+    User {
+        id: UserId::try_new("bench").expect("an id"),
+        name: UserName::try_new("bench").expect("a name"),
+        password_hash: String::new(),
+        permissions: Permission::ALL.to_vec(),
+        quota: Quota { instances: 1_000_000, cpu: Cpu::from_millis(u32::MAX), memory: Memory::from_mib(u32::MAX) },
+        created_at: Timestamp::ZERO,
+        tokens_valid_from: Timestamp::ZERO,
+    }
+}
+
+pub fn cx() -> Cx {
+    Cx::new(Some(Caller {
+        user: user().id,
+        permissions: Permission::ALL.to_vec(),
+        channel: Channel::Rest,
+        client: None,
+    }))
+}
+
+pub fn launch(arguments: serde_json::Value) -> ops::LaunchInstance {
+    serde_json::from_value(arguments).expect("a launch")
+}

@@ -1,0 +1,61 @@
+//! What the product costs over the floor under it, both measured in this run: `cargo bench --bench ratios`.
+//!
+//! These machines are noisy, so every figure is a ratio to something simpler done at the same time on the same disk
+//! and engine. `-- WORD` runs only the measurements whose name contains the word.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+mod docker;
+mod fixture;
+mod floor;
+mod process;
+mod scale;
+mod store;
+
+use std::time::Duration;
+
+/// One line of the report.
+pub struct Figure {
+    pub name: &'static str,
+    pub measured: String,
+    pub floor: String,
+    /// What the ratio (or the figure itself, where there is no floor) must not pass.
+    pub limit: String,
+    pub holds: bool,
+}
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|it| !it.starts_with('-'));
+    let wanted = |name: &str| filter.as_ref().is_none_or(|it| name.contains(it.as_str()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let mut figures = Vec::new();
+    if wanted("acceptance") {
+        figures.extend(runtime.block_on(store::measure()));
+    }
+    if wanted("scale") {
+        figures.extend(runtime.block_on(scale::measure()));
+    }
+    if wanted("process") {
+        figures.extend(process::measure());
+    }
+    if wanted("docker") {
+        figures.extend(runtime.block_on(docker::measure()));
+    }
+    println!("\n| figure | measured | floor | limit | holds |\n|---|---|---|---|---|");
+    for it in figures {
+        println!("| {} | {} | {} | {} | {} |", it.name, it.measured, it.floor, it.limit, if it.holds { "yes" } else { "NO" });
+    }
+}
+
+/// The value below which `share` of the samples lie.
+pub fn percentile(samples: &mut [Duration], share: f64) -> Duration {
+    samples.sort_unstable();
+    let at = ((samples.len() as f64 * share).ceil() as usize).clamp(1, samples.len()) - 1;
+    samples[at]
+}
+
+pub fn show(it: Duration) -> String {
+    match it.as_micros() {
+        us @ 0..10_000 => format!("{us} µs"),
+        us => format!("{:.1} ms", us as f64 / 1000.0),
+    }
+}
