@@ -1,1 +1,4 @@
-//! lib
+//! The faces of mcp-orch and what wires them to the floors below.
+
+pub mod auth;
+pub mod face;

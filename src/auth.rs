@@ -1,0 +1,165 @@
+//! From the headers of a request to its `Caller`, for every face that speaks HTTP.
+//!
+//! Refusals: a wrong credential is 401, never an anonymous call; a foreign Host or Origin is 403, so that no web page
+//! reaches the server by way of its visitor's browser. `X-Forwarded-*` is not trusted and not read.
+
+mod sites;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName, header};
+use orch_core::Orch;
+use orch_domain::Error;
+use orch_domain::caller::{Caller, Channel, Permission};
+use orch_domain::name::UserId;
+
+pub use sites::{InvalidSite, Refusal, Sites};
+
+use crate::face::rest::problem::Problem;
+
+/// Whom every request stands for with `--no-auth`.
+pub const ADMIN: &str = "user-admin-001";
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+/// `Sec-WebSocket-Protocol: mcp-orch, bearer.TOKEN`, because a browser cannot give a WebSocket an `Authorization`.
+pub const WEBSOCKET_PROTOCOL: &str = "mcp-orch";
+const WEBSOCKET_BEARER: &str = "bearer.";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Whoever sends no credential may call only what needs none.
+    Login,
+    /// Every request is `user-admin-001` with all permissions. For loopback only, which the configuration checks.
+    NoAuth,
+}
+
+/// Who may talk to this server, and as whom.
+pub struct Access {
+    pub orch: Arc<Orch>,
+    pub mode: Mode,
+    /// With it, `X-User-ID` names a user without a credential. For loopback only, which the configuration checks.
+    pub demo: bool,
+    pub sites: Sites,
+}
+
+impl Access {
+    pub fn new(orch: Arc<Orch>, mode: Mode, sites: Sites) -> Access {
+        Access { orch, mode, demo: false, sites }
+    }
+
+    pub fn with_demo(self, demo: bool) -> Access {
+        Access { demo, ..self }
+    }
+
+    /// Whom the request comes from; `None` is nobody in particular. A credential that is wrong is an error.
+    pub fn identify(&self, headers: &HeaderMap, channel: Channel) -> Result<Option<Caller>, Error> {
+        let caller = match (credential(headers)?, self.mode) {
+            (_, Mode::NoAuth) => Some(self.named(headers, channel)?.unwrap_or_else(|| Caller {
+                user: UserId::try_new(ADMIN).expect("the constant keeps the rule"),
+                permissions: Permission::ALL.to_vec(),
+                channel,
+                client: None,
+            })),
+            (Some(credential), Mode::Login) => Some(self.orch.authenticate(credential, channel)?),
+            (None, Mode::Login) => self.named(headers, channel)?,
+        };
+        let client = client(headers);
+        Ok(caller.map(|it| Caller { client, ..it }))
+    }
+
+    /// The user that `X-User-ID` names, in a demo.
+    fn named(&self, headers: &HeaderMap, channel: Channel) -> Result<Option<Caller>, Error> {
+        let Some(id) = headers.get(X_USER_ID).filter(|_| self.demo) else { return Ok(None) };
+        let user = id
+            .to_str()
+            .ok()
+            .and_then(|it| UserId::try_new(it).ok())
+            .and_then(|id| self.orch.ledger.read(|book| book.user(&id).cloned()));
+        match user {
+            Some(user) => Ok(Some(Caller {
+                user: user.id.clone(),
+                permissions: user.permissions.clone(),
+                channel,
+                client: None,
+            })),
+            None => Err(refused(
+                "`X-User-ID` names no user; the demo has `user-demo-001` and `user-admin-001`",
+            )),
+        }
+    }
+}
+
+/// The one credential that was sent, if any.
+fn credential(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let bearer = headers.get(header::AUTHORIZATION).map(|it| {
+        it.to_str()
+            .ok()
+            .and_then(|it| it.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim())
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| refused("`Authorization` must be `Bearer TOKEN`, with an API key or the `access_token` of `login`"))
+    });
+    let api_key = headers.get(X_API_KEY).map(|it| {
+        it.to_str()
+            .map_err(|_| refused("`X-API-Key` has characters that no API key has"))
+            .map(str::trim)
+    });
+    let protocol = headers
+        .get(header::SEC_WEBSOCKET_PROTOCOL)
+        .and_then(|it| it.to_str().ok())
+        .and_then(|it| it.split(',').find_map(|it| it.trim().strip_prefix(WEBSOCKET_BEARER)));
+    let mut sent = [bearer, api_key, protocol.map(Ok)].into_iter().flatten();
+    let Some(first) = sent.next().transpose()? else { return Ok(None) };
+    for other in sent {
+        if other? != first {
+            return Err(refused("two different credentials were sent; send one"));
+        }
+    }
+    Ok(Some(first))
+}
+
+/// What the client calls itself, for audit.
+fn client(headers: &HeaderMap) -> Option<String> {
+    let agent = headers.get(header::USER_AGENT)?.to_str().ok()?;
+    let agent = orch_domain::text::sanitize(agent);
+    let agent: String = agent.trim().chars().take(120).collect();
+    (!agent.is_empty()).then_some(agent)
+}
+
+fn refused(message: &str) -> Error {
+    Error::Unauthenticated { message: message.to_owned() }
+}
+
+/// Refuses foreign sites and wrong credentials, and puts the `Option<Caller>` into the extensions of the request.
+///
+/// `middleware::from_fn_with_state((access, Channel::Rest), auth::layer)`
+pub async fn layer(
+    State((access, channel)): State<(Arc<Access>, Channel)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if let Err(refusal) = access.sites.check(request.uri(), request.headers()) {
+        return Problem::from(refusal).into_response();
+    }
+    match access.identify(request.headers(), channel) {
+        Ok(caller) => {
+            request.extensions_mut().insert::<Option<Caller>>(caller);
+            next.run(request).await
+        }
+        Err(err) => Problem::from(err).into_response(),
+    }
+}
+
+/// Refuses who has no name. For faces that serve nothing to strangers; goes inside of `layer`.
+pub async fn require_caller(request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Option<Caller>>().cloned().flatten();
+    match orch_core::Cx::new(caller).caller() {
+        Ok(_) => next.run(request).await,
+        Err(err) => Problem::from(err).into_response(),
+    }
+}

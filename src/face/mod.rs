@@ -1,0 +1,3 @@
+//! Protocols spoken with clients. A face finds the caller, decodes, calls an operation and renders its answer.
+
+pub mod rest;
