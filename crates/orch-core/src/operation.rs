@@ -226,7 +226,8 @@ fn decode<O: Operation>(arguments: Value) -> Result<O, Error> {
     let arguments = if arguments.is_null() { Value::Object(Map::new()) } else { arguments };
     serde_path_to_error::deserialize(arguments).map_err(|err| {
         let path = err.path().to_string();
-        let message = orch_domain::text::excerpt(&err.into_inner().to_string(), 600);
+        let message =
+            in_plain_words(&orch_domain::text::excerpt(&err.into_inner().to_string(), 600));
         // A missing or unknown field is reported at its parent; the message names it in backticks first.
         let named = message
             .strip_prefix("missing field `")
@@ -241,4 +242,86 @@ fn decode<O: Operation>(arguments: Value) -> Result<O, Error> {
         };
         Error::invalid(parameter, message)
     })
+}
+
+/// What a person who knows JSON and not Rust calls the types.
+fn in_plain_words(message: &str) -> String {
+    let Some((before, expected)) = message.rsplit_once(", expected ") else {
+        return message.to_owned();
+    };
+    let plain = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        "unit struct" => "nothing",
+        it if it.starts_with("struct ") => "an object",
+        _ => return message.to_owned(),
+    };
+    format!("{before}, expected {plain}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ops::LaunchInstance;
+
+    fn refusal(arguments: Value) -> (String, String) {
+        match decode::<LaunchInstance>(arguments) {
+            Err(Error::InvalidParameter { parameter, message }) => (parameter, message),
+            other => panic!("{:?}", other.map(|_| ())),
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_parameter_and_what_is_allowed() {
+        for (arguments, parameter, words) in [
+            (json!({}), "image", "missing field"),
+            (json!({"image": "a", "Privileged": true}), "Privileged", "expected one of"),
+            (json!({"image": "a", "Mounts": ["/"]}), "Mounts", "expected one of"),
+            (json!({"image": "my image"}), "image", "image reference such as `nginx:alpine`"),
+            (json!({"image": "a", "name": "a\u{1b}[31m"}), "name", "1 to 63 letters"),
+            (json!({"image": "a", "cpu": -1}), "cpu", "from 0 to 4096"),
+            (json!({"image": "a", "cpu": "2"}), "cpu", "expected a number"),
+            (json!({"image": "a", "count": -1}), "count", "expected a whole number from 0"),
+            (json!({"image": "a", "command": "sh"}), "command", "expected an array"),
+            (json!({"image": "a", "memory": 1e300}), "memory", "from 0 to 65536"),
+            (json!({"image": "a", "ports": [80, 0]}), "ports[1]", "from 1 to 65535"),
+            (
+                json!({"image": "a", "ports": [{"container_port": 80, "host_ip": "0.0.0.0"}]}),
+                "ports[0].host_ip",
+                "unknown field",
+            ),
+            (json!({"image": "a", "strategy": "random"}), "strategy", "`spread` or `binpack`"),
+            (json!({"image": "a", "client_token": "a b"}), "client_token", "1 to 64"),
+        ] {
+            let (named, message) = refusal(arguments.clone());
+            assert_eq!(named, parameter, "{arguments}: {message}");
+            assert!(message.contains(words), "{arguments}: {message}");
+        }
+    }
+
+    #[test]
+    fn ten_thousand_labels_are_refused_in_one_short_sentence() {
+        let labels: Map<String, Value> =
+            (0..10_000).map(|n| (format!("k{n}"), "v".into())).collect();
+        let (named, message) = refusal(json!({"image": "a", "labels": labels}));
+        assert_eq!(named, "labels");
+        assert!(message.contains("at most 64") && message.len() < 400, "{message}");
+    }
+
+    #[test]
+    fn schemas_are_objects_without_rust_number_formats() {
+        let op = Op::of::<LaunchInstance>();
+        for schema in [&op.input, &op.output] {
+            assert_eq!(schema["type"], "object");
+            let text = serde_json::to_string(schema).unwrap();
+            assert!(!text.contains("uint") && !text.contains("\"double\""), "{text}");
+        }
+        assert_eq!(op.input["additionalProperties"], false);
+        assert_eq!(op.input["required"], json!(["image"]));
+    }
 }
