@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use orch_domain::Error;
 use orch_domain::book::{Launch, Reserved};
-use orch_domain::caller::Permission;
+use orch_domain::caller::{Channel, Permission};
 use orch_domain::image::ImageRef;
 use orch_domain::instance::LaunchToken;
 use orch_domain::label::Labels;
@@ -68,7 +68,8 @@ pub struct LaunchInstance {
     #[serde(default)]
     pub termination_protection: bool,
     /// Names this launch: repeating it with the same token and arguments answers the same instance instead of
-    /// launching another. Choose a new one for each launch you mean.
+    /// launching another. Choose a new one for each launch you mean. Over MCP, a launch without one counts as a repeat
+    /// when the same arguments were launched less than 10 minutes ago.
     pub client_token: Option<ClientToken>,
     /// Say where it would go, and launch nothing.
     #[serde(default)]
@@ -97,8 +98,8 @@ pub struct LaunchedInstances {
     pub placement: Vec<Decision>,
     /// True when nothing was launched.
     pub dry_run: bool,
-    /// The token of this launch; made from caller and arguments when none was given.
-    pub client_token: ClientToken,
+    /// The token of this launch; over MCP, made from caller and arguments when none was given.
+    pub client_token: Option<ClientToken>,
     /// True when an earlier launch with this token was found and nothing new was launched.
     pub existed: bool,
     /// What to know about this answer.
@@ -161,9 +162,8 @@ fn answer(
             .map(|it| InstanceView::of(it, book))
             .collect()
     });
-    let token =
-        launch.token.as_ref().ok_or_else(|| Error::internal("a checked launch has a token"))?;
-    let note = (reserved.existed && token.is_derived).then(|| {
+    let token = launch.token.as_ref();
+    let note = (reserved.existed && token.is_some_and(|it| it.is_derived)).then(|| {
         "The same launch was made less than 10 minutes ago, so this is that instance and nothing new was launched. To \
          launch another, change an argument or give a `client_token` of your own."
             .to_owned()
@@ -173,7 +173,7 @@ fn answer(
         instances,
         placement: reserved.decisions,
         dry_run,
-        client_token: token.token.clone(),
+        client_token: token.map(|it| it.token.clone()),
         existed: reserved.existed,
         note,
     })
@@ -229,8 +229,13 @@ impl LaunchInstance {
         check_env(&self.env)?;
         check_command(&self.command)?;
         let token = match self.client_token {
-            Some(token) => LaunchToken { token, is_derived: false, arguments_sha256 },
-            None => derived_token(caller.user.as_str(), arguments_sha256),
+            Some(token) => Some(LaunchToken { token, is_derived: false, arguments_sha256 }),
+            // A model repeats a call that it believes lost, and rarely means two of the same. A person or a script that
+            // asks twice wants two.
+            None if caller.channel == Channel::Mcp => {
+                Some(derived_token(caller.user.as_str(), arguments_sha256))
+            }
+            None => None,
         };
         Ok(Launch {
             name: self.name.unwrap_or_else(|| name_of(&self.image)),
@@ -250,7 +255,7 @@ impl LaunchInstance {
                 tags: self.tags,
                 strategy: self.strategy,
             },
-            token: Some(token),
+            token,
         })
     }
 
