@@ -1,1 +1,5 @@
-//! todo
+//! Docker, the simulated fleet and the store, behind the ports of the floor below.
+
+pub mod docker;
+pub mod engines;
+pub mod sim;

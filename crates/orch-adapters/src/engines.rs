@@ -1,0 +1,132 @@
+//! The engine of each node, made when first asked for and kept, so that connections and simulated state persist.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use orch_core::ports::clock::Clock;
+use orch_core::ports::engine::{Engine, EngineError, Engines};
+use orch_domain::name::NodeId;
+use orch_domain::node::{EngineConfig, Node};
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+
+use crate::docker::DockerEngine;
+use crate::sim::SimFleet;
+
+pub struct NodeEngines {
+    tracker: TaskTracker,
+    fleet: Arc<SimFleet>,
+    /// With the endpoint each was made for: a node that moves gets a new one.
+    docker: Mutex<HashMap<NodeId, (String, Arc<DockerEngine>)>>,
+}
+
+impl NodeEngines {
+    /// `tracker` runs what an engine still has to do when a caller has left.
+    pub fn new(clock: Arc<dyn Clock>, tracker: TaskTracker) -> NodeEngines {
+        NodeEngines { tracker, fleet: Arc::new(SimFleet::new(clock)), docker: Mutex::default() }
+    }
+
+    /// The simulated nodes, for whoever scripts them.
+    pub fn fleet(&self) -> &Arc<SimFleet> {
+        &self.fleet
+    }
+
+    fn docker(&self, node: &Node, endpoint: &str) -> Result<Arc<DockerEngine>, EngineError> {
+        let mut docker = self.docker.lock();
+        if let Some((made_for, engine)) = docker.get(&node.id)
+            && made_for == endpoint
+        {
+            return Ok(Arc::clone(engine));
+        }
+        let engine = DockerEngine::new(endpoint, self.tracker.clone())
+            .map_err(|message| EngineError::Refused { message })?;
+        let engine = Arc::new(engine);
+        docker.insert(node.id.clone(), (endpoint.to_owned(), Arc::clone(&engine)));
+        Ok(engine)
+    }
+}
+
+impl Engines for NodeEngines {
+    fn engine(&self, node: &Node) -> Result<Arc<dyn Engine>, EngineError> {
+        match &node.engine {
+            EngineConfig::Docker { endpoint } => {
+                self.docker(node, endpoint).map(|it| it as Arc<dyn Engine>)
+            }
+            EngineConfig::Sim(config) => Ok(self.fleet.engine(&node.id, config)),
+        }
+    }
+
+    fn check(&self, config: &EngineConfig) -> Result<(), String> {
+        match config {
+            EngineConfig::Docker { endpoint } => DockerEngine::check(endpoint),
+            EngineConfig::Sim(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use orch_core::ports::clock::SystemClock;
+    use orch_domain::label::Labels;
+    use orch_domain::node::{NodeStatus, Role, SimConfig};
+    use orch_domain::resource::Resources;
+    use orch_domain::time::Timestamp;
+
+    use super::*;
+
+    fn node(id: &str, engine: EngineConfig) -> Node {
+        Node {
+            id: NodeId::try_new(id).unwrap(),
+            hostname: id.to_owned(),
+            address: "127.0.0.1".to_owned(),
+            role: Role::Worker,
+            engine,
+            tags: BTreeSet::new(),
+            labels: Labels::default(),
+            description: String::new(),
+            capacity: Resources::default(),
+            capacity_is_fixed: false,
+            cordoned: false,
+            created_at: Timestamp::ZERO,
+            status: NodeStatus::Unknown,
+            status_since: Timestamp::ZERO,
+        }
+    }
+
+    fn engines() -> NodeEngines {
+        NodeEngines::new(Arc::new(SystemClock), TaskTracker::new())
+    }
+
+    #[test]
+    fn one_engine_per_node_and_endpoint() {
+        let engines = engines();
+        let at = |id: &str, endpoint: &str| {
+            let config = EngineConfig::Docker { endpoint: endpoint.to_owned() };
+            Arc::as_ptr(&engines.docker(&node(id, config), endpoint).unwrap())
+        };
+        let first = at("a", "unix:///a.sock");
+        assert_eq!(first, at("a", "unix:///a.sock"));
+        assert_ne!(first, at("b", "unix:///a.sock"));
+        assert_ne!(first, at("a", "tcp://127.0.0.1:2375"));
+    }
+
+    #[tokio::test]
+    async fn a_scripted_change_outlives_the_next_use_of_a_simulated_node() {
+        let engines = engines();
+        let node = node("s", EngineConfig::Sim(SimConfig::default()));
+        engines.engine(&node).unwrap().describe().await.unwrap();
+        let control = engines.fleet().control(&node.id).unwrap();
+        control.configure(|it| it.unreachable = true);
+        let err = engines.engine(&node).unwrap().describe().await.unwrap_err();
+        assert!(matches!(err, EngineError::Unreachable { .. }), "{err:?}");
+    }
+
+    #[test]
+    fn a_wrong_endpoint_is_refused_before_it_is_used() {
+        let config = EngineConfig::Docker { endpoint: "ssh://h".to_owned() };
+        assert!(engines().check(&config).unwrap_err().contains("unix://"));
+        assert!(matches!(engines().engine(&node("a", config)), Err(EngineError::Refused { .. })));
+    }
+}

@@ -1,0 +1,34 @@
+//! What integration tests share: real parts, started or found, and waiting for what is to come.
+
+pub(crate) mod docker;
+pub(crate) mod image;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Longer than anything takes on a busy machine, so that a test fails and does not hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks until there is something to see.
+pub(crate) async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let poll = async {
+        loop {
+            if let Some(seen) = look().await {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(what, poll).await
+}
+
+/// Waits for `work`, and says for what when it takes too long.
+pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(it) => it,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}
