@@ -1,0 +1,237 @@
+//! An orchestrator on a real store and simulated nodes, inside the test's own process, that can crash and come back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch_adapters::engines::NodeEngines;
+use orch_adapters::sim::SimControl;
+use orch_adapters::store::SledStore;
+use orch_core::operation::{Answer, Op};
+use orch_core::orch::Parts;
+use orch_core::ports::clock::SystemClock;
+use orch_core::ports::engine::ContainerState;
+use orch_core::ports::failpoint::{Failpoint, Failpoints, NoFailpoints};
+use orch_core::settings::Settings;
+use orch_core::{Cx, Orch, ops};
+use orch_domain::Error;
+use orch_domain::caller::{Caller, Channel, Permission};
+use orch_domain::instance::InstanceState;
+use orch_domain::name::{NodeId, UserId, UserName};
+use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use orch_domain::resource::{Cpu, Memory, Resources};
+use orch_domain::time::Timestamp;
+use orch_domain::user::{Quota, User};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio_util::task::TaskTracker;
+
+use super::eventually;
+
+pub(crate) struct Lab {
+    dir: tempfile::TempDir,
+    /// Outlives a crash, as the machines of a cluster do.
+    pub(crate) engines: Arc<NodeEngines>,
+    pub(crate) settings: Settings,
+    orch: Option<Arc<Orch>>,
+}
+
+/// Ends the task that gets to `at`, the given number of times. The rest of the process goes on, so a test drops it.
+pub(crate) struct CrashAt {
+    pub(crate) at: Failpoint,
+    left: Mutex<u32>,
+    hit: Arc<tokio::sync::Semaphore>,
+}
+
+impl Failpoints for CrashAt {
+    fn reach(&self, at: Failpoint) {
+        if at == self.at && 0 < *self.left.lock() {
+            *self.left.lock() -= 1;
+            self.hit.add_permits(1);
+            std::panic::resume_unwind(Box::new("crashed on purpose"));
+        }
+    }
+}
+
+impl Lab {
+    /// With `n_nodes` nodes of 16 vCPU and 64 GiB, and the users `ann` and `bob` with a quota of 10 instances.
+    pub(crate) async fn new(n_nodes: usize) -> Lab {
+        Lab::with(n_nodes, SimConfig::default()).await
+    }
+
+    pub(crate) async fn with(n_nodes: usize, sim: SimConfig) -> Lab {
+        let settings = Settings {
+            stop_grace: Duration::from_millis(500),
+            launch_retry: Duration::from_millis(300),
+            orphan_grace: Duration::from_millis(50),
+            health_timeout: Duration::from_millis(300),
+            ..Settings::default()
+        };
+        let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
+        let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, orch: None };
+        lab.start(Arc::new(NoFailpoints));
+        lab.orch()
+            .ledger
+            .write(None, |book| {
+                for n in 1..=n_nodes {
+                    book.add_node(node(&format!("n{n}"), sim.clone()))?;
+                }
+                book.add_user(user("ann", Permission::ALL.to_vec()))?;
+                book.add_user(user("bob", vec![Permission::Read, Permission::Write, Permission::Execute]))
+            })
+            .await
+            .unwrap();
+        lab
+    }
+
+    pub(crate) fn orch(&self) -> &Arc<Orch> {
+        self.orch.as_ref().expect("started")
+    }
+
+    fn start(&mut self, failpoints: Arc<dyn Failpoints>) {
+        assert!(self.orch.is_none());
+        let parts = Parts {
+            store: Arc::new(SledStore::open(self.dir.path()).unwrap()),
+            engines: self.engines.clone(),
+            clock: Arc::new(SystemClock),
+            failpoints,
+        };
+        self.orch = Some(Orch::build(parts, self.settings.clone()).unwrap());
+    }
+
+    /// Drops everything in memory and opens the store anew. Nothing is told goodbye: flights end where they are.
+    pub(crate) async fn restart(&mut self) {
+        self.restart_with(Arc::new(NoFailpoints)).await;
+    }
+
+    async fn restart_with(&mut self, failpoints: Arc<dyn Failpoints>) {
+        let orch = self.orch.take().unwrap();
+        assert!(orch.drain(Duration::from_secs(10)).await);
+        let gone = Arc::downgrade(&orch);
+        drop(orch);
+        eventually("the old process to be gone", || async { gone.upgrade().is_none().then_some(()) }).await;
+        self.start(failpoints);
+        self.orch().recover();
+    }
+
+    /// From now on a task that gets to `at` ends there, `n` times. The semaphore counts the crashes.
+    pub(crate) async fn crash_at(&mut self, at: Failpoint, n: u32) -> Arc<tokio::sync::Semaphore> {
+        let hit = Arc::new(tokio::sync::Semaphore::new(0));
+        self.restart_with(Arc::new(CrashAt { at, left: Mutex::new(n), hit: hit.clone() })).await;
+        hit
+    }
+
+    pub(crate) fn node(&self, id: &str) -> SimControl {
+        let id = NodeId::try_new(id).unwrap();
+        // A node's engine exists once somebody has asked for it.
+        self.orch().engine(&id).unwrap();
+        self.engines.fleet().control(&id).unwrap()
+    }
+
+    pub(crate) async fn call(&self, name: &str, arguments: Value) -> Result<Answer, Error> {
+        self.call_as(&ann(), name, arguments).await
+    }
+
+    pub(crate) async fn call_as(&self, cx: &Cx, name: &str, arguments: Value) -> Result<Answer, Error> {
+        (op(name).call)(self.orch().clone(), cx.clone(), arguments).await
+    }
+
+    /// The answer's structured value.
+    pub(crate) async fn ask(&self, name: &str, arguments: Value) -> Value {
+        self.call(name, arguments).await.unwrap_or_else(|err| panic!("{name}: {err}")).value
+    }
+
+    pub(crate) async fn instances(&self) -> Vec<Value> {
+        self.ask("list_instances", serde_json::json!({"page_size": 1000})).await["instances"].as_array().unwrap().clone()
+    }
+
+    /// Waits until no instance is on its way anywhere.
+    pub(crate) async fn at_rest(&self) {
+        eventually("instances at rest", || async {
+            let book = |book: &orch_domain::book::Book| book.instances_after(None).all(|it| !it.state.is_transitional());
+            self.orch().ledger.read(book).then_some(())
+        })
+        .await;
+    }
+
+    /// What must hold whenever nothing is under way: sums agree, and containers and records are the same set.
+    pub(crate) fn check(&self, when: &str) {
+        self.orch().ledger.read(|book| {
+            book.check().unwrap_or_else(|err| panic!("{when}: {err}"));
+            for slot in book.slots() {
+                let Some(control) = self.engines.fleet().control(&slot.node.id) else { continue };
+                let controller_id = &self.orch().ledger.store().identity().controller_id;
+                let ours = |it: &orch_core::ports::engine::Container| {
+                    it.labels.as_ref().is_some_and(|labels| labels.controller_id == *controller_id)
+                };
+                let mut containers: Vec<(String, bool)> = control
+                    .containers()
+                    .into_iter()
+                    .filter(ours)
+                    .map(|it| (it.name, matches!(it.state, ContainerState::Running)))
+                    .collect();
+                containers.sort();
+                let mut records: Vec<(String, bool)> = slot
+                    .instances
+                    .iter()
+                    .filter_map(|id| book.instance(id))
+                    .map(|it| (it.id.container_name(), it.state == InstanceState::Running))
+                    .collect();
+                records.sort();
+                assert_eq!(containers, records, "{when}: containers and records of {}", slot.node.id);
+            }
+        });
+    }
+}
+
+pub(crate) fn op(name: &str) -> Op {
+    ops::catalogue().into_iter().find(|it| it.spec.name == name).unwrap_or_else(|| panic!("no operation {name}"))
+}
+
+pub(crate) fn caller(user: &str, permissions: &[Permission]) -> Cx {
+    Cx::new(Some(Caller {
+        user: UserId::try_new(user).unwrap(),
+        permissions: permissions.to_vec(),
+        channel: Channel::Rest,
+        client: Some("test".to_owned()),
+    }))
+}
+
+/// The administrator.
+pub(crate) fn ann() -> Cx {
+    caller("ann", &Permission::ALL)
+}
+
+pub(crate) fn bob() -> Cx {
+    caller("bob", &[Permission::Read, Permission::Write, Permission::Execute])
+}
+
+pub(crate) fn node(id: &str, sim: SimConfig) -> Node {
+    Node {
+        id: NodeId::try_new(id).unwrap(),
+        hostname: format!("host-{id}"),
+        address: "127.0.0.1".to_owned(),
+        role: Role::Worker,
+        capacity: Resources::new(sim.cpu, sim.memory, sim.gpu),
+        engine: EngineConfig::Sim(sim),
+        tags: Default::default(),
+        labels: Default::default(),
+        description: String::new(),
+        capacity_is_fixed: false,
+        cordoned: false,
+        created_at: Timestamp::ZERO,
+        status: NodeStatus::Healthy,
+        status_since: Timestamp::ZERO,
+    }
+}
+
+fn user(name: &str, permissions: Vec<Permission>) -> User {
+    User {
+        id: UserId::try_new(name).unwrap(),
+        name: UserName::try_new(name).unwrap(),
+        password_hash: String::new(),
+        permissions,
+        quota: Quota { instances: 10, cpu: Cpu::from_millis(1_000_000), memory: Memory::from_mib(1 << 20) },
+        created_at: Timestamp::ZERO,
+        tokens_valid_from: Timestamp::ZERO,
+    }
+}
