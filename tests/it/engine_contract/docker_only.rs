@@ -18,7 +18,7 @@ use crate::harness::{docker, eventually, within};
 
 macro_rules! docker_only {
     ($($name:ident),* $(,)?) => {
-        mod docker {
+        mod real {
             $(#[tokio::test]
             async fn $name() {
                 if let Some(subject) = super::Subject::docker().await {

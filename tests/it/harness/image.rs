@@ -1,7 +1,7 @@
 //! A small image made on the spot: no registry is needed, and every applet the tests use is there.
 
 use bollard::Docker;
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::query_parameters::{CreateImageOptionsBuilder, TagImageOptionsBuilder};
 use bytes::Bytes;
 use futures::TryStreamExt;
 
@@ -16,22 +16,29 @@ const APPLETS: [&str; 22] = [
     "printf", "ps", "sh", "sleep", "su", "tail", "touch", "true", "wget", "yes",
 ];
 
-/// Imports the image unless this content is there already. Importing twice at the same time does no harm.
+/// Imports the image unless this content is there already.
 pub(crate) async fn ensure(docker: &Docker) {
+    // One process at a time; the others find it done.
+    let lock = std::fs::File::create(std::env::temp_dir().join("mcp-orch-test-image.lock"))
+        .expect("the folder for temporary files is writable");
+    lock.lock().expect("a file of our own can be locked");
     if docker.inspect_image(&format!("{NAME}:{CONTENT}")).await.is_ok()
         && docker.inspect_image(IMAGE).await.is_ok()
     {
         return;
     }
     let tar = Bytes::from(root_file_system());
-    for tag in ["latest", CONTENT] {
-        let options = CreateImageOptionsBuilder::new().from_src("-").repo(NAME).tag(tag).build();
-        docker
-            .create_image(Some(options), Some(bollard::body_full(tar.clone())), None)
-            .try_for_each(|_| std::future::ready(Ok(())))
-            .await
-            .expect("the engine imports an image");
-    }
+    let options = CreateImageOptionsBuilder::new().from_src("-").repo(NAME).tag(CONTENT).build();
+    docker
+        .create_image(Some(options), Some(bollard::body_full(tar)), None)
+        .try_for_each(|_| std::future::ready(Ok(())))
+        .await
+        .expect("the engine imports an image");
+    let latest = TagImageOptionsBuilder::new().repo(NAME).tag("latest").build();
+    docker
+        .tag_image(&format!("{NAME}:{CONTENT}"), Some(latest))
+        .await
+        .expect("the engine names an image");
 }
 
 pub(crate) fn root_file_system() -> Vec<u8> {

@@ -44,8 +44,8 @@ const EVENTS: [&str; 12] = [
     "update", "destroy",
 ];
 
-/// Between two looks at a container that somebody else is removing.
-const REMOVAL_PERIOD: Duration = Duration::from_millis(100);
+/// Between two looks at a container that somebody else is creating or removing.
+const SETTLING_PERIOD: Duration = Duration::from_millis(50);
 
 /// Cheap to clone; clones share the connection.
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl DockerEngine {
     async fn wait_until_gone(&self, name: &str) -> Result<(), EngineError> {
         let poll = async {
             while self.inspect(name).await?.is_some() {
-                tokio::time::sleep(REMOVAL_PERIOD).await;
+                tokio::time::sleep(SETTLING_PERIOD).await;
             }
             Ok(())
         };
@@ -156,23 +156,28 @@ impl Engine for DockerEngine {
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
         let options = CreateContainerOptionsBuilder::new().name(&spec.name).build();
         let body = spec::create_body(spec);
-        // A second round only when a container of the name was there and then went away.
-        for _ in 0..3 {
-            let create = self.connection.call(PATIENT, |docker| {
-                let (options, body) = (options.clone(), body.clone());
-                async move { docker.create_container(Some(options), body).await }
-            });
-            match create.await {
-                Ok(it) => return Ok(it.id),
-                Err(Failure::Said { status: 409, .. }) => {
-                    if let Some(id) = self.adopt(&spec.name, &spec.labels).await? {
-                        return Ok(id);
+        let attempts = async {
+            loop {
+                let create = self.connection.call(PATIENT, |docker| {
+                    let (options, body) = (options.clone(), body.clone());
+                    async move { docker.create_container(Some(options), body).await }
+                });
+                match create.await {
+                    Ok(it) => return Ok(it.id),
+                    Err(Failure::Said { status: 409, .. }) => {
+                        if let Some(id) = self.adopt(&spec.name, &spec.labels).await? {
+                            return Ok(id);
+                        }
+                        // The name is reserved before there is a container to see, and for a while after.
+                        tokio::time::sleep(SETTLING_PERIOD).await;
                     }
+                    Err(other) => return Err(other.of_create(&spec.image)),
                 }
-                Err(other) => return Err(other.of_create(&spec.image)),
             }
-        }
-        Err(EngineError::NameTaken { name: spec.name.clone() })
+        };
+        tokio::time::timeout(PATIENT, attempts)
+            .await
+            .unwrap_or(Err(EngineError::Timeout { after: PATIENT }))
     }
 
     async fn start(&self, name: &str) -> Result<(), EngineError> {
