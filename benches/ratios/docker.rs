@@ -52,11 +52,23 @@ pub async fn measure() -> Vec<Figure> {
     vec![
         figure("docker: launch over REST to running, p50", &mut ours, &mut floor, 0.5, 1.10),
         figure("docker: launch over REST to running, p99", &mut ours, &mut floor, 0.99, 1.25),
-        figure("docker: 16 launches at once, makespan", &mut ours_at_once, &mut floor_at_once, 0.5, 1.05),
+        figure(
+            "docker: 16 launches at once, makespan",
+            &mut ours_at_once,
+            &mut floor_at_once,
+            0.5,
+            1.05,
+        ),
     ]
 }
 
-fn figure(name: &'static str, ours: &mut [Duration], floor: &mut [Duration], share: f64, limit: f64) -> Figure {
+fn figure(
+    name: &'static str,
+    ours: &mut [Duration],
+    floor: &mut [Duration],
+    share: f64,
+    limit: f64,
+) -> Figure {
     let (ours, floor) = (percentile(ours, share), percentile(floor, share));
     let ratio = ours.as_secs_f64() / floor.as_secs_f64();
     Figure {
@@ -95,9 +107,15 @@ impl Raw {
     }
 
     async fn up(&self, n: usize) {
-        let binding = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some((9100 + n).to_string()) };
+        let binding = PortBinding {
+            host_ip: Some("127.0.0.1".to_owned()),
+            host_port: Some((9100 + n).to_string()),
+        };
         let ports = HashMap::from([(self.container_port.clone(), Some(vec![binding]))]);
-        let host_config = HostConfig { port_bindings: Some(ports), ..self.body.host_config.clone().unwrap_or_default() };
+        let host_config = HostConfig {
+            port_bindings: Some(ports),
+            ..self.body.host_config.clone().unwrap_or_default()
+        };
         let body = ContainerCreateBody { host_config: Some(host_config), ..self.body.clone() };
         let options = CreateContainerOptionsBuilder::new().name(&name(n)).build();
         self.docker.create_container(Some(options), body).await.expect("created");
@@ -141,7 +159,12 @@ impl Server {
             let Ok(lock) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
             let Some(port) = lock["port"].as_u64() else { continue };
             let url = format!("http://127.0.0.1:{port}");
-            if client.get(format!("{url}/readyz")).send().await.is_ok_and(|it| it.status().is_success()) {
+            if client
+                .get(format!("{url}/readyz"))
+                .send()
+                .await
+                .is_ok_and(|it| it.status().is_success())
+            {
                 break url;
             }
         };
@@ -155,13 +178,19 @@ impl Server {
         });
         let res = self.client.post(format!("{}/instances", self.url)).body(body.to_string());
         let res = res.header("content-type", "application/json").send().await.expect("answered");
-        let body: serde_json::Value = serde_json::from_slice(&res.bytes().await.expect("a body")).expect("JSON");
+        let body: serde_json::Value =
+            serde_json::from_slice(&res.bytes().await.expect("a body")).expect("JSON");
         assert_eq!(body["state"], "running", "{body}");
         body["id"].as_str().expect("an id").to_owned()
     }
 
     async fn terminate(&self, id: &str) {
-        let res = self.client.delete(format!("{}/instances/{id}", self.url)).send().await.expect("answered");
+        let res = self
+            .client
+            .delete(format!("{}/instances/{id}", self.url))
+            .send()
+            .await
+            .expect("answered");
         assert!(res.status().is_success(), "{}", res.text().await.unwrap_or_default());
     }
 }

@@ -74,7 +74,11 @@ pub fn user() -> User {
         name: UserName::try_new("bench").expect("a name"),
         password_hash: String::new(),
         permissions: Permission::ALL.to_vec(),
-        quota: Quota { instances: 1_000_000, cpu: Cpu::from_millis(u32::MAX), memory: Memory::from_mib(u32::MAX) },
+        quota: Quota {
+            instances: 1_000_000,
+            cpu: Cpu::from_millis(u32::MAX),
+            memory: Memory::from_mib(u32::MAX),
+        },
         created_at: Timestamp::ZERO,
         tokens_valid_from: Timestamp::ZERO,
     }

@@ -26,7 +26,8 @@ pub struct Figure {
 fn main() {
     let filter = std::env::args().skip(1).find(|it| !it.starts_with('-'));
     let wanted = |name: &str| filter.as_ref().is_none_or(|it| name.contains(it.as_str()));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let mut figures = Vec::new();
     if wanted("acceptance") {
         figures.extend(runtime.block_on(store::measure()));
@@ -42,7 +43,14 @@ fn main() {
     }
     println!("\n| figure | measured | floor | limit | holds |\n|---|---|---|---|---|");
     for it in figures {
-        println!("| {} | {} | {} | {} | {} |", it.name, it.measured, it.floor, it.limit, if it.holds { "yes" } else { "NO" });
+        println!(
+            "| {} | {} | {} | {} | {} |",
+            it.name,
+            it.measured,
+            it.floor,
+            it.limit,
+            if it.holds { "yes" } else { "NO" }
+        );
     }
 }
 

@@ -13,7 +13,11 @@ pub fn measure() -> Vec<Figure> {
     let (mut samples, mut floor, mut rss_kib) = (Vec::new(), Vec::new(), 0);
     for _ in 0..21 {
         let started = Instant::now();
-        let cat = Command::new("cat").stdin(Stdio::null()).stdout(Stdio::null()).status().expect("cat runs");
+        let cat = Command::new("cat")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .expect("cat runs");
         assert!(cat.success());
         floor.push(started.elapsed());
         let started = Instant::now();

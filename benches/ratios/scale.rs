@@ -31,7 +31,9 @@ pub async fn measure() -> Vec<Figure> {
 async fn placement(fixture: &Fixture) -> Vec<Figure> {
     let mut samples = Vec::new();
     for n in 0..2_000 {
-        let request = launch(serde_json::json!({"image": "bench:1", "name": format!("p{n}"), "dry_run": true, "cpu": 1 + n % 4}));
+        let request = launch(
+            serde_json::json!({"image": "bench:1", "name": format!("p{n}"), "dry_run": true, "cpu": 1 + n % 4}),
+        );
         let started = Instant::now();
         request.run(&fixture.orch, &cx()).await.expect("placed");
         samples.push(started.elapsed());
@@ -80,16 +82,31 @@ async fn list() -> Figure {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     {
         let store = orch_adapters::store::SledStore::open(dir.path()).expect("a store");
-        let mut changes: Vec<Change> = (0..50).map(|n| { let it = fixture::node(n); Change::Node(it.id.clone(), Some(Arc::new(it))) }).collect();
+        let mut changes: Vec<Change> = (0..50)
+            .map(|n| {
+                let it = fixture::node(n);
+                Change::Node(it.id.clone(), Some(Arc::new(it)))
+            })
+            .collect();
         let user = fixture::user();
         changes.push(Change::User(user.id.clone(), Some(Arc::new(user))));
-        changes.extend((0..N_INSTANCES).map(|n| { let it = instance(n); Change::Instance(it.id.clone(), Some(Arc::new(it))) }));
+        changes.extend((0..N_INSTANCES).map(|n| {
+            let it = instance(n);
+            Change::Instance(it.id.clone(), Some(Arc::new(it)))
+        }));
         use orch_core::ports::store::Store as _;
-        store.commit(Commit { changes, audit: Vec::new() }).await.expect("answered").expect("stored");
+        store
+            .commit(Commit { changes, audit: Vec::new() })
+            .await
+            .expect("answered")
+            .expect("stored");
     }
     let orch = fixture::open(dir.path());
     let mut samples = Vec::new();
-    let op = ops::catalogue().into_iter().find(|it| it.spec.name == "list_instances").expect("the operation");
+    let op = ops::catalogue()
+        .into_iter()
+        .find(|it| it.spec.name == "list_instances")
+        .expect("the operation");
     let mut token = String::new();
     for _ in 0..100 {
         let started = Instant::now();
@@ -122,7 +139,11 @@ fn instance(n: usize) -> Instance {
         node_id: fixture::node(n % 50).id,
         generation: 1,
         resources: Resources::new(Cpu::from_millis(50), Memory::from_mib(8), 0),
-        ports: vec![PortBinding { container_port: 80, host_port: 8000 + (n / 50) as u16, protocol: Protocol::Tcp }],
+        ports: vec![PortBinding {
+            container_port: 80,
+            host_port: 8000 + (n / 50) as u16,
+            protocol: Protocol::Tcp,
+        }],
         env: Default::default(),
         command: Vec::new(),
         labels: Default::default(),

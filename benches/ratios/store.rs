@@ -68,6 +68,8 @@ pub async fn measure() -> Vec<Figure> {
 }
 
 async fn accept(orch: &Arc<orch_core::Orch>, n: usize) {
-    let request = launch(serde_json::json!({"image": "bench:1", "name": format!("b{n}"), "ports": [80], "wait": false}));
+    let request = launch(
+        serde_json::json!({"image": "bench:1", "name": format!("b{n}"), "ports": [80], "wait": false}),
+    );
     request.run(orch, &crate::fixture::cx()).await.expect("accepted");
 }

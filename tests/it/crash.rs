@@ -13,11 +13,18 @@ use crate::harness::server::{Server, Setup};
 async fn crash(at: Failpoint, docker: &Docker, data_dir: &std::path::Path) -> Server {
     let name = at.as_str();
     let server = Setup::demo(data_dir).dying_at(name).start().await;
-    let blocker = (at == Failpoint::LaunchPortsMoved).then(|| std::net::TcpListener::bind("127.0.0.1:8000").unwrap());
+    let blocker = (at == Failpoint::LaunchPortsMoved)
+        .then(|| std::net::TcpListener::bind("127.0.0.1:8000").unwrap());
     let launch = match at {
-        Failpoint::LaunchFailed => json!({"image": docker.image(), "command": ["no-such-program"], "name": "crash"}),
-        Failpoint::LaunchImagePresent => json!({"image": docker.pullable_image(), "command": ["sleep", "600"], "name": "crash"}),
-        _ => json!({"image": docker.image(), "command": ["sleep", "600"], "ports": [80], "name": "crash"}),
+        Failpoint::LaunchFailed => {
+            json!({"image": docker.image(), "command": ["no-such-program"], "name": "crash"})
+        }
+        Failpoint::LaunchImagePresent => {
+            json!({"image": docker.pullable_image(), "command": ["sleep", "600"], "name": "crash"})
+        }
+        _ => {
+            json!({"image": docker.image(), "command": ["sleep", "600"], "ports": [80], "name": "crash"})
+        }
     };
     let launched = server.try_call("POST", "/instances", Some(launch)).await;
     if let Some((201, body)) = &launched {
@@ -40,13 +47,19 @@ async fn crash(at: Failpoint, docker: &Docker, data_dir: &std::path::Path) -> Se
     }
     let data_dir = server.data_dir.clone();
     let status = server.wait();
-    assert_eq!(status.signal(), Some(9), "{name}: it should have died there, and ended with {status}");
+    assert_eq!(
+        status.signal(),
+        Some(9),
+        "{name}: it should have died there, and ended with {status}"
+    );
     drop(blocker);
     Setup::demo(&data_dir).start().await
 }
 
 fn settled(instances: &[Value]) -> bool {
-    instances.iter().all(|it| ["running", "stopped", "terminated"].contains(&it["state"].as_str().unwrap()))
+    instances
+        .iter()
+        .all(|it| ["running", "stopped", "terminated"].contains(&it["state"].as_str().unwrap()))
 }
 
 #[tokio::test]
@@ -63,7 +76,9 @@ async fn at_every_failpoint_nothing_is_lost_leaked_or_doubled() {
         let instances = server.until("at rest", |it| !it.is_empty() && settled(it)).await;
         assert_eq!(instances.len(), 1, "{name}: {instances:#?}");
         let expected = match at {
-            Failpoint::StopRequested | Failpoint::StopStopped | Failpoint::StopRecorded => "stopped",
+            Failpoint::StopRequested | Failpoint::StopStopped | Failpoint::StopRecorded => {
+                "stopped"
+            }
             Failpoint::TerminateRequested
             | Failpoint::TerminateStopped
             | Failpoint::TerminateRemoved
@@ -97,7 +112,9 @@ async fn killed_during_sixteen_launches_each_ends_in_one_piece() {
     }
     let data_dir = server.kill();
     let server = Setup::demo(&data_dir).start().await;
-    let instances = server.until("all running", |it| it.len() == 16 && it.iter().all(|it| it["state"] == "running")).await;
+    let instances = server
+        .until("all running", |it| it.len() == 16 && it.iter().all(|it| it["state"] == "running"))
+        .await;
     let mut ids: Vec<&str> = instances.iter().map(|it| it["id"].as_str().unwrap()).collect();
     ids.sort_unstable();
     acknowledged.sort_unstable();

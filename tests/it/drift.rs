@@ -8,8 +8,8 @@ use orch_domain::name::{InstanceId, NodeId, UserId};
 use orch_domain::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::harness::lab::Lab;
 use crate::harness::eventually;
+use crate::harness::lab::Lab;
 
 async fn launched(lab: &Lab) -> (String, String) {
     let answer = lab.ask("launch_instance", json!({"image": "web:1", "ports": [80]})).await;
@@ -56,7 +56,10 @@ async fn an_event_corrects_the_record_at_once() {
     let following = lab.orch().tracker.spawn(async move {
         orch.follow_events(&NodeId::try_new("n1").unwrap()).await.ok();
     });
-    eventually("the event stream", || async { (0 < lab.node("n1").n_calls("events")).then_some(()) }).await;
+    eventually("the event stream", || async {
+        (0 < lab.node("n1").n_calls("events")).then_some(())
+    })
+    .await;
     lab.node("n1").remove_container(&container);
     eventually("the record to follow", || async {
         (lab.ask("get_instance", json!({"id": id})).await["state"] == "terminated").then_some(())
@@ -105,11 +108,23 @@ async fn a_node_that_does_not_answer_loses_no_record() {
 async fn a_wiped_node_ends_its_instances_and_frees_what_they_held() {
     let lab = Lab::new(1).await;
     for n in 0..5 {
-        lab.ask("launch_instance", json!({"image": "web:1", "ports": [80], "name": format!("w{n}")})).await;
+        lab.ask(
+            "launch_instance",
+            json!({"image": "web:1", "ports": [80], "name": format!("w{n}")}),
+        )
+        .await;
     }
     lab.node("n1").wipe();
     assert_eq!(reconcile(&lab).await.n_corrected, 5);
-    assert!(lab.instances().await.iter().all(|it| state(it) == ("terminated", "Server.ContainerRemoved")));
+    assert!(
+        lab.instances()
+            .await
+            .iter()
+            .all(|it| state(it) == ("terminated", "Server.ContainerRemoved"))
+    );
     lab.check("wiped");
-    assert_eq!(lab.orch().ledger.read(|book| book.usage(&UserId::try_new("ann").unwrap()).instances), 0);
+    assert_eq!(
+        lab.orch().ledger.read(|book| book.usage(&UserId::try_new("ann").unwrap()).instances),
+        0
+    );
 }

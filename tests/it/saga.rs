@@ -72,7 +72,10 @@ async fn survive(at: Failpoint, n: u32) {
     lab.check(&when);
     lab.ask("terminate_instance", json!({"id": instances[0]["id"]})).await;
     lab.check(&when);
-    let usage = lab.orch().ledger.read(|book| book.usage(&orch_domain::name::UserId::try_new("ann").unwrap()));
+    let usage = lab
+        .orch()
+        .ledger
+        .read(|book| book.usage(&orch_domain::name::UserId::try_new("ann").unwrap()));
     assert_eq!(usage.instances, 0, "{when}");
 }
 

@@ -24,18 +24,27 @@ pub fn permit(operation: &'static str, needs: Permission, cx: &Cx) -> Result<(),
     if cx.caller()?.may(needs) { Ok(()) } else { Err(Error::Forbidden { operation, needs }) }
 }
 
+/// Calls an operation. One that changes something runs to its end even when whoever called it goes away: half a
+/// change is nobody's, and audit should say how it ended. Withdrawing a call is `Cx::cancel`, which operations heed.
 pub async fn call<O: Operation>(orch: &Arc<Orch>, cx: &Cx, req: O) -> Result<O::Output, Error> {
+    if O::SPEC.effect == Effect::Reads {
+        return guarded::<O>(orch, cx, req).await;
+    }
+    let (orch, cx) = (orch.clone(), cx.clone());
+    let tracker = orch.tracker.clone();
+    let task = tracker.spawn(async move { guarded::<O>(&orch, &cx, req).await }.in_current_span());
+    task.await.unwrap_or_else(|err| Err(Error::internal(err)))
+}
+
+async fn guarded<O: Operation>(orch: &Arc<Orch>, cx: &Cx, req: O) -> Result<O::Output, Error> {
     let spec = O::SPEC;
     let started = Instant::now();
     let is_audited = spec.effect != Effect::Reads;
     if is_audited {
         cx.begin_audit(draft(orch, cx, spec.name));
     }
-    let span = tracing::info_span!(
-        "call",
-        operation = spec.name,
-        user = cx.maybe_caller().map(|it| it.user.as_str())
-    );
+    let user = cx.maybe_caller().map(|it| it.user.as_str());
+    let span = tracing::info_span!("call", operation = spec.name, user);
     let result = async {
         authorise(&spec, cx)?;
         req.run(orch, cx).await
@@ -45,7 +54,8 @@ pub async fn call<O: Operation>(orch: &Arc<Orch>, cx: &Cx, req: O) -> Result<O::
 
     let elapsed = started.elapsed();
     let code = result.as_ref().err().map(|it| it.code().as_str());
-    metrics::counter!("mcp_orch_operations_total", "operation" => spec.name, "outcome" => code.unwrap_or("ok")).increment(1);
+    metrics::counter!("mcp_orch_operations_total", "operation" => spec.name, "outcome" => code.unwrap_or("ok"))
+        .increment(1);
     metrics::histogram!("mcp_orch_operation_seconds", "operation" => spec.name)
         .record(elapsed.as_secs_f64());
     if let Err(err) = &result {

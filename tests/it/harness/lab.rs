@@ -76,7 +76,10 @@ impl Lab {
                     book.add_node(node(&format!("n{n}"), sim.clone()))?;
                 }
                 book.add_user(user("ann", Permission::ALL.to_vec()))?;
-                book.add_user(user("bob", vec![Permission::Read, Permission::Write, Permission::Execute]))
+                book.add_user(user(
+                    "bob",
+                    vec![Permission::Read, Permission::Write, Permission::Execute],
+                ))
             })
             .await
             .unwrap();
@@ -108,7 +111,10 @@ impl Lab {
         assert!(orch.drain(Duration::from_secs(10)).await);
         let gone = Arc::downgrade(&orch);
         drop(orch);
-        eventually("the old process to be gone", || async { gone.upgrade().is_none().then_some(()) }).await;
+        eventually("the old process to be gone", || async {
+            gone.upgrade().is_none().then_some(())
+        })
+        .await;
         self.start(failpoints);
         self.orch().recover();
     }
@@ -131,7 +137,12 @@ impl Lab {
         self.call_as(&ann(), name, arguments).await
     }
 
-    pub(crate) async fn call_as(&self, cx: &Cx, name: &str, arguments: Value) -> Result<Answer, Error> {
+    pub(crate) async fn call_as(
+        &self,
+        cx: &Cx,
+        name: &str,
+        arguments: Value,
+    ) -> Result<Answer, Error> {
         (op(name).call)(self.orch().clone(), cx.clone(), arguments).await
     }
 
@@ -141,13 +152,18 @@ impl Lab {
     }
 
     pub(crate) async fn instances(&self) -> Vec<Value> {
-        self.ask("list_instances", serde_json::json!({"page_size": 1000})).await["instances"].as_array().unwrap().clone()
+        self.ask("list_instances", serde_json::json!({"page_size": 1000})).await["instances"]
+            .as_array()
+            .unwrap()
+            .clone()
     }
 
     /// Waits until no instance is on its way anywhere.
     pub(crate) async fn at_rest(&self) {
         eventually("instances at rest", || async {
-            let book = |book: &orch_domain::book::Book| book.instances_after(None).all(|it| !it.state.is_transitional());
+            let book = |book: &orch_domain::book::Book| {
+                book.instances_after(None).all(|it| !it.state.is_transitional())
+            };
             self.orch().ledger.read(book).then_some(())
         })
         .await;
@@ -177,14 +193,21 @@ impl Lab {
                     .map(|it| (it.id.container_name(), it.state == InstanceState::Running))
                     .collect();
                 records.sort();
-                assert_eq!(containers, records, "{when}: containers and records of {}", slot.node.id);
+                assert_eq!(
+                    containers, records,
+                    "{when}: containers and records of {}",
+                    slot.node.id
+                );
             }
         });
     }
 }
 
 pub(crate) fn op(name: &str) -> Op {
-    ops::catalogue().into_iter().find(|it| it.spec.name == name).unwrap_or_else(|| panic!("no operation {name}"))
+    ops::catalogue()
+        .into_iter()
+        .find(|it| it.spec.name == name)
+        .unwrap_or_else(|| panic!("no operation {name}"))
 }
 
 pub(crate) fn caller(user: &str, permissions: &[Permission]) -> Cx {
@@ -230,7 +253,11 @@ fn user(name: &str, permissions: Vec<Permission>) -> User {
         name: UserName::try_new(name).unwrap(),
         password_hash: String::new(),
         permissions,
-        quota: Quota { instances: 10, cpu: Cpu::from_millis(1_000_000), memory: Memory::from_mib(1 << 20) },
+        quota: Quota {
+            instances: 10,
+            cpu: Cpu::from_millis(1_000_000),
+            memory: Memory::from_mib(1 << 20),
+        },
         created_at: Timestamp::ZERO,
         tokens_valid_from: Timestamp::ZERO,
     }

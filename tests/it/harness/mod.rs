@@ -2,6 +2,9 @@
 
 pub(crate) mod docker;
 pub(crate) mod image;
+pub(crate) mod lab;
+pub(crate) mod registry;
+pub(crate) mod server;
 
 use std::future::Future;
 use std::time::Duration;

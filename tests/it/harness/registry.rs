@@ -40,7 +40,10 @@ impl Registry {
         };
         let registry = Registry { process, _dir: dir, address };
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !reqwest::get(format!("http://{}/v2/", registry.address)).await.is_ok_and(|it| it.status().is_success()) {
+        while !reqwest::get(format!("http://{}/v2/", registry.address))
+            .await
+            .is_ok_and(|it| it.status().is_success())
+        {
             assert!(Instant::now() < deadline, "the registry does not answer");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

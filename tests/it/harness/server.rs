@@ -25,7 +25,11 @@ pub struct Setup {
 impl Setup {
     /// With the demo users, so that a header names the caller.
     pub fn demo(data_dir: &Path) -> Setup {
-        Setup { data_dir: data_dir.to_owned(), arguments: vec!["--demo".to_owned()], environment: Vec::new() }
+        Setup {
+            data_dir: data_dir.to_owned(),
+            arguments: vec!["--demo".to_owned()],
+            environment: Vec::new(),
+        }
     }
 
     pub fn argument(mut self, it: &str) -> Setup {
@@ -41,7 +45,11 @@ impl Setup {
 
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Server {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.data_dir.join("server.log")).unwrap();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.data_dir.join("server.log"))
+            .unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_mcp-orch"))
             .args(["serve", "--port", "0", "--data-dir"])
             .arg(&self.data_dir)
@@ -92,7 +100,13 @@ impl Server {
                 .filter(|it: &Value| it["pid"] == self.process.id());
             if let Some(port) = lock.and_then(|it| it["port"].as_u64()) {
                 self.url = format!("http://127.0.0.1:{port}");
-                if self.client.get(format!("{}/readyz", self.url)).send().await.is_ok_and(|it| it.status().is_success()) {
+                if self
+                    .client
+                    .get(format!("{}/readyz", self.url))
+                    .send()
+                    .await
+                    .is_ok_and(|it| it.status().is_success())
+                {
                     return;
                 }
             }
@@ -101,16 +115,27 @@ impl Server {
     }
 
     /// Status and JSON body of a REST call, or `None` when the server died before it answered.
-    pub async fn try_call(&self, method: &str, path: &str, body: Option<Value>) -> Option<(u16, Value)> {
+    pub async fn try_call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Option<(u16, Value)> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        let mut request = self.client.request(method, format!("{}{path}", self.url)).header("X-User-ID", &self.user);
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.url))
+            .header("X-User-ID", &self.user);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
         let response = request.send().await.ok()?;
         let status = response.status().as_u16();
         let bytes = response.bytes().await.ok()?;
-        Some((status, serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("{status}: {bytes:?}"))))
+        Some((
+            status,
+            serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("{status}: {bytes:?}")),
+        ))
     }
 
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
@@ -136,7 +161,11 @@ impl Server {
             if is_so(&instances) {
                 return instances;
             }
-            assert!(Instant::now() < deadline, "not {what} in 60 s: {instances:#?}\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "not {what} in 60 s: {instances:#?}\n{}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

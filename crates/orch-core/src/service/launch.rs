@@ -6,7 +6,6 @@ use orch_domain::Error;
 use orch_domain::book::{Launch, Reserved};
 use orch_domain::instance::{Action, Instance, InstanceState, ReasonCode, StateReason};
 use orch_domain::name::InstanceId;
-use tokio::sync::oneshot;
 
 use crate::{Cx, Orch};
 
@@ -39,26 +38,13 @@ impl Orch {
         cx: &Cx,
         reserved: &Reserved,
     ) -> Result<Vec<Arc<Instance>>, Error> {
-        let (waiting, gone) = oneshot::channel::<()>();
-        if !reserved.existed {
-            let (orch, ids, cancel) = (self.clone(), reserved.ids.clone(), cx.cancel.clone());
-            // On its own, because whoever withdraws may also drop the future that waits.
-            self.tracker.spawn(async move {
-                tokio::select! {
-                    biased;
-                    () = cancel.cancelled() => orch.cancel_launch(&ids).await,
-                    _ = gone => {
-                        if cancel.is_cancelled() {
-                            orch.cancel_launch(&ids).await;
-                        }
-                    }
-                    () = orch.shutdown.cancelled() => {}
-                }
-            });
-        }
-        let instances = self.wait_for(cx, &reserved.ids).await;
-        drop(waiting);
-        let instances = instances?;
+        let instances = match self.wait_for(cx, &reserved.ids).await {
+            Err(err @ Error::Cancelled { .. }) if !reserved.existed => {
+                self.cancel_launch(&reserved.ids).await;
+                return Err(err);
+            }
+            other => other?,
+        };
         match instances.iter().find(|it| it.state != InstanceState::Running) {
             // What an earlier call launched is answered in its present state, whatever that is by now.
             Some(failed) if !reserved.existed => Err(launch_error(failed)),

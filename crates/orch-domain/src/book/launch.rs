@@ -10,7 +10,7 @@ use crate::instance::{Goal, Instance, InstanceState, LaunchToken};
 use crate::label::Labels;
 use crate::name::{InstanceId, InstanceName, NodeId, UserId};
 use crate::placement::{self, Decision, Demand};
-use crate::port::{self, PortBinding, PortRequest};
+use crate::port::{self, Holder, PortBinding, PortRequest};
 use crate::time::Timestamp;
 use crate::user::Quota;
 
@@ -127,8 +127,12 @@ impl Book {
         let demand = Demand { n_ports: launch.ports.len(), ..launch.demand.clone() };
         let decision = placement::place(self.candidates(), &demand)
             .map_err(|it| Error::InsufficientCapacity(Box::new(it)))?;
-        let ports =
-            self.choose_ports(&decision.node_id, &launch.ports, self.port_range.first(), now)?;
+        let ports = self.choose_ports(
+            &decision.node_id,
+            &launch.ports,
+            self.first_to_try(&decision.node_id),
+            now,
+        )?;
         let id = loop {
             let id = InstanceId::new(now, random());
             if !self.instances.contains_key(&id) {
@@ -163,6 +167,18 @@ impl Book {
             container_id: None,
         });
         Ok((id, decision))
+    }
+
+    /// The lowest port, until one turned out to be somebody else's: such ports come in runs, so from then on the search
+    /// goes on above all that is held.
+    fn first_to_try(&self, node_id: &NodeId) -> u16 {
+        let held = self.slot(node_id).map(|it| &it.ports).into_iter().flatten();
+        let (mut highest, mut is_shared) = (0, false);
+        for (port, holder) in held {
+            highest = *port;
+            is_shared |= matches!(holder, Holder::Quarantine { .. });
+        }
+        if is_shared { highest.saturating_add(1) } else { self.port_range.first() }
     }
 
     pub(super) fn choose_ports(
