@@ -31,7 +31,8 @@ pub(super) async fn run(
     cx: &RequestContext<RoleServer>,
     log_level: Option<LoggingLevel>,
 ) -> Result<Answer, Error> {
-    let withdrawal = Withdrawal { face: face.clone(), token: CancellationToken::new(), armed: true };
+    let withdrawal =
+        Withdrawal { face: face.clone(), token: CancellationToken::new(), armed: true };
     let mut call_cx = call_cx.with_cancel(withdrawal.token.clone());
     let mut reporter = Reporter {
         peer: &cx.peer,

@@ -12,8 +12,15 @@ use tokio::sync::broadcast::error::RecvError;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Change {
     /// Only `owner` and administrators may hear of it.
-    Instance { id: InstanceId, owner: UserId, list_changed: bool },
-    Node { id: NodeId, list_changed: bool },
+    Instance {
+        id: InstanceId,
+        owner: UserId,
+        list_changed: bool,
+    },
+    Node {
+        id: NodeId,
+        list_changed: bool,
+    },
     Cluster,
     /// More happened than was kept: anything may have changed.
     Everything,
@@ -76,11 +83,8 @@ impl Listed {
             }
             Subject::Node(id) => {
                 let is_listed = orch.ledger.read(|book| book.slot(&id).is_some());
-                let list_changed = if is_listed {
-                    self.nodes.insert(id.clone())
-                } else {
-                    self.nodes.remove(&id)
-                };
+                let list_changed =
+                    if is_listed { self.nodes.insert(id.clone()) } else { self.nodes.remove(&id) };
                 Some(Change::Node { id, list_changed })
             }
             Subject::Cluster => Some(Change::Cluster),

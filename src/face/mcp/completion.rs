@@ -27,7 +27,10 @@ pub(super) async fn complete(
     let completes = match &request.r#ref {
         Reference::Prompt(it) => {
             let prompt = prompts.get(&it.name).ok_or_else(|| {
-                Error::invalid("ref", "there is no such prompt; `prompts/list` shows those there are")
+                Error::invalid(
+                    "ref",
+                    "there is no such prompt; `prompts/list` shows those there are",
+                )
             })?;
             prompt.permit(cx)?;
             prompt.completes(&argument.name)
@@ -36,7 +39,10 @@ pub(super) async fn complete(
         _ => None,
     };
     let completes = completes.ok_or_else(|| {
-        Error::invalid("argument", "the prompt or template that is referred to has no such argument")
+        Error::invalid(
+            "argument",
+            "the prompt or template that is referred to has no such argument",
+        )
     })?;
     let candidates = match completes {
         Completes::Nodes => orch.ledger.read(|book| {
@@ -87,7 +93,6 @@ fn best(candidates: BTreeSet<String>, typed: &str) -> CompletionInfo {
     info.values = found;
     info
 }
-
 
 #[cfg(test)]
 mod tests {

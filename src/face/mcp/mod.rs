@@ -22,17 +22,20 @@ mod who;
 
 use std::sync::Arc;
 
+use axum::Router;
 use orch_core::Orch;
+use orch_domain::caller::Caller;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use self::change::Changes;
-pub use self::http::router;
-pub use self::prompt::{Prompt, PromptError, Prompts};
-pub use self::stream::{StreamError, serve_stream};
+pub use self::prompt::{Completes, Prompt, PromptError, Prompts, REGISTRY, Registered};
+pub use self::stream::StreamError;
 pub use self::tool::tools;
+use crate::auth::Access;
 
-/// What all connections of one way in share.
-pub(crate) struct Face {
+/// The face over one `Orch`: what all its connections share.
+pub struct Face {
     orch: Arc<Orch>,
     prompts: Prompts,
     changes: Changes,
@@ -41,16 +44,32 @@ pub(crate) struct Face {
 }
 
 impl Face {
-    fn new(orch: Arc<Orch>, shutdown: CancellationToken) -> Arc<Face> {
-        Face::with_prompts(orch, Prompts::built_in(), shutdown)
+    pub fn new(orch: Arc<Orch>, shutdown: CancellationToken) -> Face {
+        Face { orch, prompts: Prompts::built_in(), changes: Changes::default(), shutdown }
     }
 
-    fn with_prompts(orch: Arc<Orch>, prompts: Prompts, shutdown: CancellationToken) -> Arc<Face> {
-        Arc::new(Face { changes: Changes::default(), orch, prompts, shutdown })
+    /// Offers these prompts in place of the built-in ones.
+    pub fn with_prompts(self, prompts: Prompts) -> Face {
+        Face { prompts, ..self }
     }
 
     /// Whether anything that may end connections has begun to.
     fn is_ending(&self) -> bool {
         self.shutdown.is_cancelled() || self.orch.shutdown.is_cancelled()
     }
+}
+
+/// `/mcp` with the built-in prompts.
+pub fn router(orch: Arc<Orch>, access: Arc<Access>, shutdown: CancellationToken) -> Router {
+    Arc::new(Face::new(orch, shutdown)).router(access)
+}
+
+/// One stream with the built-in prompts.
+pub async fn serve_stream(
+    orch: Arc<Orch>,
+    caller: Caller,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    shutdown: CancellationToken,
+) -> Result<(), StreamError> {
+    Arc::new(Face::new(orch, shutdown)).serve_stream(caller, stream).await
 }

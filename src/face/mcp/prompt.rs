@@ -160,10 +160,12 @@ impl Prompt {
         text: &str,
     ) -> Result<Prompt, PromptError> {
         let path = || path.to_owned();
-        let rest =
-            text.strip_prefix("---\n").ok_or_else(|| PromptError::NoFrontMatter { path: path() })?;
-        let (front, body) =
-            rest.split_once("\n---\n").ok_or_else(|| PromptError::NoFrontMatter { path: path() })?;
+        let rest = text
+            .strip_prefix("---\n")
+            .ok_or_else(|| PromptError::NoFrontMatter { path: path() })?;
+        let (front, body) = rest
+            .split_once("\n---\n")
+            .ok_or_else(|| PromptError::NoFrontMatter { path: path() })?;
         let front: FrontMatter = serde_saphyr::from_str(front)
             .map_err(|source| PromptError::FrontMatter { path: path(), source })?;
         let prompt = Prompt { registered, front, body: body.trim().to_owned() };

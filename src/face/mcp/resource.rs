@@ -158,7 +158,9 @@ pub(super) async fn list(
     if cursor.is_empty() {
         let cluster = Resource::new(Uri::Cluster.to_string(), "cluster_status")
             .with_title("The cluster")
-            .with_description("Health of the nodes and what they have left, as `cluster_status` answers it.")
+            .with_description(
+                "Health of the nodes and what they have left, as `cluster_status` answers it.",
+            )
             .with_mime_type(JSON);
         resources.insert(0, cluster);
     }
@@ -264,7 +266,8 @@ mod tests {
         }
         let logs = format!("instance://{id}/logs");
         assert_eq!(Uri::parse(&logs).unwrap().to_string(), logs);
-        for bad in ["", "cluster://", "node://", "node://a b", "instance://x", "file:///etc/passwd"] {
+        for bad in ["", "cluster://", "node://", "node://a b", "instance://x", "file:///etc/passwd"]
+        {
             assert_eq!(Uri::parse(bad), None, "{bad}");
         }
     }

@@ -47,16 +47,16 @@ impl Server {
     }
 }
 
-#[expect(deprecated, reason = "clients up to 2025-11-25 still ask for logging and subscribe this way")]
+#[expect(
+    deprecated,
+    reason = "clients up to 2025-11-25 still ask for logging and subscribe this way"
+)]
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         identity::server_config()
     }
 
-    async fn discover(
-        &self,
-        _cx: RequestContext<RoleServer>,
-    ) -> Result<DiscoverResult, ErrorData> {
+    async fn discover(&self, _cx: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
         let versions = self.supported_protocol_versions().into_owned();
         Ok(DiscoverResult::from_server_info(versions, self.get_info())
             .with_ttl_ms(STEADY_TTL_MS)
@@ -142,8 +142,7 @@ impl ServerHandler for Server {
     ) -> Result<(), ErrorData> {
         let call_cx = self.context(&cx);
         let subscribed = async {
-            let uri =
-                Uri::parse(&request.uri).ok_or_else(|| resource::not_found(&request.uri))?;
+            let uri = Uri::parse(&request.uri).ok_or_else(|| resource::not_found(&request.uri))?;
             uri.permit(&self.face.orch, &call_cx)?;
             let caller = call_cx.caller()?.clone();
             self.session.subscribe(&self.face, caller, &cx.peer, uri, request.uri.clone())

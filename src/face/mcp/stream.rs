@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use orch_core::Orch;
 use orch_domain::caller::Caller;
 use rmcp::service::{QuitReason, ServerInitializeError, serve_server_with_ct};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::sync::CancellationToken;
 
 use super::Face;
 use super::server::Server;
@@ -24,28 +22,29 @@ pub enum StreamError {
     Task(#[source] tokio::task::JoinError),
 }
 
-/// Serves one client until it closes the stream or `shutdown` is cancelled; calls under way are given a moment to
-/// answer. The one `caller` stands behind everything on this stream.
-pub async fn serve_stream(
-    orch: Arc<Orch>,
-    caller: Caller,
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    shutdown: CancellationToken,
-) -> Result<(), StreamError> {
-    let face = Face::new(orch, shutdown.clone());
-    let server = Server::new(face, Some(caller));
-    let (read, write) = tokio::io::split(stream);
-    let transport = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE);
-    let serving = match serve_server_with_ct(server, transport, shutdown).await {
-        Ok(serving) => serving,
-        // Nobody was there, or nobody is any more.
-        Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {
-            return Ok(());
+impl Face {
+    /// Serves one client until it closes the stream or the face is shut down; calls under way are given a moment to
+    /// answer. The one `caller` stands behind everything on this stream.
+    pub async fn serve_stream(
+        self: Arc<Face>,
+        caller: Caller,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<(), StreamError> {
+        let shutdown = self.shutdown.clone();
+        let server = Server::new(self, Some(caller));
+        let (read, write) = tokio::io::split(stream);
+        let transport = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE);
+        let serving = match serve_server_with_ct(server, transport, shutdown).await {
+            Ok(serving) => serving,
+            // Nobody was there, or nobody is any more.
+            Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {
+                return Ok(());
+            }
+            Err(err) => return Err(StreamError::Handshake(Box::new(err))),
+        };
+        match serving.waiting().await {
+            Ok(QuitReason::JoinError(err)) | Err(err) => Err(StreamError::Task(err)),
+            Ok(_) => Ok(()),
         }
-        Err(err) => return Err(StreamError::Handshake(Box::new(err))),
-    };
-    match serving.waiting().await {
-        Ok(QuitReason::JoinError(err)) | Err(err) => Err(StreamError::Task(err)),
-        Ok(_) => Ok(()),
     }
 }
