@@ -1,0 +1,34 @@
+//! What the server says about itself when a client connects.
+
+use rmcp::model::{Icon, Implementation, ServerCapabilities, ServerConfig};
+
+const INSTRUCTIONS: &str = include_str!("../../../prompts/instructions.md");
+
+/// Three stacked machines, drawn here so that no client has to fetch anything.
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' \
+    stroke='%232563eb' stroke-width='2'%3E%3Crect x='3' y='3' width='18' height='5' rx='1'/%3E%3Crect x='3' y='10' \
+    width='18' height='5' rx='1'/%3E%3Crect x='3' y='17' width='18' height='4' rx='1'/%3E%3Cpath d='M6 5.5h.01M6 12.5h.01\
+    M6 19h.01'/%3E%3C/svg%3E";
+
+/// Only what is served is advertised: tools and prompts do not change while the server runs, so they have no
+/// `listChanged`.
+#[expect(deprecated, reason = "clients up to 2025-11-25 still ask for logging")]
+pub(super) fn server_config() -> ServerConfig {
+    let capabilities = ServerCapabilities::builder()
+        .enable_logging()
+        .enable_completions()
+        .enable_prompts()
+        .enable_resources()
+        .enable_resources_subscribe()
+        .enable_resources_list_changed()
+        .enable_tools()
+        .build();
+    let icon = Icon::new(ICON).with_mime_type("image/svg+xml").with_sizes(vec!["any".to_owned()]);
+    let implementation = Implementation::new("mcp-orch", env!("CARGO_PKG_VERSION"))
+        .with_title("mcp-orch, a private cloud")
+        .with_description(env!("CARGO_PKG_DESCRIPTION"))
+        .with_icons(vec![icon]);
+    ServerConfig::new(capabilities)
+        .with_server_info(implementation)
+        .with_instructions(INSTRUCTIONS.trim_end())
+}

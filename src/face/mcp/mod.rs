@@ -1,0 +1,75 @@
+//! The Model Context Protocol face: every operation as a tool, the cluster as resources, and prompts, over any byte
+//! stream and over streamable HTTP, in both eras of the protocol (sessions up to 2025-11-25, stateless since 2026-07-28).
+//!
+//! Only this folder knows the protocol and its library. A request is answered by `server`, which asks `who` calls and
+//! hands on to `tool` (and `call` for the life of one call), `resource`, `prompt` or `completion`. `change` turns what
+//! happens in the cluster into word about resources, `subscription` brings it to clients. `http` and `stream` are the
+//! two ways in.
+
+mod call;
+mod change;
+mod completion;
+mod http;
+mod identity;
+mod prompt;
+mod resource;
+mod server;
+mod session;
+mod stream;
+mod subscription;
+mod tool;
+mod who;
+
+use std::sync::Arc;
+
+use axum::Router;
+use orch_core::Orch;
+use orch_domain::caller::Caller;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use self::change::Changes;
+pub use self::prompt::{Completes, Prompt, PromptError, Prompts, REGISTRY, Registered};
+pub use self::stream::StreamError;
+pub use self::tool::tools;
+use crate::auth::Access;
+
+/// The face over one `Orch`: what all its connections share.
+pub struct Face {
+    orch: Arc<Orch>,
+    prompts: Prompts,
+    changes: Changes,
+    /// Cancelled when the process is to end: subscriptions end well, and calls are let finish.
+    shutdown: CancellationToken,
+}
+
+impl Face {
+    pub fn new(orch: Arc<Orch>, shutdown: CancellationToken) -> Face {
+        Face { orch, prompts: Prompts::built_in(), changes: Changes::default(), shutdown }
+    }
+
+    /// Offers these prompts in place of the built-in ones.
+    pub fn with_prompts(self, prompts: Prompts) -> Face {
+        Face { prompts, ..self }
+    }
+
+    /// Whether anything that may end connections has begun to.
+    fn is_ending(&self) -> bool {
+        self.shutdown.is_cancelled() || self.orch.shutdown.is_cancelled()
+    }
+}
+
+/// `/mcp` with the built-in prompts.
+pub fn router(orch: Arc<Orch>, access: Arc<Access>, shutdown: CancellationToken) -> Router {
+    Arc::new(Face::new(orch, shutdown)).router(access)
+}
+
+/// One stream with the built-in prompts.
+pub async fn serve_stream(
+    orch: Arc<Orch>,
+    caller: Caller,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    shutdown: CancellationToken,
+) -> Result<(), StreamError> {
+    Arc::new(Face::new(orch, shutdown)).serve_stream(caller, stream).await
+}

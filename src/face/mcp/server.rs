@@ -1,0 +1,264 @@
+//! Answers requests: finds the caller, asks the module that knows, and puts refusals into the protocol's words.
+
+use std::sync::Arc;
+
+use orch_core::Cx;
+use orch_domain::caller::Caller;
+use orch_domain::{Error, ErrorCode as Code, text};
+#[expect(deprecated, reason = "clients up to 2025-11-25 still ask for logging")]
+use rmcp::model::SetLevelRequestParams;
+use rmcp::model::{
+    CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
+    DiscoverResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerConfig,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+};
+use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
+use rmcp::{RoleServer, ServerHandler};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::resource::Uri;
+use super::session::Session;
+use super::subscription::{Outlet, Subscription};
+use super::{Face, call, completion, identity, resource, subscription, tool, who};
+
+/// What depends on the program and on the caller's permissions only. Five minutes, because permissions change.
+const STEADY_TTL_MS: u64 = 300_000;
+/// What is read from the cluster is old as soon as it is answered; subscriptions tell when to read again.
+const LIVE_TTL_MS: u64 = 0;
+
+/// One per session or stream, and one per request in the stateless era: cheap to make.
+pub(super) struct Server {
+    face: Arc<Face>,
+    /// Whose the stream is; requests over HTTP bring their own caller.
+    of_stream: Option<Caller>,
+    session: Session,
+}
+
+impl Server {
+    pub(super) fn new(face: Arc<Face>, of_stream: Option<Caller>) -> Server {
+        Server { face, of_stream, session: Session::default() }
+    }
+
+    fn context(&self, cx: &RequestContext<RoleServer>) -> Cx {
+        who::context(self.of_stream.as_ref(), cx)
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "clients up to 2025-11-25 still ask for logging and subscribe this way"
+)]
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        identity::server_config()
+    }
+
+    async fn discover(&self, _cx: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        let versions = self.supported_protocol_versions().into_owned();
+        Ok(DiscoverResult::from_server_info(versions, self.get_info())
+            .with_ttl_ms(STEADY_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn on_initialized(&self, cx: NotificationContext<RoleServer>) {
+        if let Some(caller) = who::caller(self.of_stream.as_ref(), &cx.extensions) {
+            self.session.watch(&self.face, caller, &cx.peer);
+        }
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        tool::get(name)
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let result = tool::list(&self.context(&cx), cursor(request.as_ref())).map_err(protocol)?;
+        Ok(result.with_ttl_ms(STEADY_TTL_MS).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(op) = tool::op(&request.name) else {
+            let name = text::excerpt(&request.name, 100);
+            return Err(ErrorData::invalid_params(
+                format!("there is no tool `{name}`; `tools/list` shows those there are"),
+                None,
+            ));
+        };
+        let arguments = Value::Object(request.arguments.unwrap_or_default());
+        let log_level = cx.meta.log_level().or_else(|| self.session.log_level());
+        let call_cx = self.context(&cx);
+        let result = call::run(&self.face, op, arguments, call_cx, &cx, log_level).await;
+        Ok(match result {
+            Ok(answer) => tool::answered(answer).into(),
+            Err(err) => tool::refused(&err).into(),
+        })
+    }
+
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let call_cx = self.context(&cx);
+        let result = resource::list(&self.face.orch, &call_cx, cursor(request.as_ref())).await;
+        let result = result.map_err(protocol)?;
+        Ok(result.with_ttl_ms(LIVE_TTL_MS).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(resource::templates(&self.context(&cx))
+            .with_ttl_ms(STEADY_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let result = resource::read(&self.face.orch, &self.context(&cx), &request.uri).await;
+        let result = result.map_err(|err| of_resource(err, &request.uri))?;
+        Ok(result.with_ttl_ms(LIVE_TTL_MS).with_cache_scope(CacheScope::Private).into())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let call_cx = self.context(&cx);
+        let subscribed = async {
+            let uri = Uri::parse(&request.uri).ok_or_else(|| resource::not_found(&request.uri))?;
+            uri.permit(&self.face.orch, &call_cx)?;
+            let caller = call_cx.caller()?.clone();
+            self.session.subscribe(&self.face, caller, &cx.peer, uri, request.uri.clone())
+        };
+        subscribed.await.map_err(|err: Error| of_resource(err, &request.uri))
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _cx: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        if let Some(uri) = Uri::parse(&request.uri) {
+            self.session.unsubscribe(&uri);
+        }
+        Ok(())
+    }
+
+    fn accepted_subscription_filter(
+        &self,
+        requested: &SubscriptionFilter,
+    ) -> Option<SubscriptionFilter> {
+        Some(subscription::accepted(requested))
+    }
+
+    async fn listen(&self, cx: SubscriptionContext) -> Result<(), ErrorData> {
+        let request = cx.request_context();
+        let caller = self.context(request).caller().map_err(protocol)?.clone();
+        let subscription = Subscription {
+            face: self.face.clone(),
+            caller,
+            wanted: subscription::wanted(cx.accepted()),
+            wants_list: cx.accepted().resources_list_changed == Some(true),
+            outlet: Outlet::Listen(cx.sink().clone()),
+        };
+        let ended: CancellationToken = request.ct.clone();
+        subscription.run(ended).await;
+        Ok(())
+    }
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Ok(self
+            .face
+            .prompts
+            .list(&self.context(&cx))
+            .with_ttl_ms(STEADY_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let Some(prompt) = self.face.prompts.get(&request.name) else {
+            let name = text::excerpt(&request.name, 100);
+            return Err(ErrorData::invalid_params(
+                format!("there is no prompt `{name}`; `prompts/list` shows those there are"),
+                None,
+            ));
+        };
+        prompt.permit(&self.context(&cx)).map_err(protocol)?;
+        let arguments = request.arguments.unwrap_or_default();
+        Ok(prompt.answer(&arguments).map_err(protocol)?.into())
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let call_cx = self.context(&cx);
+        completion::complete(&self.face.orch, &self.face.prompts, &call_cx, &request)
+            .await
+            .map_err(protocol)
+    }
+
+    async fn set_level(
+        &self,
+        request: SetLevelRequestParams,
+        _cx: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.session.set_log_level(request.level);
+        Ok(())
+    }
+}
+
+fn cursor(request: Option<&PaginatedRequestParams>) -> Option<&str> {
+    request.and_then(|it| it.cursor.as_deref())
+}
+
+/// A refusal of anything but a tool call, which has no result to say it in. `data` is the object that every face sends.
+fn protocol(err: Error) -> ErrorData {
+    let code = match err.code() {
+        Code::Internal
+        | Code::EngineError
+        | Code::NodeUnreachable
+        | Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::UpstreamError
+        | Code::UpstreamTimeout => ErrorCode::INTERNAL_ERROR,
+        Code::Unauthenticated | Code::Forbidden => ErrorCode::INVALID_REQUEST,
+        _ => ErrorCode::INVALID_PARAMS,
+    };
+    ErrorData::new(code, err.to_string(), Some(Value::Object(err.describe())))
+}
+
+fn of_resource(err: Error, uri: &str) -> ErrorData {
+    if err.code() == Code::NotFound {
+        let mut data = err.describe();
+        data.insert("uri".to_owned(), text::excerpt(uri, 200).into());
+        return ErrorData::resource_not_found(err.to_string(), Some(Value::Object(data)));
+    }
+    protocol(err)
+}

@@ -1,0 +1,91 @@
+//! What a client up to 2025-11-25 settles once for its session. Later clients say everything with each request.
+
+use std::sync::Arc;
+
+use orch_domain::Error;
+use orch_domain::caller::Caller;
+use parking_lot::Mutex;
+use rmcp::RoleServer;
+#[expect(deprecated, reason = "clients up to 2025-11-25 still ask for logging")]
+use rmcp::model::LoggingLevel;
+use rmcp::service::Peer;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::Face;
+use super::resource::Uri;
+use super::subscription::{MAX_URIS, Outlet, Subscription, Wanted};
+
+/// Made for every request of the stateless era too, so it holds nothing until it is used.
+#[derive(Default)]
+pub(super) struct Session(Mutex<State>);
+
+#[derive(Default)]
+#[expect(deprecated, reason = "clients up to 2025-11-25 still ask for logging")]
+struct State {
+    log_level: Option<LoggingLevel>,
+    watch: Option<Watch>,
+}
+
+/// The subscription of the session; it ends when the session is dropped.
+struct Watch {
+    wanted: Wanted,
+    _ends_it: DropGuard,
+}
+
+#[expect(deprecated, reason = "clients up to 2025-11-25 still ask for logging")]
+impl Session {
+    pub(super) fn set_log_level(&self, level: LoggingLevel) {
+        self.0.lock().log_level = Some(level);
+    }
+
+    pub(super) fn log_level(&self) -> Option<LoggingLevel> {
+        self.0.lock().log_level
+    }
+
+    /// Begins to tell the client when resources come and go.
+    pub(super) fn watch(&self, face: &Arc<Face>, caller: Caller, peer: &Peer<RoleServer>) {
+        self.wanted(face, caller, peer);
+    }
+
+    fn wanted(&self, face: &Arc<Face>, caller: Caller, peer: &Peer<RoleServer>) -> Wanted {
+        let mut state = self.0.lock();
+        let watch = state.watch.get_or_insert_with(|| {
+            let (wanted, ended) = (Wanted::default(), CancellationToken::new());
+            let subscription = Subscription {
+                face: face.clone(),
+                caller,
+                wanted: wanted.clone(),
+                wants_list: true,
+                outlet: Outlet::Session(peer.clone()),
+            };
+            face.orch.tracker.spawn(subscription.run(ended.clone()));
+            Watch { wanted, _ends_it: ended.drop_guard() }
+        });
+        watch.wanted.clone()
+    }
+
+    pub(super) fn subscribe(
+        &self,
+        face: &Arc<Face>,
+        caller: Caller,
+        peer: &Peer<RoleServer>,
+        uri: Uri,
+        as_written: String,
+    ) -> Result<(), Error> {
+        let wanted = self.wanted(face, caller, peer);
+        let mut wanted = wanted.lock();
+        if MAX_URIS <= wanted.len() && !wanted.contains_key(&uri) {
+            return Err(Error::conflict(format!(
+                "this session is subscribed to {MAX_URIS} resources already; unsubscribe from some first"
+            )));
+        }
+        wanted.insert(uri, as_written);
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&self, uri: &Uri) {
+        if let Some(watch) = &self.0.lock().watch {
+            watch.wanted.lock().remove(uri);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Operations as tools: made once from the catalogue, listed for those who may call them.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use orch_core::operation::{Effect, Op, Spec};
+use orch_core::{Answer, Cx, gate, ops};
+use orch_domain::{Error, page};
+use rmcp::model::{
+    CallToolResult, ContentBlock, JsonObject, ListToolsResult, MetaObject, Tool, ToolAnnotations,
+};
+use serde_json::{Map, Value, json};
+
+/// Everything fits on one page today; a client that pages finds it works.
+const PAGE_SIZE: usize = 100;
+const LIST: &str = "tools";
+
+/// The catalogue with its tools, which do not depend on anything that is only known at run time.
+pub(super) struct Catalogue {
+    entries: Vec<(Op, Tool)>,
+    by_name: HashMap<&'static str, usize>,
+}
+
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+    let entries: Vec<(Op, Tool)> = ops::catalogue()
+        .into_iter()
+        .map(|op| {
+            let tool = tool(&op);
+            (op, tool)
+        })
+        .collect();
+    let by_name = entries.iter().enumerate().map(|(i, (op, _))| (op.spec.name, i)).collect();
+    Catalogue { entries, by_name }
+});
+
+/// The operation of that name.
+pub(super) fn op(name: &str) -> Option<&'static Op> {
+    CATALOGUE.by_name.get(name).map(|i| &CATALOGUE.entries[*i].0)
+}
+
+pub(super) fn get(name: &str) -> Option<Tool> {
+    CATALOGUE.by_name.get(name).map(|i| CATALOGUE.entries[*i].1.clone())
+}
+
+/// All tools, as `tools/list` shows them to somebody who may call everything.
+pub fn tools() -> Vec<Value> {
+    CATALOGUE
+        .entries
+        .iter()
+        .map(|(_, tool)| serde_json::to_value(tool).expect("a tool is plain JSON"))
+        .collect()
+}
+
+/// Tools that `cx` may call, in the order of the catalogue.
+pub(super) fn list(cx: &Cx, cursor: Option<&str>) -> Result<ListToolsResult, Error> {
+    let after = page::key_of(LIST, cursor.unwrap_or_default())?;
+    let start = match after {
+        None => 0,
+        Some(name) => match CATALOGUE.by_name.get(name.as_str()) {
+            Some(i) => i + 1,
+            None => return Err(Error::invalid("cursor", "it is damaged; list from the start")),
+        },
+    };
+    let mut callable = CATALOGUE.entries[start..]
+        .iter()
+        .filter(|(op, _)| gate::authorise(&op.spec, cx).is_ok())
+        .map(|(_, tool)| tool);
+    let tools: Vec<Tool> = callable.by_ref().take(PAGE_SIZE).cloned().collect();
+    let mut result = ListToolsResult::with_all_items(tools);
+    if callable.next().is_some() {
+        result.next_cursor = result.tools.last().map(|it| page::token_after(LIST, &it.name));
+    }
+    Ok(result)
+}
+
+fn tool(op: &Op) -> Tool {
+    let spec = &op.spec;
+    Tool::new(Cow::Borrowed(spec.name), Cow::Borrowed(spec.text.trim_end()), op.input.clone())
+        .with_title(title(spec))
+        .with_raw_output_schema(Arc::new(output_schema(&op.output)))
+        .with_annotations(ToolAnnotations::from_raw(
+            Some(title(spec).to_owned()),
+            Some(spec.effect.is_read_only()),
+            Some(spec.effect.is_destructive()),
+            Some(spec.effect.is_idempotent()),
+            Some(spec.effect == Effect::Executes),
+        ))
+        .with_meta(MetaObject(meta(spec)))
+}
+
+fn title(spec: &Spec) -> &'static str {
+    spec.title().trim_end_matches('.')
+}
+
+/// For hosts that group tools or ask before some of them.
+fn meta(spec: &Spec) -> JsonObject {
+    let mut meta = Map::new();
+    meta.insert("mcp-orch/group".to_owned(), spec.group.as_str().into());
+    if let Some(needs) = spec.needs {
+        meta.insert("mcp-orch/needs".to_owned(), needs.as_str().into());
+    }
+    meta
+}
+
+/// What a call answers, or the object of a refusal. The latter belongs to the schema because a refusal is structured
+/// too, and some clients check it against the schema and would hide its message.
+fn output_schema(answer: &JsonObject) -> JsonObject {
+    let mut answer = answer.clone();
+    let dialect = answer.remove("$schema");
+    let refusal = json!({
+        "description": "A refusal: the stable code, what to do now, and fields of the code's own.",
+        "type": "object",
+        "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
+        "required": ["error", "message"],
+    });
+    let mut schema = Map::new();
+    if let Some(dialect) = dialect {
+        schema.insert("$schema".to_owned(), dialect);
+    }
+    schema.insert("type".to_owned(), "object".into());
+    schema.insert("anyOf".to_owned(), Value::Array(vec![Value::Object(answer), refusal]));
+    schema
+}
+
+pub(super) fn answered(answer: Answer) -> CallToolResult {
+    let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
+    result.structured_content = Some(answer.value);
+    result
+}
+
+/// A refusal the model reads: the code, what to do, and in the structured half every field.
+pub(super) fn refused(err: &Error) -> CallToolResult {
+    let text = format!("{}: {err}", err.code().as_str());
+    let mut result = CallToolResult::error(vec![ContentBlock::text(text)]);
+    result.structured_content = Some(Value::Object(err.describe()));
+    result
+}
