@@ -22,6 +22,8 @@ use crate::face::rest::problem::Problem;
 
 /// Whom every request stands for with `--no-auth`.
 pub const ADMIN: &str = "user-admin-001";
+/// There with `--demo` only.
+pub const DEMO: &str = "user-demo-001";
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
@@ -69,6 +71,18 @@ impl Access {
         };
         let client = client(headers);
         Ok(caller.map(|it| Caller { client, ..it }))
+    }
+
+    /// Whom a demo shows its pages to, without any header: the demo user, who then may only look.
+    fn visitor(&self, channel: Channel) -> Option<Caller> {
+        let id = UserId::try_new(DEMO).ok().filter(|_| self.demo)?;
+        let user = self.orch.ledger.read(|book| book.user(&id).cloned())?;
+        Some(Caller {
+            user: user.id.clone(),
+            permissions: vec![Permission::Read],
+            channel,
+            client: None,
+        })
     }
 
     /// The user that `X-User-ID` names, in a demo.
@@ -148,6 +162,8 @@ pub async fn layer(
     }
     match access.identify(request.headers(), channel) {
         Ok(caller) => {
+            let is_look = channel == Channel::Rest && request.method().is_safe();
+            let caller = caller.or_else(|| is_look.then(|| access.visitor(channel)).flatten());
             request.extensions_mut().insert::<Option<Caller>>(caller);
             next.run(request).await
         }

@@ -19,6 +19,27 @@ pub fn authorise(spec: &Spec, cx: &Cx) -> Result<(), Error> {
     }
 }
 
+/// `authorise` before the arguments are read, so that who may not call learns nothing from how they are judged. The
+/// refusal of a known caller is audited and counted as one of `call` is.
+pub fn admit(orch: &Orch, spec: &Spec, cx: &Cx) -> Result<(), Error> {
+    let refusal = match authorise(spec, cx) {
+        Ok(()) => return Ok(()),
+        Err(err) => err,
+    };
+    let code = refusal.code().as_str();
+    metrics::counter!("mcp_orch_operations_total", "operation" => spec.name, "outcome" => code)
+        .increment(1);
+    if spec.effect != Effect::Reads && cx.maybe_caller().is_some() {
+        orch.ledger.audit(AuditEntry {
+            outcome: Outcome::Refused,
+            error: Some(code.to_owned()),
+            elapsed_ms: Some(0),
+            ..draft(orch, cx, spec.name)
+        });
+    }
+    Err(refusal)
+}
+
 /// For the few streaming faces that have no operation of their own, such as the terminal.
 pub fn permit(operation: &'static str, needs: Permission, cx: &Cx) -> Result<(), Error> {
     if cx.caller()?.may(needs) { Ok(()) } else { Err(Error::Forbidden { operation, needs }) }

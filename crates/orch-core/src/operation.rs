@@ -169,6 +169,7 @@ impl Op {
     pub fn of<O: Operation>() -> Op {
         let call: Call = |orch, cx, arguments| {
             async move {
+                gate::admit(&orch, &O::SPEC, &cx)?;
                 let req = decode::<O>(arguments)?;
                 let out = gate::call::<O>(&orch, &cx, req).await?;
                 let value = serde_json::to_value(&out).map_err(Error::internal)?;

@@ -1,3 +1,128 @@
 //! REST: every operation at its route, and the few HTTP-only pages.
+//!
+//! Everything is served at `/` and again under `/api`, where reverse proxies look for it.
 
+mod arguments;
+mod call;
+mod docs;
+mod logs;
+pub mod openapi;
+mod pages;
+mod paths;
 pub mod problem;
+mod terminal;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderValue, Method, header};
+use metrics_exporter_prometheus::PrometheusHandle;
+use orch_core::operation::Method as RouteMethod;
+use orch_core::{Cx, Orch, ops};
+use orch_domain::caller::{Caller, Channel};
+
+use crate::auth::{self, Access};
+use crate::face::rest::paths::Paths;
+use crate::face::rest::problem::Problem;
+
+/// What the handlers stand on.
+pub(crate) struct Rest {
+    orch: Arc<Orch>,
+    metrics: Option<PrometheusHandle>,
+    /// The OpenAPI document, rendered once.
+    document: Bytes,
+    terminals: Arc<tokio::sync::Semaphore>,
+}
+
+/// All of REST. Its fallback answers unknown paths, so that it is the last to be merged with other routers or the only
+/// one with a fallback.
+pub fn router(orch: Arc<Orch>, access: Arc<Access>, metrics: Option<PrometheusHandle>) -> Router {
+    let catalogue = ops::catalogue();
+    let document = openapi::document(&catalogue);
+    let rest = Arc::new(Rest {
+        orch,
+        metrics,
+        document: Bytes::from(document.to_string()),
+        terminals: Arc::new(tokio::sync::Semaphore::new(terminal::MAX_OPEN)),
+    });
+
+    let mut paths = Paths::default();
+    for op in catalogue {
+        let op = Arc::new(op);
+        for route in op.spec.routes {
+            let (rest, op) = (rest.clone(), op.clone());
+            paths.add(method_of(route.method), route.path, move |request| {
+                call::handle(rest.clone(), op.clone(), route, request).boxed()
+            });
+        }
+    }
+    let page = |page: fn(Arc<Rest>, Request) -> Response| {
+        let rest = rest.clone();
+        move |request| {
+            let response = page(rest.clone(), request);
+            async move { response }.boxed()
+        }
+    };
+    paths.add(Method::GET, "/", page(pages::index));
+    paths.add(Method::GET, "/health", page(pages::health));
+    paths.add(Method::GET, "/readyz", page(pages::ready));
+    paths.add(Method::GET, "/metrics", page(pages::metrics));
+    paths.add(Method::GET, "/openapi.json", page(pages::document));
+    paths.add(Method::GET, "/docs", page(docs::index));
+    paths.add(Method::GET, "/docs/", page(docs::redirect));
+    paths.add(Method::GET, "/docs/{*file}", page(docs::asset));
+    paths.add(Method::GET, "/redoc", page(docs::redirect));
+    let terminal = rest.clone();
+    paths.add(Method::GET, terminal::PATH, move |request| {
+        terminal::handle(terminal.clone(), request).boxed()
+    });
+
+    paths
+        .into_router()
+        .layer(middleware::from_fn_with_state((access, Channel::Rest), auth::layer))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(safe_headers))
+}
+
+fn method_of(method: RouteMethod) -> Method {
+    match method {
+        RouteMethod::Get => Method::GET,
+        RouteMethod::Post => Method::POST,
+        RouteMethod::Put => Method::PUT,
+        RouteMethod::Delete => Method::DELETE,
+    }
+}
+
+/// The context of a call, from what `auth::layer` found out.
+fn cx_of(extensions: &http::Extensions) -> Cx {
+    Cx::new(extensions.get::<Option<Caller>>().cloned().flatten())
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let words = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()))
+        .unwrap_or_default();
+    tracing::error!("a handler panicked: {words}");
+    Problem::from(orch_domain::Error::internal(words)).into_response()
+}
+
+/// Answers are data: no browser may guess another type, show them in a frame, or keep them.
+async fn safe_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}

@@ -12,6 +12,15 @@ use crate::auth::Refusal;
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
+/// Codes that only HTTP has, beside those of `ErrorCode`.
+pub const HTTP_CODES: [&str; 5] = [
+    "MethodNotAllowed",
+    "PayloadTooLarge",
+    "RequestTimeout",
+    "UnsupportedMediaType",
+    "UpgradeRequired",
+];
+
 /// What went wrong, ready to send.
 #[derive(Debug)]
 pub struct Problem {
@@ -44,7 +53,7 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
     }
 }
 
-fn title_of(code: ErrorCode) -> &'static str {
+pub fn title_of(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::InvalidParameter => "A parameter is wrong",
         ErrorCode::NotFound => "Not found",
@@ -135,6 +144,28 @@ impl Problem {
         .field("limit_bytes", limit)
     }
 
+    pub fn too_slow(limit: Duration) -> Problem {
+        Problem::of_http(
+            StatusCode::REQUEST_TIMEOUT,
+            "RequestTimeout",
+            "The body came too slowly",
+            format!("the body was not complete after {} s", limit.as_secs()),
+        )
+    }
+
+    pub fn not_a_websocket() -> Problem {
+        let mut problem = Problem::of_http(
+            StatusCode::UPGRADE_REQUIRED,
+            "UpgradeRequired",
+            "This is a WebSocket",
+            "a terminal is a WebSocket: connect with a WebSocket client (`Upgrade: websocket`), or run one command with \
+             `exec_in_instance`",
+        );
+        problem.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        problem.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        problem
+    }
+
     pub fn not_json(sent: &str) -> Problem {
         let shown = orch_domain::text::excerpt(sent, 100);
         Problem::of_http(
@@ -147,10 +178,7 @@ impl Problem {
         )
     }
 
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
+    /// The object that is sent, also inside of an event stream.
     pub fn body(&self) -> &Map<String, Value> {
         &self.body
     }

@@ -1,0 +1,196 @@
+//! One operation over HTTP: decode, call, answer as JSON or as a stream of progress.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use orch_core::cx::{Progress, ProgressUpdate};
+use orch_core::operation::{Effect, Route};
+use orch_core::{Answer, Cx, Op, gate};
+use orch_domain::Error;
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::face::rest::problem::Problem;
+use crate::face::rest::{Rest, arguments, cx_of, logs};
+
+/// How long a call may take until its event stream begins; what fails sooner is answered with its HTTP status.
+const STREAM_AFTER: Duration = Duration::from_millis(300);
+/// Shorter than the idle timeout of common proxies.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
+
+pub(super) async fn handle(
+    rest: Arc<Rest>,
+    op: Arc<Op>,
+    route: &'static Route,
+    request: Request,
+) -> Response {
+    serve(rest, &op, route, request).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn serve(
+    rest: Arc<Rest>,
+    op: &Op,
+    route: &'static Route,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let cx = cx_of(&parts.extensions);
+    // Before the body is read: who may not call is told so, whatever they sent.
+    gate::admit(&rest.orch, &op.spec, &cx)?;
+    let path = RawPathParams::from_request_parts(&mut parts, &())
+        .await
+        .map_err(|_| Error::invalid("", "the path is not valid percent-encoded text"))?;
+    let path: Vec<(String, String)> =
+        path.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+    let body = arguments::read_body(&parts.headers, body).await?;
+    let mut arguments = arguments::merge(&op.input, route, &path, &parts.uri, body)?;
+    if route.path == logs::PATH && logs::take_follow(&mut arguments) {
+        return logs::follow(&rest, &cx, arguments).await;
+    }
+
+    let success =
+        Success { status: status_of(op, &arguments), collection: collection_of(op, route) };
+    let arguments = Value::Object(arguments);
+    if wants_events(&parts.headers) {
+        return stream(&rest, op, cx, arguments).await;
+    }
+    let answer = start(&rest, op, cx, arguments).await;
+    Ok(success.answer(finished(answer)?))
+}
+
+/// Runs the call to its end even when the client goes away: what was begun is either done or shown as failed, and never
+/// dropped between two steps.
+fn start(rest: &Rest, op: &Op, cx: Cx, arguments: Value) -> JoinHandle<Result<Answer, Error>> {
+    rest.orch.tracker.spawn((op.call)(rest.orch.clone(), cx, arguments))
+}
+
+fn finished(
+    joined: Result<Result<Answer, Error>, tokio::task::JoinError>,
+) -> Result<Answer, Problem> {
+    joined.unwrap_or_else(|err| Err(Error::internal(err))).map_err(Problem::from)
+}
+
+/// What a success looks like over HTTP.
+struct Success {
+    status: StatusCode,
+    /// Where what was created is found by its `id`.
+    collection: Option<&'static str>,
+}
+
+impl Success {
+    fn answer(&self, answer: Answer) -> Response {
+        let mut response = (self.status, axum::Json(&answer.value)).into_response();
+        let id = answer.value.get("id").and_then(Value::as_str);
+        if let (StatusCode::CREATED, Some(collection), Some(id)) =
+            (self.status, self.collection, id)
+            && let Ok(location) = HeaderValue::from_str(&format!("{collection}/{id}"))
+        {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        response
+    }
+}
+
+fn status_of(op: &Op, arguments: &Map<String, Value>) -> StatusCode {
+    let takes = |name: &str| op.input.get("properties").is_some_and(|it| it.get(name).is_some());
+    if takes("dry_run") && is_true(arguments, "dry_run") {
+        return StatusCode::OK;
+    }
+    if takes("wait") && arguments.get("wait") == Some(&Value::Bool(false)) {
+        return StatusCode::ACCEPTED;
+    }
+    success_of(op.spec.effect)
+}
+
+pub(super) fn success_of(effect: Effect) -> StatusCode {
+    match effect {
+        Effect::Creates => StatusCode::CREATED,
+        Effect::Reads | Effect::Changes | Effect::Executes | Effect::Destroys => StatusCode::OK,
+    }
+}
+
+fn collection_of(op: &Op, route: &Route) -> Option<&'static str> {
+    (op.spec.effect == Effect::Creates && !route.path.contains('{')).then_some(route.path)
+}
+
+fn is_true(arguments: &Map<String, Value>, name: &str) -> bool {
+    arguments.get(name) == Some(&Value::Bool(true))
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|it| it.to_str().ok())
+        .flat_map(|it| it.split(','))
+        .any(|it| it.split(';').next().is_some_and(|it| it.trim() == "text/event-stream"))
+}
+
+/// `progress` events, then one `result` or `error`.
+async fn stream(rest: &Rest, op: &Op, cx: Cx, arguments: Value) -> Result<Response, Problem> {
+    let (sender, mut updates) = mpsc::channel(64);
+    // A slow reader misses some progress, which the next update makes good.
+    let cx = cx.with_progress(Progress::to(move |update| drop(sender.try_send(update))));
+    let mut call = start(rest, op, cx, arguments);
+    let early = tokio::select! {
+        biased;
+        Some(update) = updates.recv() => Some(Event::from(Progressed(update))),
+        joined = &mut call => return match finished(joined) {
+            Ok(answer) => {
+                let only = futures::stream::once(async move { Ok(result_event(Ok(answer))) });
+                Ok(events(only))
+            }
+            Err(problem) => Err(problem),
+        },
+        () = tokio::time::sleep(STREAM_AFTER) => None,
+    };
+    let rest_of_it = futures::stream::unfold(Some((updates, call)), |state| async move {
+        let (mut updates, mut call) = state?;
+        tokio::select! {
+            biased;
+            Some(update) = updates.recv() => {
+                Some((Event::from(Progressed(update)), Some((updates, call))))
+            }
+            joined = &mut call => Some((result_event(finished(joined)), None)),
+        }
+    });
+    Ok(events(futures::stream::iter(early).chain(rest_of_it).map(Ok)))
+}
+
+pub(super) fn events(
+    stream: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
+) -> Response {
+    let mut response =
+        Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response();
+    // Or nginx collects events before it passes them on.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+fn result_event(result: Result<Answer, Problem>) -> Event {
+    match result {
+        Ok(answer) => Event::default().event("result").data(answer.value.to_string()),
+        Err(problem) => error_event(&problem),
+    }
+}
+
+pub(super) fn error_event(problem: &Problem) -> Event {
+    Event::default().event("error").data(Value::Object(problem.body().clone()).to_string())
+}
+
+struct Progressed(ProgressUpdate);
+
+impl From<Progressed> for Event {
+    fn from(Progressed(it): Progressed) -> Event {
+        let data =
+            json!({"progress": it.progress, "total": it.total, "message": it.message}).to_string();
+        Event::default().event("progress").data(data)
+    }
+}
