@@ -6,24 +6,24 @@ use std::os::unix::process::ExitStatusExt as _;
 use orch_core::ports::failpoint::Failpoint;
 use serde_json::{Value, json};
 
-use crate::harness::docker::Docker;
+use crate::harness::{docker, image};
 use crate::harness::server::{Server, Setup};
 
 /// Starts a server that dies at `at`, drives it there, starts another, and returns that.
-async fn crash(at: Failpoint, docker: &Docker, data_dir: &std::path::Path) -> Server {
+async fn crash(at: Failpoint, pullable: &str, data_dir: &std::path::Path) -> Server {
     let name = at.as_str();
     let server = Setup::demo(data_dir).dying_at(name).start().await;
     let blocker = (at == Failpoint::LaunchPortsMoved)
         .then(|| std::net::TcpListener::bind("127.0.0.1:8000").unwrap());
     let launch = match at {
         Failpoint::LaunchFailed => {
-            json!({"image": docker.image(), "command": ["no-such-program"], "name": "crash"})
+            json!({"image": image::IMAGE, "command": ["no-such-program"], "name": "crash"})
         }
         Failpoint::LaunchImagePresent => {
-            json!({"image": docker.pullable_image(), "command": ["sleep", "600"], "name": "crash"})
+            json!({"image": pullable, "command": ["sleep", "600"], "name": "crash"})
         }
         _ => {
-            json!({"image": docker.image(), "command": ["sleep", "600"], "ports": [80], "name": "crash"})
+            json!({"image": image::IMAGE, "command": ["sleep", "600"], "ports": [80], "name": "crash"})
         }
     };
     let launched = server.try_call("POST", "/instances", Some(launch)).await;
@@ -64,15 +64,16 @@ fn settled(instances: &[Value]) -> bool {
 
 #[tokio::test]
 async fn at_every_failpoint_nothing_is_lost_leaked_or_doubled() {
-    let Some(docker) = Docker::get().await else { return };
+    let Some(docker) = docker::connect().await else { return };
+    let pullable = docker::pullable_image(&docker).await;
     for at in Failpoint::ALL {
-        // A failpoint that lies on a path of its own needs what that path needs.
-        if at == Failpoint::LaunchImagePresent && !docker.can_pull() {
+        let (pulls, pullable) = (at == Failpoint::LaunchImagePresent, pullable.as_ref().map(|(_, it)| it.as_str()));
+        if pulls && pullable.is_none() {
             continue;
         }
         let name = at.as_str();
         let dir = tempfile::tempdir().unwrap();
-        let server = crash(at, &docker, dir.path()).await;
+        let server = crash(at, pullable.unwrap_or_default(), dir.path()).await;
         let instances = server.until("at rest", |it| !it.is_empty() && settled(it)).await;
         assert_eq!(instances.len(), 1, "{name}: {instances:#?}");
         let expected = match at {
@@ -87,23 +88,26 @@ async fn at_every_failpoint_nothing_is_lost_leaked_or_doubled() {
             _ => "running",
         };
         assert_eq!(instances[0]["state"], expected, "{name}: {instances:#?}\n{}", server.log());
-        docker.agrees_with(&server, name).await;
+        docker::agrees_with(&docker, &server, name).await;
         // It is a whole instance: it goes down like any other, and gives back all it held.
         let id = instances[0]["id"].as_str().unwrap();
         let (status, body) = server.call("DELETE", &format!("/instances/{id}"), None).await;
         assert_eq!(status, 200, "{name}: {body}");
+        if pulls {
+            docker::forget_image(&docker, pullable.unwrap_or_default()).await;
+        }
         let quota = server.get("/auth/quota").await;
         assert_eq!(quota["used"]["instances"], 0, "{name}: {quota}");
-        docker.agrees_with(&server, name).await;
+        docker::agrees_with(&docker, &server, name).await;
     }
 }
 
 #[tokio::test]
 async fn killed_during_sixteen_launches_each_ends_in_one_piece() {
-    let Some(docker) = Docker::get().await else { return };
+    let Some(docker) = docker::connect().await else { return };
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::demo(dir.path()).start().await;
-    let launch = |n: usize| json!({"image": docker.image(), "command": ["sleep", "600"], "ports": [80], "name": format!("k{n}"), "cpu": 0.05, "memory": 0.03125, "wait": false});
+    let launch = |n: usize| json!({"image": image::IMAGE, "command": ["sleep", "600"], "ports": [80], "name": format!("k{n}"), "cpu": 0.05, "memory": 0.03125, "wait": false});
     let mut acknowledged = Vec::new();
     for n in 0..16 {
         let (status, body) = server.call("POST", "/instances", Some(launch(n))).await;
@@ -119,9 +123,9 @@ async fn killed_during_sixteen_launches_each_ends_in_one_piece() {
     ids.sort_unstable();
     acknowledged.sort_unstable();
     assert_eq!(ids, acknowledged);
-    docker.agrees_with(&server, "sixteen").await;
+    docker::agrees_with(&docker, &server, "sixteen").await;
     for id in ids {
         assert_eq!(server.call("DELETE", &format!("/instances/{id}"), None).await.0, 200);
     }
-    docker.agrees_with(&server, "sixteen").await;
+    docker::agrees_with(&docker, &server, "sixteen").await;
 }

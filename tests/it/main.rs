@@ -7,4 +7,5 @@ mod drift;
 mod engine_contract;
 mod harness;
 mod launch;
+mod main_job;
 mod saga;

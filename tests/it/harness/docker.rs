@@ -1,8 +1,17 @@
 //! The Docker engine of this machine, with the test image on it.
 
+use std::collections::HashMap;
+
 use bollard::Docker;
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder, RemoveImageOptionsBuilder,
+    TagImageOptionsBuilder,
+};
+use futures::TryStreamExt as _;
 
 use super::image;
+use super::registry::Registry;
+use super::server::Server;
 
 pub(crate) const SOCKET: &str = "/var/run/docker.sock";
 pub(crate) const ENDPOINT: &str = "unix:///var/run/docker.sock";
@@ -24,4 +33,58 @@ pub(crate) async fn connect() -> Option<Docker> {
 fn skip(why: &dyn std::error::Error) -> Option<Docker> {
     println!("skipped: no Docker engine at {SOCKET}: {why}");
     None
+}
+
+/// What `docker ps -a` shows of the containers of `server`, and its instances, are the same set in the same states.
+pub(crate) async fn agrees_with(docker: &Docker, server: &Server, when: &str) {
+    let controller_id = server.get("/cluster/status").await["controller_id"].as_str().unwrap().to_owned();
+    let label = format!("mcp-orch.controller-id={controller_id}");
+    let filters = HashMap::from([("label", vec![label.as_str()])]);
+    let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+    let containers = docker.list_containers(Some(options)).await.unwrap();
+    let mut containers: Vec<(String, bool)> = containers
+        .into_iter()
+        .map(|it| {
+            let name = it.names.unwrap_or_default().first().cloned().unwrap_or_default();
+            let is_up = it.state.is_some_and(|it| it.to_string() == "running");
+            (name.trim_start_matches('/').to_owned(), is_up)
+        })
+        .collect();
+    let mut records: Vec<(String, bool)> = server
+        .instances()
+        .await
+        .into_iter()
+        .filter(|it| it["state"] != "terminated")
+        .map(|it| (format!("mo-{}", it["id"].as_str().unwrap()), it["state"] == "running"))
+        .collect();
+    containers.sort();
+    records.sort();
+    assert_eq!(containers, records, "{when}: containers and instances\n{}", server.log());
+}
+
+/// A registry that has an image of 8 MiB which the engine has not, and the image's name. `None` where there is none.
+pub(crate) async fn pullable_image(docker: &Docker) -> Option<(Registry, String)> {
+    let registry = Registry::start().await?;
+    let repository = format!("{}/lib/pulled", registry.address);
+    // Noise, so that it is not compressed away, and of its own, so that no layer of it is there already.
+    let mut noise = vec![0; 8 << 20];
+    getrandom::fill(&mut noise).unwrap();
+    let local = format!("mcp-orch-pulled-{}", registry.address.rsplit(':').next().unwrap());
+    let options = CreateImageOptionsBuilder::new().from_src("-").repo(&local).tag("1").build();
+    let tar = bytes::Bytes::from(image::root_file_system_with("noise", &noise));
+    docker.create_image(Some(options), Some(bollard::body_full(tar)), None).try_collect::<Vec<_>>().await.unwrap();
+    let local = format!("{local}:1");
+    let options = TagImageOptionsBuilder::new().repo(&repository).tag("1").build();
+    docker.tag_image(&local, Some(options)).await.unwrap();
+    let options = PushImageOptionsBuilder::new().tag("1").build();
+    docker.push_image(&repository, Some(options), None).try_collect::<Vec<_>>().await.unwrap();
+    let reference = format!("{repository}:1");
+    forget_image(docker, &reference).await;
+    forget_image(docker, &local).await;
+    Some((registry, reference))
+}
+
+pub(crate) async fn forget_image(docker: &Docker, reference: &str) {
+    let options = RemoveImageOptionsBuilder::new().force(true).build();
+    docker.remove_image(reference, Some(options), None).await.ok();
 }

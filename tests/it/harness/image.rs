@@ -42,6 +42,11 @@ pub(crate) async fn ensure(docker: &Docker) {
 }
 
 pub(crate) fn root_file_system() -> Vec<u8> {
+    root_file_system_with("etc/hostname", b"test\n")
+}
+
+/// The same with one more file.
+pub(crate) fn root_file_system_with(path: &str, content: &[u8]) -> Vec<u8> {
     let busybox = fs_err::read(BUSYBOX).expect("busybox is there: install `busybox-static`");
     let is_dynamic = busybox.windows(13).any(|it| it == b"/lib64/ld-lin" || it == b"/lib/ld-linux");
     assert!(!is_dynamic, "{BUSYBOX} needs libraries: install `busybox-static`");
@@ -64,6 +69,7 @@ pub(crate) fn root_file_system() -> Vec<u8> {
     file("bin/busybox", 0o755, &busybox);
     file("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\nweb:x:101:101:web:/:/bin/sh\n");
     file("etc/group", 0o644, b"root:x:0:\nweb:x:101:\n");
+    file(path, 0o644, content);
     for applet in APPLETS {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         tar.append_link(&mut header, format!("bin/{applet}"), "busybox")
