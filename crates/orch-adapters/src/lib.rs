@@ -3,3 +3,6 @@
 pub mod docker;
 pub mod engines;
 pub mod sim;
+
+
+pub mod store;

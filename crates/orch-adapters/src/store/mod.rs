@@ -1,0 +1,242 @@
+//! The `Store` port on sled: typed tables, one durable commit for many writers, refusal of damage, backup and restore.
+//!
+//! ```text
+//! commit() ─► writer thread ─► journal (one fdatasync for all that wait) ─► answers
+//!                                  │ at checkpoints: idle, full, before reads and at the end
+//!                                  ▼
+//!                               tables (sled, one atomic batch that says what the whole must be)
+//! ```
+//!
+//! sled alone costs two or three syncs for a commit and keeps no promise about a damaged tail. So commits are durable in a
+//! journal first, and sled is written at checkpoints, where being slow does not matter and where `State` can be compared
+//! with the rows. Reading the journal back at a checkpoint is the same code as reading it after a crash.
+
+mod backup;
+mod disk;
+mod error;
+mod journal;
+mod layout;
+mod migration;
+mod stored;
+mod table;
+mod tables;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender, SyncSender};
+use std::thread::JoinHandle;
+
+use orch_core::ports::store::{AuditQuery, Commit, Store, StoreError, StoreIdentity};
+use orch_domain::audit::{AuditEntry, AuditId};
+use orch_domain::book::Rows;
+use tokio::sync::oneshot;
+
+pub use backup::{BackupError, BackupSummary};
+pub use error::OpenError;
+
+use disk::{Disk, SharedTables, Unanswered};
+use error::Failure;
+use layout::Layout;
+use stored::BadRow;
+use stored::audit::AuditV1;
+use stored::instance::InstanceV1;
+use stored::node::NodeV1;
+use stored::port::HolderV1;
+use stored::user::{ApiKeyV1, UserV1};
+use table::{Operations, Table, audit_key, decode, port_of_key, shown_key};
+use tables::Tables;
+use writer::{Reply, Request, Writer};
+
+/// The folder inside the data directory that belongs to the store.
+const FOLDER: &str = "store";
+
+/// The store of one data directory. Dropping it waits for what is queued and closes it.
+pub struct SledStore {
+    identity: StoreIdentity,
+    folder: PathBuf,
+    tables: SharedTables,
+    last_audit: Arc<AtomicU64>,
+    /// None while dropping, which tells the writer to end.
+    requests: Option<Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+    /// Declared last: everything else is closed when it is released.
+    _lock: File,
+}
+
+impl SledStore {
+    /// Opens the database of `data_dir` and checks all of it, or makes one where there never was one.
+    pub fn open(data_dir: &Path) -> Result<SledStore, OpenError> {
+        let folder = data_dir.join(FOLDER);
+        let layout = Layout::new(&folder);
+        let lock = layout.lock()?;
+        disk::prepare(&layout)?;
+        let disk = Disk::open(&layout, Unanswered::Kept)?;
+        let identity = disk.identity().map_err(|err| err.open_error(&folder))?;
+        let tables = disk.tables();
+        let last_audit = Arc::new(AtomicU64::new(Writer::last_audit(&tables).0));
+        let writer = Writer::new(layout, disk, last_audit.clone());
+        let (requests, received) = mpsc::channel();
+        let writer = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(&received))?;
+        Ok(SledStore {
+            identity,
+            folder,
+            tables,
+            last_audit,
+            requests: Some(requests),
+            writer: Some(writer),
+            _lock: lock,
+        })
+    }
+
+    fn send(&self, request: Request) -> Result<(), StoreError> {
+        let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;
+        requests.send(request).map_err(|_| StoreError::Closed)
+    }
+
+    /// Sends a request and waits for its answer.
+    fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), StoreError> {
+        let (answer, answered): (SyncSender<_>, _) = mpsc::sync_channel(1);
+        let reply: Reply = Box::new(move |result| {
+            // Nobody waits any more only when the asking thread is gone.
+            drop(answer.send(result));
+        });
+        self.send(request(reply))?;
+        answered.recv().map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs `read` on the tables as of now. Commits go on meanwhile; they come to the tables afterwards.
+    fn read<T>(&self, read: impl FnOnce(&Tables) -> Result<T, Failure>) -> Result<T, StoreError> {
+        let tables = self.tables.read();
+        tables
+            .as_ref()
+            .ok_or_else(disk::closed)
+            .and_then(read)
+            .map_err(|err| err.open_error(&self.folder).into())
+    }
+}
+
+impl Store for SledStore {
+    fn identity(&self) -> &StoreIdentity {
+        &self.identity
+    }
+
+    fn load(&self) -> Result<Rows, StoreError> {
+        self.ask(|reply| Request::Rearm { reply })?;
+        self.read(load_rows)
+    }
+
+    fn commit(&self, commit: Commit) -> oneshot::Receiver<Result<(), StoreError>> {
+        let (answer, answered) = oneshot::channel();
+        let reply: Reply = Box::new(move |result| {
+            // The caller may have stopped waiting; the commit is durable all the same.
+            drop(answer.send(result));
+        });
+        match Operations::of(&commit) {
+            Ok(operations) => {
+                // When the writer is gone, so is `reply`, and the receiver says so.
+                drop(self.send(Request::Commit { operations, reply }));
+            }
+            Err(err) => reply(Err(StoreError::Io { source: err.into() })),
+        }
+        answered
+    }
+
+    fn last_audit_id(&self) -> AuditId {
+        AuditId(self.last_audit.load(Ordering::Acquire))
+    }
+
+    fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        self.ask(|reply| Request::Settle { reply })?;
+        let end = query.before.unwrap_or(AuditId(u64::MAX));
+        self.read(|tables| {
+            let mut entries = Vec::new();
+            if query.limit == 0 {
+                return Ok(entries);
+            }
+            tables.each_back(&audit_key(AuditId(0)), &audit_key(end), |key, row| {
+                let entry = decode::<AuditV1, AuditEntry>(row).map_err(|err| bad(key, &err))?;
+                if is_asked(query, &entry) {
+                    entries.push(entry);
+                }
+                Ok(entries.len() < query.limit)
+            })?;
+            Ok(entries)
+        })
+    }
+
+    fn trim_audit(&self, last: AuditId) -> Result<usize, StoreError> {
+        self.ask(|reply| Request::Settle { reply })?;
+        let end = audit_key(AuditId(last.0.saturating_add(1)));
+        let mut operations = Operations::default();
+        let n_entries = self.read(|tables| {
+            let mut n_entries = 0;
+            tables.each_back(&audit_key(AuditId(0)), &end, |key, _| {
+                operations.delete(key);
+                n_entries += 1;
+                Ok(true)
+            })?;
+            Ok(n_entries)
+        })?;
+        if n_entries != 0 {
+            self.ask(|reply| Request::Commit { operations, reply })?;
+        }
+        Ok(n_entries)
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the store panicked");
+        }
+    }
+}
+
+fn is_asked(query: &AuditQuery, entry: &AuditEntry) -> bool {
+    let AuditQuery { before: _, limit: _, user, operation, target } = query;
+    user.as_ref().is_none_or(|it| entry.user.as_ref() == Some(it))
+        && operation.as_ref().is_none_or(|it| entry.operation == *it)
+        && target.as_ref().is_none_or(|it| entry.targets.contains(it))
+}
+
+fn load_rows(tables: &Tables) -> Result<Rows, Failure> {
+    let mut rows = Rows::default();
+    tables.each(&Table::Instances.key(b""), |key, row| {
+        rows.instances.push(decode::<InstanceV1, _>(row).map_err(|err| bad(key, &err))?);
+        Ok(true)
+    })?;
+    tables.each(&Table::Nodes.key(b""), |key, row| {
+        rows.nodes.push(decode::<NodeV1, _>(row).map_err(|err| bad(key, &err))?);
+        Ok(true)
+    })?;
+    tables.each(&Table::Ports.key(b""), |key, row| {
+        let (node_id, port) = port_of_key(key).map_err(|err| bad(key, &err))?;
+        let holder = decode::<HolderV1, _>(row).map_err(|err| bad(key, &err))?;
+        rows.ports.push((node_id, port, holder));
+        Ok(true)
+    })?;
+    tables.each(&Table::Users.key(b""), |key, row| {
+        rows.users.push(decode::<UserV1, _>(row).map_err(|err| bad(key, &err))?);
+        Ok(true)
+    })?;
+    tables.each(&Table::ApiKeys.key(b""), |key, row| {
+        rows.api_keys.push(decode::<ApiKeyV1, _>(row).map_err(|err| bad(key, &err))?);
+        Ok(true)
+    })?;
+    Ok(rows)
+}
+
+fn bad(key: &[u8], err: &BadRow) -> Failure {
+    Failure::Damaged(format!("{}: {err}", shown_key(key)))
+}

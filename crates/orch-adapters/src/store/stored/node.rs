@@ -1,0 +1,154 @@
+//! Stored nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use orch_domain::label::Labels;
+use orch_domain::name::{NodeId, Tag};
+use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use orch_domain::resource::{Cpu, Memory};
+use orch_domain::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{BadRow, ResourcesV1, stored_enum};
+
+stored_enum!(RoleV1 is Role { Master = "master", Worker = "worker", Storage = "storage" });
+
+stored_enum!(StatusV1 is NodeStatus {
+    Healthy = "healthy",
+    Degraded = "degraded",
+    Unreachable = "unreachable",
+    Unknown = "unknown",
+});
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::store) struct NodeV1 {
+    id: String,
+    hostname: String,
+    address: String,
+    role: RoleV1,
+    engine: EngineV1,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    description: String,
+    capacity: ResourcesV1,
+    capacity_is_fixed: bool,
+    #[serde(default)]
+    cordoned: bool,
+    created_at: i64,
+    status: StatusV1,
+    status_since: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum EngineV1 {
+    Docker { endpoint: String },
+    Sim(SimV1),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SimV1 {
+    resources: ResourcesV1,
+    #[serde(default)]
+    delay_ms: u64,
+    #[serde(default)]
+    start_delay_ms: u64,
+    #[serde(default)]
+    pull_delay_ms: u64,
+    #[serde(default)]
+    fail_starts: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    foreign_ports: Vec<u16>,
+    #[serde(default)]
+    hung: bool,
+    #[serde(default)]
+    unreachable: bool,
+}
+
+impl From<&Node> for NodeV1 {
+    fn from(it: &Node) -> NodeV1 {
+        NodeV1 {
+            id: it.id.to_string(),
+            hostname: it.hostname.clone(),
+            address: it.address.clone(),
+            role: it.role.into(),
+            engine: (&it.engine).into(),
+            tags: it.tags.iter().map(Tag::to_string).collect(),
+            labels: it.labels.iter().map(|(key, value)| (key.into(), value.into())).collect(),
+            description: it.description.clone(),
+            capacity: it.capacity.into(),
+            capacity_is_fixed: it.capacity_is_fixed,
+            cordoned: it.cordoned,
+            created_at: it.created_at.as_millis(),
+            status: it.status.into(),
+            status_since: it.status_since.as_millis(),
+        }
+    }
+}
+
+impl TryFrom<NodeV1> for Node {
+    type Error = BadRow;
+    fn try_from(it: NodeV1) -> Result<Node, BadRow> {
+        Ok(Node {
+            id: NodeId::try_new(it.id)?,
+            hostname: it.hostname,
+            address: it.address,
+            role: it.role.into(),
+            engine: it.engine.into(),
+            tags: it.tags.into_iter().map(Tag::try_new).collect::<Result<BTreeSet<_>, _>>()?,
+            labels: Labels::try_new(it.labels)?,
+            description: it.description,
+            capacity: it.capacity.into(),
+            capacity_is_fixed: it.capacity_is_fixed,
+            cordoned: it.cordoned,
+            created_at: Timestamp::from_millis(it.created_at),
+            status: it.status.into(),
+            status_since: Timestamp::from_millis(it.status_since),
+        })
+    }
+}
+
+impl From<&EngineConfig> for EngineV1 {
+    fn from(it: &EngineConfig) -> EngineV1 {
+        match it {
+            EngineConfig::Docker { endpoint } => EngineV1::Docker { endpoint: endpoint.clone() },
+            EngineConfig::Sim(it) => EngineV1::Sim(SimV1 {
+                resources: ResourcesV1 {
+                    cpu_millis: it.cpu.millis(),
+                    memory_mib: it.memory.mib(),
+                    gpu: it.gpu,
+                },
+                delay_ms: it.delay_ms,
+                start_delay_ms: it.start_delay_ms,
+                pull_delay_ms: it.pull_delay_ms,
+                fail_starts: it.fail_starts,
+                foreign_ports: it.foreign_ports.clone(),
+                hung: it.hung,
+                unreachable: it.unreachable,
+            }),
+        }
+    }
+}
+
+impl From<EngineV1> for EngineConfig {
+    fn from(it: EngineV1) -> EngineConfig {
+        match it {
+            EngineV1::Docker { endpoint } => EngineConfig::Docker { endpoint },
+            EngineV1::Sim(it) => EngineConfig::Sim(SimConfig {
+                cpu: Cpu::from_millis(it.resources.cpu_millis),
+                memory: Memory::from_mib(it.resources.memory_mib),
+                gpu: it.resources.gpu,
+                delay_ms: it.delay_ms,
+                start_delay_ms: it.start_delay_ms,
+                pull_delay_ms: it.pull_delay_ms,
+                fail_starts: it.fail_starts,
+                foreign_ports: it.foreign_ports,
+                hung: it.hung,
+                unreachable: it.unreachable,
+            }),
+        }
+    }
+}

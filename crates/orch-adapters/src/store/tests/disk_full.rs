@@ -1,0 +1,117 @@
+//! A full disk refuses commits, loses none, and takes them again when there is room.
+
+use std::path::Path;
+use std::process::Command;
+
+use orch_core::ports::store::{Store, StoreError};
+
+use super::super::SledStore;
+use super::sample::{instance, launch};
+use super::{changes, commit};
+
+/// A small file system of its own, gone with the value.
+struct SmallDisk<'a>(&'a Path);
+
+impl SmallDisk<'_> {
+    fn mount(path: &Path) -> Option<SmallDisk<'_>> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+            .arg(path)
+            .output()
+            .is_ok_and(|it| it.status.success());
+        mounted.then_some(SmallDisk(path))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        // Lazily, because threads of sled may have the file open for a moment.
+        let unmounted = Command::new("umount").arg("-l").arg(self.0).status();
+        assert!(unmounted.is_ok_and(|it| it.success()));
+    }
+}
+
+fn fill(file: &Path) {
+    let full = fs_err::write(file, vec![0; 64 << 20]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+}
+
+fn n_instances(store: &SledStore) -> usize {
+    store.load().unwrap().instances.len()
+}
+
+#[test]
+fn commits_are_refused_until_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount(dir.path()) else {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    };
+    let data_dir = dir.path().join("data");
+    let ballast = dir.path().join("ballast");
+    let store = SledStore::open(&data_dir).unwrap();
+    commit(&store, launch(0)).unwrap();
+    fill(&ballast);
+
+    // Small ones go on in the room the journal has; those that need more are refused, and all behind them.
+    let large = |n: u64| {
+        let mut it = instance(n);
+        it.env.insert("TEXT".to_owned(), "x".repeat(300_000));
+        changes(vec![orch_domain::book::Change::Instance(it.id.clone(), Some(it.into()))])
+    };
+    let mut n_there = 1;
+    let refused = loop {
+        match commit(&store, large(n_there)) {
+            Ok(()) => n_there += 1,
+            Err(err) => break err,
+        }
+        assert!(n_there < 100, "the disk is not full");
+    };
+    assert!(matches!(refused, StoreError::DiskFull { .. }), "{refused:?}");
+    let behind = commit(&store, launch(1000)).unwrap_err();
+    assert!(matches!(behind, StoreError::DiskFull { .. }), "{behind:?}");
+    let unread = store.load().unwrap_err();
+    assert!(matches!(unread, StoreError::DiskFull { .. }), "{unread:?}");
+
+    fs_err::remove_file(&ballast).unwrap();
+    let still = commit(&store, launch(1001)).unwrap_err();
+    assert!(matches!(still, StoreError::DiskFull { .. }), "not before it is loaded: {still:?}");
+    assert_eq!(n_instances(&store), n_there as usize);
+    commit(&store, launch(1002)).unwrap();
+    assert_eq!(n_instances(&store), n_there as usize + 1);
+    drop(store);
+    assert_eq!(n_instances(&SledStore::open(&data_dir).unwrap()), n_there as usize + 1);
+}
+
+#[test]
+fn a_full_disk_at_the_start_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount(dir.path()) else {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    };
+    let (data_dir, copied) = (dir.path().join("data"), dir.path().join("copied"));
+    let ballast = dir.path().join("ballast");
+    {
+        let store = SledStore::open(&data_dir).unwrap();
+        for n in 0..50 {
+            commit(&store, launch(n)).unwrap();
+        }
+        // As after a crash: the commits are in the journal only.
+        super::copy(&data_dir, &copied);
+    }
+    fill(&ballast);
+    match SledStore::open(&copied) {
+        Err(super::super::OpenError::DiskFull { .. }) => {}
+        Err(err) => panic!("{err:?}"),
+        Ok(_) => panic!("nothing could be written"),
+    }
+    fs_err::remove_file(&ballast).unwrap();
+    assert_eq!(n_instances(&SledStore::open(&copied).unwrap()), 50);
+    // Nor is a database begun on a full disk half a database afterwards.
+    fill(&ballast);
+    let fresh = dir.path().join("fresh");
+    assert!(SledStore::open(&fresh).is_err());
+    fs_err::remove_file(&ballast).unwrap();
+    assert_eq!(n_instances(&SledStore::open(&fresh).unwrap()), 0);
+}

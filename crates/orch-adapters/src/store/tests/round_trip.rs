@@ -1,0 +1,111 @@
+//! What was committed is what is loaded, backed up and restored, whatever it is.
+
+use std::collections::BTreeMap;
+
+use orch_core::ports::store::{AuditQuery, Commit, Store};
+use orch_domain::audit::{AuditEntry, AuditId};
+use orch_domain::book::{Change, Rows};
+use orch_domain::name::{ApiKeyId, InstanceId, NodeId, UserId};
+use orch_domain::port::Holder;
+use orch_domain::time::Timestamp;
+use proptest::prelude::*;
+
+use super::super::SledStore;
+use super::sample::any_commit;
+use super::{commit, shown};
+
+/// The same in memory.
+#[derive(Default)]
+struct Model {
+    instances: BTreeMap<InstanceId, orch_domain::instance::Instance>,
+    nodes: BTreeMap<NodeId, orch_domain::node::Node>,
+    ports: BTreeMap<(NodeId, u16), Holder>,
+    users: BTreeMap<UserId, orch_domain::user::User>,
+    api_keys: BTreeMap<ApiKeyId, orch_domain::user::ApiKey>,
+    audit: BTreeMap<AuditId, AuditEntry>,
+    last_audit: AuditId,
+}
+
+fn put<K: Ord, V: Clone>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(it) => map.insert(key, it),
+        None => map.remove(&key),
+    };
+}
+
+impl Model {
+    fn apply(&mut self, commit: &Commit) {
+        for change in commit.changes.clone() {
+            match change {
+                Change::Instance(id, it) => {
+                    put(&mut self.instances, id, it.map(|it| (*it).clone()))
+                }
+                Change::Node(id, it) => put(&mut self.nodes, id, it.map(|it| (*it).clone())),
+                Change::Port(id, port, it) => put(&mut self.ports, (id, port), it),
+                Change::User(id, it) => put(&mut self.users, id, it.map(|it| (*it).clone())),
+                Change::ApiKey(id, it) => put(&mut self.api_keys, id, it.map(|it| (*it).clone())),
+            }
+        }
+        for entry in &commit.audit {
+            self.audit.insert(entry.id, entry.clone());
+            self.last_audit = self.last_audit.max(entry.id);
+        }
+    }
+
+    fn shown(&self) -> String {
+        shown(Rows {
+            instances: self.instances.values().cloned().collect(),
+            nodes: self.nodes.values().cloned().collect(),
+            ports: self
+                .ports
+                .iter()
+                .map(|((id, port), it)| (id.clone(), *port, it.clone()))
+                .collect(),
+            users: self.users.values().cloned().collect(),
+            api_keys: self.api_keys.values().cloned().collect(),
+        })
+    }
+
+    fn check(&self, store: &SledStore) -> Result<(), TestCaseError> {
+        prop_assert_eq!(shown(store.load().unwrap()), self.shown());
+        let audit = store.audit(&AuditQuery { limit: 1000, ..AuditQuery::default() }).unwrap();
+        prop_assert_eq!(audit, self.audit.values().rev().cloned().collect::<Vec<_>>());
+        prop_assert_eq!(store.last_audit_id(), self.last_audit);
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_loads_again(commits in proptest::collection::vec(any_commit(), 1..12), cut in 0usize..12, trimmed in 0u64..20) {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+        let mut model = Model::default();
+        let store = SledStore::open(&first).unwrap();
+        for (n, it) in commits.iter().enumerate() {
+            commit(&store, it.clone()).unwrap();
+            model.apply(it);
+            if n == cut {
+                model.check(&store)?;
+            }
+        }
+        let n_before = model.audit.len();
+        model.audit.retain(|id, _| trimmed < id.0);
+        prop_assert_eq!(store.trim_audit(AuditId(trimmed)).unwrap(), n_before - model.audit.len());
+        model.check(&store)?;
+        let identity = store.identity().clone();
+        drop(store);
+
+        let store = SledStore::open(&first).unwrap();
+        model.check(&store)?;
+        let file = dir.path().join("backup");
+        let written = store.backup(&file, Timestamp::from_millis(5)).unwrap();
+        prop_assert_eq!(SledStore::restore(&file, &second).unwrap(), written);
+        let restored = SledStore::open(&second).unwrap();
+        model.check(&restored)?;
+        prop_assert_eq!(&restored.identity().controller_id, &identity.controller_id);
+        prop_assert_eq!(restored.identity().token_secret, identity.token_secret);
+    }
+}

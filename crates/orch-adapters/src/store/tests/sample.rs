@@ -1,0 +1,336 @@
+//! Domain values: a plain launch by number, and random ones of every shape.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use orch_core::ports::store::Commit;
+use orch_domain::audit::{AuditEntry, AuditId, Outcome};
+use orch_domain::book::Change;
+use orch_domain::caller::{Channel, Permission};
+use orch_domain::image::ImageRef;
+use orch_domain::instance::{Goal, Instance, InstanceState, LaunchToken, ReasonCode};
+use orch_domain::label::Labels;
+use orch_domain::name::{
+    ApiKeyId, ClientToken, InstanceId, InstanceName, NodeId, Tag, UserId, UserName,
+};
+use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use orch_domain::port::{Holder, PortBinding, Protocol};
+use orch_domain::resource::{Cpu, Memory, Resources};
+use orch_domain::time::Timestamp;
+use orch_domain::user::{ApiKey, Quota, User};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+pub(super) fn instance(n: u64) -> Instance {
+    let now = Timestamp::from_millis(1_763_627_400_000 + n as i64);
+    Instance {
+        id: InstanceId::new(now, n as u32),
+        name: InstanceName::try_new("web").unwrap(),
+        image: ImageRef::try_new("nginx:alpine").unwrap(),
+        state: InstanceState::Pending,
+        state_reason: None,
+        state_since: now,
+        goal: Goal::Running,
+        node_id: NodeId::try_new("local").unwrap(),
+        generation: 1,
+        resources: Resources::new(Cpu::from_millis(1000), Memory::from_mib(1024), 0),
+        ports: vec![
+            PortBinding { container_port: 80, host_port: port(n), protocol: Protocol::Tcp },
+            PortBinding { container_port: 443, host_port: port(n) + 1, protocol: Protocol::Tcp },
+        ],
+        env: BTreeMap::from([("MODE".to_owned(), "production".to_owned())]),
+        command: Vec::new(),
+        labels: Labels::default(),
+        owner: UserId::try_new("ann").unwrap(),
+        created_at: now,
+        launched_at: None,
+        terminated_at: None,
+        token: None,
+        termination_protection: false,
+        container_id: None,
+    }
+}
+
+fn port(n: u64) -> u16 {
+    (2 * n % 60_000) as u16
+}
+
+/// What one launch commits: an instance, its two ports and a line of the audit.
+pub(super) fn launch(n: u64) -> Commit {
+    let it = instance(n);
+    let holder = Some(Holder::Instance(it.id.clone()));
+    Commit {
+        audit: vec![audit(n, &it.id)],
+        changes: vec![
+            Change::Port(it.node_id.clone(), port(n), holder.clone()),
+            Change::Port(it.node_id.clone(), port(n) + 1, holder),
+            Change::Instance(it.id.clone(), Some(Arc::new(it))),
+        ],
+    }
+}
+
+pub(super) fn audit(n: u64, target: &InstanceId) -> AuditEntry {
+    AuditEntry {
+        id: AuditId(n + 1),
+        at: Timestamp::from_millis(1_763_627_400_000 + n as i64),
+        user: Some(UserId::try_new(if n.is_multiple_of(2) { "ann" } else { "bob" }).unwrap()),
+        channel: Channel::Mcp,
+        client: Some("claude-code 2.1".to_owned()),
+        operation: "launch_instance".to_owned(),
+        targets: vec![target.to_string()],
+        outcome: Outcome::Accepted,
+        error: None,
+        elapsed_ms: None,
+    }
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![any::<i64>(), 0..4_102_444_800_000i64].prop_map(Timestamp::from_millis)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    vec(any::<char>(), 0..20).prop_map(|it| it.into_iter().collect())
+}
+
+fn word() -> impl Strategy<Value = String> {
+    "[a-z0-9][A-Za-z0-9_.-]{0,20}"
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    btree_map("[a-z]{1,9}", "[ -~äß]{0,20}", 0..4).prop_map(|it| Labels::try_new(it).unwrap())
+}
+
+fn resources() -> impl Strategy<Value = Resources> {
+    (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(cpu, memory, gpu)| {
+        Resources::new(Cpu::from_millis(cpu), Memory::from_mib(memory), gpu)
+    })
+}
+
+fn instance_id() -> impl Strategy<Value = InstanceId> {
+    // Few, so that rows are replaced and deleted too.
+    (0..12i64).prop_map(|it| InstanceId::new(Timestamp::from_millis(it), 7))
+}
+
+fn node_id() -> impl Strategy<Value = NodeId> {
+    select(vec!["local", "n", "n.1", "a-very-long-node-name-0123456789"])
+        .prop_map(|it| NodeId::try_new(it).unwrap())
+}
+
+fn user_id() -> impl Strategy<Value = UserId> {
+    select(vec!["ann", "bob", "x@example.org"]).prop_map(|it| UserId::try_new(it).unwrap())
+}
+
+fn permissions() -> impl Strategy<Value = Vec<Permission>> {
+    vec(select(Permission::ALL.to_vec()), 0..4)
+}
+
+const REASONS: [ReasonCode; 14] = [
+    ReasonCode::UserInitiatedShutdown,
+    ReasonCode::InstanceInitiatedShutdown,
+    ReasonCode::LaunchCancelled,
+    ReasonCode::ImageNotFound,
+    ReasonCode::InvalidCommand,
+    ReasonCode::InsufficientInstanceCapacity,
+    ReasonCode::PortsExhausted,
+    ReasonCode::NodeLost,
+    ReasonCode::NodeUnreachable,
+    ReasonCode::OutOfMemory,
+    ReasonCode::ContainerRemoved,
+    ReasonCode::ContainerStopped,
+    ReasonCode::NameTaken,
+    ReasonCode::EngineError,
+];
+
+fn any_instance() -> impl Strategy<Value = Instance> {
+    let reason = (select(REASONS.to_vec()), text()).prop_map(|(code, text)| code.because(text));
+    let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
+    let binding =
+        (any::<u16>(), any::<u16>(), protocol).prop_map(|(container_port, host_port, protocol)| {
+            PortBinding { container_port, host_port, protocol }
+        });
+    let token =
+        ("[!-~]{1,64}", any::<bool>(), "[0-9a-f]{64}").prop_map(|(token, is_derived, sha)| {
+            let token = ClientToken::try_new(token).unwrap();
+            LaunchToken { token, is_derived, arguments_sha256: sha }
+        });
+    let states = (
+        select(InstanceState::ALL.to_vec()),
+        option::of(reason),
+        select(vec![Goal::Running, Goal::Stopped, Goal::Terminated]),
+        any::<bool>(),
+    );
+    let times = (time(), time(), option::of(time()), option::of(time()));
+    let names = (instance_id(), word(), "[a-z0-9]{1,9}(:[a-z0-9]{1,5})?", node_id(), user_id());
+    let maps = (btree_map(text(), text(), 0..4), vec(text(), 0..4), labels(), vec(binding, 0..3));
+    let rest = (any::<u32>(), resources(), option::of(token), option::of("[0-9a-f]{64}"));
+    (states, times, names, maps, rest).prop_map(
+        |(
+            (state, state_reason, goal, termination_protection),
+            (state_since, created_at, launched_at, terminated_at),
+            (id, name, image, node_id, owner),
+            (env, command, labels, ports),
+            (generation, resources, token, container_id),
+        )| Instance {
+            id,
+            name: InstanceName::try_new(name).unwrap(),
+            image: ImageRef::try_new(image).unwrap(),
+            state,
+            state_reason,
+            state_since,
+            goal,
+            node_id,
+            generation,
+            resources,
+            ports,
+            env,
+            command,
+            labels,
+            owner,
+            created_at,
+            launched_at,
+            terminated_at,
+            token,
+            termination_protection,
+            container_id,
+        },
+    )
+}
+
+fn any_engine() -> impl Strategy<Value = EngineConfig> {
+    let sim = (resources(), vec(any::<u64>(), 3), any::<u32>(), vec(any::<u16>(), 0..4));
+    prop_oneof![
+        text().prop_map(|endpoint| EngineConfig::Docker { endpoint }),
+        (sim, any::<bool>(), any::<bool>()).prop_map(
+            |((resources, delays, fail_starts, foreign_ports), hung, unreachable)| {
+                EngineConfig::Sim(SimConfig {
+                    cpu: resources.cpu,
+                    memory: resources.memory,
+                    gpu: resources.gpu,
+                    delay_ms: delays[0],
+                    start_delay_ms: delays[1],
+                    pull_delay_ms: delays[2],
+                    fail_starts,
+                    foreign_ports,
+                    hung,
+                    unreachable,
+                })
+            }
+        ),
+    ]
+}
+
+fn any_node() -> impl Strategy<Value = Node> {
+    let kinds = (
+        select(vec![Role::Master, Role::Worker, Role::Storage]),
+        select(NodeStatus::ALL.to_vec()),
+        any_engine(),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    let texts = (node_id(), text(), text(), text(), btree_set("[a-z]{1,9}", 0..3), labels());
+    (kinds, texts, resources(), time(), time()).prop_map(
+        |(
+            (role, status, engine, capacity_is_fixed, cordoned),
+            (id, hostname, address, description, tags, labels),
+            capacity,
+            created_at,
+            status_since,
+        )| Node {
+            id,
+            hostname,
+            address,
+            role,
+            engine,
+            tags: tags.into_iter().map(|it| Tag::try_new(it).unwrap()).collect::<BTreeSet<_>>(),
+            labels,
+            description,
+            capacity,
+            capacity_is_fixed,
+            cordoned,
+            created_at,
+            status,
+            status_since,
+        },
+    )
+}
+
+fn any_user() -> impl Strategy<Value = User> {
+    (user_id(), word(), text(), permissions(), resources(), time(), time()).prop_map(
+        |(id, name, password_hash, permissions, sizes, created_at, tokens_valid_from)| User {
+            id,
+            name: UserName::try_new(name).unwrap(),
+            password_hash,
+            permissions,
+            quota: Quota { instances: sizes.gpu, cpu: sizes.cpu, memory: sizes.memory },
+            created_at,
+            tokens_valid_from,
+        },
+    )
+}
+
+fn any_api_key() -> impl Strategy<Value = ApiKey> {
+    let digest = any::<[u8; 32]>();
+    (0..4u64, user_id(), text(), digest, permissions(), time(), option::of(time())).prop_map(
+        |(id, user, name, secret_sha256, permissions, created_at, expires_at)| ApiKey {
+            id: ApiKeyId::new(id),
+            user,
+            name,
+            secret_sha256,
+            permissions,
+            created_at,
+            expires_at,
+        },
+    )
+}
+
+fn any_audit() -> impl Strategy<Value = AuditEntry> {
+    let channels = vec![Channel::Mcp, Channel::Rest, Channel::Grpc, Channel::Cli, Channel::System];
+    let outcomes = vec![Outcome::Accepted, Outcome::Succeeded, Outcome::Refused, Outcome::Failed];
+    let texts = (option::of(text()), text(), vec(text(), 0..3), option::of(text()));
+    let rest =
+        (option::of(user_id()), select(channels), select(outcomes), option::of(any::<u64>()));
+    // Few ids, so that entries are replaced; a huge one, because keys must sort as numbers.
+    let id = prop_oneof![1..20u64, Just(1 << 40)];
+    (id, time(), texts, rest).prop_map(
+        |(id, at, (client, operation, targets, error), (user, channel, outcome, elapsed_ms))| {
+            AuditEntry {
+                id: AuditId(id),
+                at,
+                user,
+                channel,
+                client,
+                operation,
+                targets,
+                outcome,
+                error,
+                elapsed_ms,
+            }
+        },
+    )
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let holder = prop_oneof![
+        instance_id().prop_map(Holder::Instance),
+        time().prop_map(|until| Holder::Quarantine { until }),
+    ];
+    prop_oneof![
+        4 => any_instance().prop_map(|it| Change::Instance(it.id.clone(), Some(Arc::new(it)))),
+        2 => instance_id().prop_map(|it| Change::Instance(it, None)),
+        2 => any_node().prop_map(|it| Change::Node(it.id.clone(), Some(Arc::new(it)))),
+        1 => node_id().prop_map(|it| Change::Node(it, None)),
+        4 => (node_id(), select(vec![0u16, 80, 8000, 65_535]), option::of(holder))
+            .prop_map(|(node_id, port, holder)| Change::Port(node_id, port, holder)),
+        2 => any_user().prop_map(|it| Change::User(it.id.clone(), Some(Arc::new(it)))),
+        1 => user_id().prop_map(|it| Change::User(it, None)),
+        2 => any_api_key().prop_map(|it| Change::ApiKey(it.id.clone(), Some(Arc::new(it)))),
+        1 => (0..4u64).prop_map(|it| Change::ApiKey(ApiKeyId::new(it), None)),
+    ]
+}
+
+pub(super) fn any_commit() -> impl Strategy<Value = Commit> {
+    (vec(any_change(), 0..6), vec(any_audit(), 0..3))
+        .prop_map(|(changes, audit)| Commit { changes, audit })
+}
