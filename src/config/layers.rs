@@ -32,7 +32,9 @@ pub fn load(sources: Sources<'_>) -> Result<Config, ConfigError> {
         layers.read_file(path, sources.env)?;
     }
     for variable in VARIABLES {
-        let Some(text) = sources.env.get(variable.name).filter(|it| !it.is_empty()) else { continue };
+        let Some(text) = sources.env.get(variable.name).filter(|it| !it.is_empty()) else {
+            continue;
+        };
         let origin = format!("environment variable `{}`", variable.name);
         layers.set(variable.key, convert(variable.kind, text), origin);
     }
@@ -73,13 +75,14 @@ impl Layers {
         let text = fs_err::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let yaml = |message: String| ConfigError::Yaml { path: path.to_owned(), message };
-        let value: Value =
-            serde_saphyr::from_str(&text).map_err(|err| yaml(err.to_string()))?;
+        let value: Value = serde_saphyr::from_str(&text).map_err(|err| yaml(err.to_string()))?;
         self.file = Some(path.display().to_string());
         self.merged = match value {
             Value::Object(map) => map,
             Value::Null => Map::new(),
-            _ => return Err(yaml("it has to be a mapping of sections such as `server:`".to_owned())),
+            _ => {
+                return Err(yaml("it has to be a mapping of sections such as `server:`".to_owned()));
+            }
         };
         let origin = self.origin("");
         for (key, value) in &mut self.merged {
@@ -225,7 +228,8 @@ fn expand(value: &mut Value, key: &str, origin: &str, env: &dyn Env) -> Result<(
                 key: key.to_owned(),
                 variable: variable.to_owned(),
             };
-            *text = orch_gateway::config::expand(text, &|name| env.get(name)).map_err(|it| unset(&it))?;
+            *text = orch_gateway::config::expand(text, &|name| env.get(name))
+                .map_err(|it| unset(&it))?;
         }
         Value::Array(items) => {
             for (i, item) in items.iter_mut().enumerate() {

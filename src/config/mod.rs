@@ -10,8 +10,10 @@ mod sections;
 mod table;
 mod value;
 
-use orch_core::settings::Settings;
+use orch_core::settings::{self, Settings};
+use orch_domain::caller::Permission;
 use orch_domain::health::Damping;
+use sha2::{Digest, Sha256};
 
 pub use env::{Env, ProcessEnv};
 pub use error::ConfigError;
@@ -42,12 +44,27 @@ impl Config {
             },
             default_quota: self.compute.default_quota,
             token_lifetime: self.security.token_lifetime.duration(),
-            token_secret: self.security.jwt_secret.as_ref().map(|it| it.expose().clone().into_bytes()),
+            token_secret: self
+                .security
+                .jwt_secret
+                .as_ref()
+                .map(|it| it.expose().clone().into_bytes()),
+            configured_keys: self.configured_keys(),
             audit_kept: self.store.audit_kept,
         }
     }
-}
 
+    fn configured_keys(&self) -> Vec<settings::ConfiguredKey> {
+        let one = self.security.api_key.iter().map(|it| (it, Permission::ALL.to_vec()));
+        let named = self.security.api_keys.iter().map(|it| (&it.key, it.permissions.clone()));
+        one.chain(named)
+            .map(|(key, permissions)| settings::ConfiguredKey {
+                sha256: Sha256::digest(key.expose()).into(),
+                permissions,
+            })
+            .collect()
+    }
+}
 
 #[cfg(test)]
 mod tests;

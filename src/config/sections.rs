@@ -104,7 +104,7 @@ pub struct Security {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfiguredKey {
-    /// What audit calls its bearer.
+    /// What the key is called here.
     pub name: String,
     /// The bearer token: 12 characters at least.
     pub key: Secret<String>,

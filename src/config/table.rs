@@ -98,7 +98,11 @@ fn walk(key: &str, schema: &Value, default: Option<&Value>, out: &mut Vec<Row>) 
             key: key.to_owned(),
             allowed: allowed(schema),
             default: default.filter(|it| !it.is_null()).cloned(),
-            text: schema.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " "),
+            text: schema
+                .get("description")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .replace('\n', " "),
         }),
     }
 }
@@ -111,7 +115,8 @@ fn allowed(schema: &Value) -> String {
     }
     for alternatives in ["anyOf", "oneOf"] {
         if let Some(options) = schema.get(alternatives).and_then(Value::as_array) {
-            let options: Vec<String> = options.iter().map(allowed).filter(|it| it != "null").collect();
+            let options: Vec<String> =
+                options.iter().map(allowed).filter(|it| it != "null").collect();
             return options.join(" or ");
         }
     }

@@ -37,7 +37,10 @@ fn flags_beat_environment_beats_file_beats_default() {
     assert_eq!(config.server.log_level, LogLevel::Debug);
     assert_eq!(config.server.host, "::1");
     assert_eq!(from(file, &env, Vec::new()).unwrap().server.port, 2);
-    assert_eq!(from(file, &[("PORT", "2"), ("PROXY_PORT", "4")], Vec::new()).unwrap().server.port, 4);
+    assert_eq!(
+        from(file, &[("PORT", "2"), ("PROXY_PORT", "4")], Vec::new()).unwrap().server.port,
+        4
+    );
 }
 
 #[test]
@@ -70,7 +73,10 @@ execution:
     assert_eq!(config.llm.azure.api_key.as_ref().unwrap().expose(), "k3y");
     assert!(!format!("{config:?}").contains("k3y"), "secrets are not printed");
     let err = error_of(file, &[]);
-    assert!(err.contains("`llm.azure.api_key` refers to the environment variable `AZURE_AI_API_KEY`"), "{err}");
+    assert!(
+        err.contains("`llm.azure.api_key` refers to the environment variable `AZURE_AI_API_KEY`"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -79,7 +85,11 @@ fn a_mistake_names_where_what_and_what_is_allowed() {
         ("server:\n  prot: 1\n", &[], &["config.yaml", "`server.prot`", "unknown field", "`port`"]),
         ("sever: {}\n", &[], &["config.yaml", "`sever`", "`server`"]),
         ("server:\n  port: 70000\n", &[], &["`server.port`", "70000", "from 0 to 65535"]),
-        ("", &[("PORT", "abc")], &["environment variable `PORT`", "`server.port`", "from 0 to 65535"]),
+        (
+            "",
+            &[("PORT", "abc")],
+            &["environment variable `PORT`", "`server.port`", "from 0 to 65535"],
+        ),
         ("", &[("DEBUG", "maybe")], &["environment variable `DEBUG`", "`true` or `false`"]),
         ("server:\n  log_level: loud\n", &[], &["`server.log_level`", "`loud`", "trace"]),
         ("server:\n  mode: both\n", &[], &["`server.mode`", "`both`", "`proxy`"]),
@@ -88,9 +98,17 @@ fn a_mistake_names_where_what_and_what_is_allowed() {
         ("compute:\n  stop_grace: -1\n", &[], &["`compute.stop_grace`", "0.001"]),
         ("compute:\n  default_cpu: -1\n", &[], &["`compute.default_cpu`"]),
         ("compute:\n  starts_per_node: 0\n", &[], &["`compute.starts_per_node`", "from 1 to 64"]),
-        ("compute:\n  quotas:\n    bad name: {instances: 1, cpu: 1, memory: 1}\n", &[], &["`compute.quotas.bad name`", "user name"]),
+        (
+            "compute:\n  quotas:\n    bad name: {instances: 1, cpu: 1, memory: 1}\n",
+            &[],
+            &["`compute.quotas.bad name`", "user name"],
+        ),
         ("security:\n  api_key: short\n", &[], &["`security.api_key`", "12 characters"]),
-        ("security:\n  api_keys: [{name: a, key: abcdefghijkl, permissions: []}]\n", &[], &["`security.api_keys[0].permissions`"]),
+        (
+            "security:\n  api_keys: [{name: a, key: abcdefghijkl, permissions: []}]\n",
+            &[],
+            &["`security.api_keys[0].permissions`"],
+        ),
         ("llm:\n  provider: azure\n", &[], &["`llm.azure.endpoint`", "llm.provider"]),
         ("- a\n", &[], &["config.yaml", "mapping of sections"]),
         ("a: [\n", &[], &["config.yaml", "not valid YAML"]),

@@ -30,7 +30,9 @@ impl<'de> Deserialize<'de> for Seconds {
         if (0.001..=Self::MAX).contains(&seconds) {
             return Ok(Seconds(seconds));
         }
-        Err(serde::de::Error::custom(format!("{seconds} is not a number of seconds from 0.001 to 86400")))
+        Err(serde::de::Error::custom(format!(
+            "{seconds} is not a number of seconds from 0.001 to 86400"
+        )))
     }
 }
 
@@ -85,7 +87,7 @@ impl JsonSchema for Ports {
 }
 
 /// How much is logged. Read without regard to case, as `INFO` is as common as `info`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     Error,

@@ -129,8 +129,7 @@ fn upstream(
 ) -> Result<Upstream, McpConfigError> {
     expand_all(key, &mut value, lookup)?;
     // Never the value: a misplaced secret must not end in a message.
-    let entry: Entry =
-        serde_json::from_value(value).map_err(|err| refuse(key, err.to_string()))?;
+    let entry: Entry = serde_json::from_value(value).map_err(|err| refuse(key, err.to_string()))?;
     let disabled = entry.disabled;
     let reach = match (entry.command, entry.url) {
         (Some(command), None) if entry.kind != Some(Kind::Http) => {
@@ -138,7 +137,10 @@ fn upstream(
                 return Err(refuse(&format!("{key}.command"), "it is empty"));
             }
             if !entry.headers.is_empty() {
-                return Err(refuse(&format!("{key}.headers"), "only a server with a `url` has them"));
+                return Err(refuse(
+                    &format!("{key}.headers"),
+                    "only a server with a `url` has them",
+                ));
             }
             Reach::Stdio { command, args: entry.args, env: entry.env, cwd: entry.cwd }
         }
@@ -243,13 +245,18 @@ mod tests {
     fn mistakes_name_the_key_and_what_is_allowed() {
         assert!(error_of("{}").contains("`mcpServers`: it is missing"));
         assert!(error_of("{").contains("not valid JSON"));
-        assert!(error_of(r#"{"mcpServers": {"a.b": {}}}"#).contains("`mcpServers.a.b`: a server's name"));
+        assert!(
+            error_of(r#"{"mcpServers": {"a.b": {}}}"#)
+                .contains("`mcpServers.a.b`: a server's name")
+        );
         assert!(error_of(r#"{"mcpServers": {"a": {}}}"#).contains("either a `command`"));
         assert!(
             error_of(r#"{"mcpServers": {"a": {"command": "x", "url": "http://y"}}}"#)
                 .contains("either a `command`")
         );
-        assert!(error_of(r#"{"mcpServers": {"a": {"url": "ftp://y"}}}"#).contains("`mcpServers.a.url`"));
+        assert!(
+            error_of(r#"{"mcpServers": {"a": {"url": "ftp://y"}}}"#).contains("`mcpServers.a.url`")
+        );
         assert!(
             error_of(r#"{"mcpServers": {"a": {"command": "x", "comand": "y"}}}"#)
                 .contains("unknown field `comand`")
