@@ -11,7 +11,7 @@ use crate::config::Env;
 const VARIABLE: &str = "MCP_ORCH_FAILPOINT";
 
 /// What the environment asks for: `name`, or `name:nth` for the nth time it is reached.
-pub fn from_env(env: &dyn Env) -> anyhow::Result<Arc<dyn Failpoints>> {
+pub(super) fn from_env(env: &dyn Env) -> anyhow::Result<Arc<dyn Failpoints>> {
     let Some(text) = env.get(VARIABLE) else { return Ok(Arc::new(NoFailpoints)) };
     if !cfg!(debug_assertions) {
         bail!("`{VARIABLE}` is set, but this build has no failpoints");

@@ -23,7 +23,7 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub async fn bind(
+    pub(super) async fn bind(
         orch: &Arc<Orch>,
         config: &Config,
         demo: bool,
@@ -46,7 +46,7 @@ impl Http {
         Ok(Http { address, listener, router, shutdown })
     }
 
-    pub async fn serve(self) {
+    pub(super) async fn serve(self) {
         // Without this a streamed answer waits for the client's delayed acknowledgement, some 40 ms each.
         let listener = self.listener.tap_io(|stream| {
             if let Err(err) = stream.set_nodelay(true) {

@@ -41,7 +41,7 @@ pub(super) enum ModeArg {
 }
 
 impl ModeArg {
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             ModeArg::Proxy => "proxy",
             ModeArg::Batch => "batch",
@@ -112,11 +112,11 @@ impl ServeArgs {
 
 impl Globals {
     /// The configuration of a verb that does not listen.
-    pub fn load(&self, env: &dyn Env) -> anyhow::Result<Config> {
+    pub(super) fn load(&self, env: &dyn Env) -> anyhow::Result<Config> {
         self.load_with(env, Vec::new())
     }
 
-    pub fn load_for_serving(
+    pub(super) fn load_for_serving(
         &self,
         env: &dyn Env,
         serve: &ServeArgs,
@@ -140,7 +140,7 @@ impl Globals {
     }
 
     /// The file that is read; one that was asked for has to be there.
-    pub fn config_file(&self) -> Option<PathBuf> {
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
         use etcetera::BaseStrategy;
         self.config.clone().or_else(|| {
             let dirs = etcetera::choose_base_strategy().ok()?;

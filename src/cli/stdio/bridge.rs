@@ -33,21 +33,21 @@ pub(super) struct Client<R = StdioReader, W = StdioWriter> {
 }
 
 impl Client {
-    pub fn on_stdio() -> Client {
+    pub(super) fn on_stdio() -> Client {
         let (read, write) = rmcp::transport::stdio_pipes();
         Client::new(read, write)
     }
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
-    pub fn new(read: R, out: W) -> Client<R, W> {
+    pub(super) fn new(read: R, out: W) -> Client<R, W> {
         let lines = FramedRead::new(read, LinesCodec::new_with_max_length(MAX_LINE));
         Client { lines, out, memory: Mutex::default() }
     }
 
     /// Carries lines both ways until one side ends. Calls that a former server left unanswered are answered first, and
     /// the new one is told what the former knew.
-    pub async fn pump<S: AsyncRead + AsyncWrite>(
+    pub(super) async fn pump<S: AsyncRead + AsyncWrite>(
         &mut self,
         server: S,
         stop: &CancellationToken,

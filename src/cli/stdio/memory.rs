@@ -57,7 +57,7 @@ pub(super) struct Handover {
 
 impl Memory {
     /// A line from the client.
-    pub fn note_sent(&mut self, line: &str) {
+    pub(super) fn note_sent(&mut self, line: &str) {
         let Ok(it) = serde_json::from_str::<Envelope>(line) else { return };
         let Some(method) = it.method.as_deref() else { return };
         let params = || -> Option<Params> { serde_json::from_str(it.params?.get()).ok() };
@@ -97,19 +97,19 @@ impl Memory {
     }
 
     /// A line from the server; false when it is not for the client.
-    pub fn note_received(&mut self, line: &str) -> bool {
+    pub(super) fn note_received(&mut self, line: &str) -> bool {
         let Ok(it) = serde_json::from_str::<Envelope>(line) else { return true };
         let (Some(id), None) = (it.id, it.method) else { return true };
         self.waiting.remove(id.get());
         !self.repeated.remove(id.get())
     }
 
-    pub fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// What to say to whom when a new server takes over from one that is gone. Nothing, before there was one.
-    pub fn hand_over(&mut self) -> Handover {
+    pub(super) fn hand_over(&mut self) -> Handover {
         let waiting = std::mem::take(&mut self.waiting);
         self.repeated.clear();
         let mut replay = Vec::new();
