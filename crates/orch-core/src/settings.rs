@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orch_domain::caller::Permission;
 use orch_domain::health::Damping;
 use orch_domain::port::PortRange;
 use orch_domain::resource::{Cpu, Memory};
@@ -34,7 +35,15 @@ pub struct Settings {
     pub token_lifetime: Duration,
     /// Signs access tokens instead of the store's own secret.
     pub token_secret: Option<Vec<u8>>,
+    /// Bearer tokens that the configuration gives, beside the API keys of the store.
+    pub configured_keys: Vec<ConfiguredKey>,
     pub audit_kept: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfiguredKey {
+    pub sha256: [u8; 32],
+    pub permissions: Vec<Permission>,
 }
 
 impl Default for Settings {
@@ -56,6 +65,7 @@ impl Default for Settings {
             default_quota: Quota::DEMO,
             token_lifetime: Duration::from_secs(12 * 3600),
             token_secret: None,
+            configured_keys: Vec::new(),
             audit_kept: 100_000,
         }
     }

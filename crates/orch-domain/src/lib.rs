@@ -17,6 +17,7 @@ pub mod page;
 pub mod placement;
 pub mod port;
 pub mod resource;
+pub mod secret;
 pub mod text;
 pub mod time;
 pub mod user;

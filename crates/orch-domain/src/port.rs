@@ -33,6 +33,10 @@ impl PortRange {
         self.first
     }
 
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }

@@ -1,5 +1,6 @@
 //! The order of steps behind the operations.
 
+pub mod bootstrap;
 pub mod engines;
 pub mod flight;
 pub mod health;

@@ -1,0 +1,276 @@
+//! `mcp-config.json`: the upstream servers as Claude, Cursor and Cline write them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use orch_domain::secret::Secret;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The servers of the file, by their configured names, which prefix their tools.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct McpConfig {
+    pub servers: BTreeMap<String, Upstream>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    pub reach: Reach,
+    /// Listed, but not connected to.
+    pub disabled: bool,
+}
+
+/// How a server is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reach {
+    /// A child process that speaks MCP on its stdin and stdout.
+    Stdio {
+        command: String,
+        args: Vec<String>,
+        env: BTreeMap<String, Secret<String>>,
+        cwd: Option<PathBuf>,
+    },
+    /// Streamable HTTP.
+    Http { url: String, headers: BTreeMap<String, Secret<String>> },
+}
+
+/// What is wrong, and where in the file.
+#[derive(Debug, thiserror::Error)]
+pub enum McpConfigError {
+    #[error("it is not valid JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("`{key}`: {message}")]
+    Value { key: String, message: String },
+}
+
+/// One entry as written. Fields that only a client uses are known, so that its file can be taken over as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Entry {
+    #[serde(rename = "type")]
+    kind: Option<Kind>,
+    command: Option<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, Secret<String>>,
+    cwd: Option<PathBuf>,
+    url: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, Secret<String>>,
+    #[serde(default)]
+    disabled: bool,
+    #[serde(rename = "timeout")]
+    _timeout: Option<f64>,
+    #[serde(rename = "autoApprove")]
+    _auto_approve: Option<Value>,
+    #[serde(rename = "alwaysAllow")]
+    _always_allow: Option<Value>,
+}
+
+#[derive(Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+enum Kind {
+    Stdio,
+    #[serde(alias = "streamable-http", alias = "streamableHttp")]
+    Http,
+}
+
+impl McpConfig {
+    /// Reads the text of a file; `${NAME}` in any value is replaced by what `lookup` says.
+    pub fn parse(
+        text: &str,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<McpConfig, McpConfigError> {
+        let mut root: Map<String, Value> = serde_json::from_str(text)?;
+        let servers = root.remove("mcpServers").ok_or_else(|| {
+            refuse("mcpServers", "it is missing; the file is `{\"mcpServers\": {NAME: {…}}}`")
+        })?;
+        if let Some(key) = root.keys().next() {
+            return Err(refuse(key, "unknown; only `mcpServers` is allowed here"));
+        }
+        let Value::Object(servers) = servers else {
+            return Err(refuse("mcpServers", "it has to be an object of servers by their names"));
+        };
+        let servers: Result<_, McpConfigError> = servers
+            .into_iter()
+            .map(|(name, value)| {
+                check_name(&name)?;
+                let key = format!("mcpServers.{name}");
+                let upstream = upstream(&key, value, lookup)?;
+                Ok((name, upstream))
+            })
+            .collect();
+        Ok(McpConfig { servers: servers? })
+    }
+}
+
+fn refuse(key: &str, message: impl Into<String>) -> McpConfigError {
+    McpConfigError::Value { key: key.to_owned(), message: message.into() }
+}
+
+fn check_name(name: &str) -> Result<(), McpConfigError> {
+    let is_good = (1..=40).contains(&name.len())
+        && name.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'));
+    if is_good {
+        return Ok(());
+    }
+    let shown = orch_domain::text::excerpt(name, 60);
+    Err(refuse(
+        &format!("mcpServers.{shown}"),
+        "a server's name has 1 to 40 letters, digits, `-` or `_`; it prefixes the names of its tools",
+    ))
+}
+
+fn upstream(
+    key: &str,
+    mut value: Value,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Upstream, McpConfigError> {
+    expand_all(key, &mut value, lookup)?;
+    // Never the value: a misplaced secret must not end in a message.
+    let entry: Entry = serde_json::from_value(value).map_err(|err| refuse(key, err.to_string()))?;
+    let disabled = entry.disabled;
+    let reach = match (entry.command, entry.url) {
+        (Some(command), None) if entry.kind != Some(Kind::Http) => {
+            if command.trim().is_empty() {
+                return Err(refuse(&format!("{key}.command"), "it is empty"));
+            }
+            if !entry.headers.is_empty() {
+                return Err(refuse(
+                    &format!("{key}.headers"),
+                    "only a server with a `url` has them",
+                ));
+            }
+            Reach::Stdio { command, args: entry.args, env: entry.env, cwd: entry.cwd }
+        }
+        (None, Some(url)) if entry.kind != Some(Kind::Stdio) => {
+            if !(url.starts_with("http://") || url.starts_with("https://")) {
+                return Err(refuse(
+                    &format!("{key}.url"),
+                    "it has to start with `http://` or `https://`",
+                ));
+            }
+            Reach::Http { url, headers: entry.headers }
+        }
+        _ => {
+            return Err(refuse(
+                key,
+                "it needs either a `command` (with `args`, `env`, `cwd`) or a `url` (with `headers`), as its `type` says",
+            ));
+        }
+    };
+    Ok(Upstream { reach, disabled })
+}
+
+fn expand_all(
+    key: &str,
+    value: &mut Value,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<(), McpConfigError> {
+    match value {
+        Value::String(text) => {
+            *text = expand(text, lookup).map_err(|name| {
+                refuse(key, format!("the environment variable `{name}` is not set"))
+            })?;
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter_mut().enumerate() {
+                expand_all(&format!("{key}[{i}]"), item, lookup)?;
+            }
+        }
+        Value::Object(map) => {
+            for (name, item) in map {
+                expand_all(&format!("{key}.{name}"), item, lookup)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Replaces `${NAME}`, and `${NAME:-default}` as shells do; the error is the name of a variable that is not set.
+pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let Some(len) = rest[start..].find('}') else { break };
+        out.push_str(&rest[..start]);
+        let inner = &rest[start + 2..start + len];
+        let (name, default) = match inner.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (inner, None),
+        };
+        match (lookup(name), default) {
+            (Some(it), _) => out.push_str(&it),
+            (None, Some(it)) => out.push_str(it),
+            (None, None) => return Err(name.to_owned()),
+        }
+        rest = &rest[start + len + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup(name: &str) -> Option<String> {
+        (name == "TOKEN").then(|| "s3cret".to_owned())
+    }
+
+    fn error_of(text: &str) -> String {
+        McpConfig::parse(text, &lookup).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn both_kinds_are_read_as_clients_write_them() {
+        let text = r#"{"mcpServers": {
+            "github-server": {"command": "npx", "args": ["-y", "pkg"], "env": {"GITHUB_TOKEN": "${TOKEN}"}, "autoApprove": []},
+            "remote": {"type": "http", "url": "https://example.org/mcp", "headers": {"Authorization": "Bearer ${TOKEN}"}, "disabled": true}
+        }}"#;
+        let config = McpConfig::parse(text, &lookup).unwrap();
+        let Reach::Stdio { command, args, env, .. } = &config.servers["github-server"].reach else {
+            panic!("a command is a child process")
+        };
+        assert_eq!((command.as_str(), args.len()), ("npx", 2));
+        assert_eq!(env["GITHUB_TOKEN"].expose(), "s3cret");
+        let remote = &config.servers["remote"];
+        assert!(remote.disabled);
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_what_is_allowed() {
+        assert!(error_of("{}").contains("`mcpServers`: it is missing"));
+        assert!(error_of("{").contains("not valid JSON"));
+        assert!(
+            error_of(r#"{"mcpServers": {"a.b": {}}}"#)
+                .contains("`mcpServers.a.b`: a server's name")
+        );
+        assert!(error_of(r#"{"mcpServers": {"a": {}}}"#).contains("either a `command`"));
+        assert!(
+            error_of(r#"{"mcpServers": {"a": {"command": "x", "url": "http://y"}}}"#)
+                .contains("either a `command`")
+        );
+        assert!(
+            error_of(r#"{"mcpServers": {"a": {"url": "ftp://y"}}}"#).contains("`mcpServers.a.url`")
+        );
+        assert!(
+            error_of(r#"{"mcpServers": {"a": {"command": "x", "comand": "y"}}}"#)
+                .contains("unknown field `comand`")
+        );
+        assert!(
+            error_of(r#"{"mcpServers": {"a": {"command": "${NOPE}"}}}"#)
+                .contains("`mcpServers.a.command`: the environment variable `NOPE` is not set")
+        );
+    }
+
+    #[test]
+    fn expansion_knows_defaults_and_leaves_other_dollars() {
+        let it = expand("a ${TOKEN} ${NOPE:-b} $HOME ${open", &lookup).unwrap();
+        assert_eq!(it, "a s3cret b $HOME ${open");
+        assert_eq!(expand("${NOPE}", &lookup).unwrap_err(), "NOPE");
+    }
+}

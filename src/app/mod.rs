@@ -1,0 +1,216 @@
+//! From a configuration to a running process and back: `Config` → `App` (everything built and bound, nothing running)
+//! → `Running` → `drain`.
+//!
+//! The one place that names concrete adapters and faces together.
+
+pub mod data_dir;
+mod failpoint;
+mod http;
+pub mod machine;
+pub mod socket;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use orch_adapters::engines::NodeEngines;
+use orch_adapters::store::SledStore;
+use orch_core::Orch;
+use orch_core::orch::Parts;
+use orch_core::ports::clock::SystemClock;
+use orch_core::service::bootstrap::{Credentials, Users};
+use orch_domain::name::UserName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Env};
+use data_dir::{DataDir, Holder, Lock};
+use http::Http;
+use socket::Local;
+
+/// What the process is started as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// HTTP for everybody who may, and the socket.
+    Server { demo: bool },
+    /// The socket only; whoever started it speaks over stdin.
+    Stdio,
+}
+
+/// Built and bound; nothing runs yet.
+pub struct App {
+    orch: Arc<Orch>,
+    local: Arc<Local>,
+    socket: UnixListener,
+    http: Option<Http>,
+    credentials: Option<Credentials>,
+    engine_tasks: TaskTracker,
+    data_dir: DataDir,
+    lock: Lock,
+    drain_timeout: Duration,
+}
+
+/// Serving. Dropped without `drain`, it ends like a crash, which the next start mends.
+pub struct Running {
+    pub orch: Arc<Orch>,
+    /// Where HTTP is served.
+    pub address: Option<SocketAddr>,
+    /// Shown to the user once.
+    pub credentials: Option<Credentials>,
+    local: Arc<Local>,
+    engine_tasks: TaskTracker,
+    data_dir: DataDir,
+    /// Released last, by being dropped.
+    _lock: Lock,
+    drain_timeout: Duration,
+}
+
+impl App {
+    pub async fn build(
+        config: &Config,
+        env: &dyn Env,
+        kind: Kind,
+        data_dir: DataDir,
+        lock: Lock,
+    ) -> anyhow::Result<App> {
+        let shutdown = CancellationToken::new();
+        let engine_tasks = TaskTracker::new();
+        let clock = Arc::new(SystemClock);
+        let store = {
+            let path = data_dir.path().to_owned();
+            let opened = tokio::task::spawn_blocking(move || SledStore::open(&path)).await?;
+            Arc::new(opened?)
+        };
+        let parts = Parts {
+            store: store.clone(),
+            engines: Arc::new(NodeEngines::new(clock.clone(), engine_tasks.clone())),
+            clock,
+            failpoints: failpoint::from_env(env)?,
+        };
+        let orch = Orch::build(parts, config.settings())?;
+        let credentials = prepare(&orch, config, env, kind).await?;
+        let http = match kind {
+            Kind::Server { demo } => {
+                Some(Http::bind(&orch, config, demo, shutdown.clone()).await?)
+            }
+            Kind::Stdio => None,
+        };
+        let socket = socket::bind(&data_dir.socket())?;
+        let yielded = (kind == Kind::Stdio).then(CancellationToken::new);
+        let local = Local {
+            orch: orch.clone(),
+            store,
+            shutdown,
+            tracker: TaskTracker::new(),
+            yielded,
+        };
+        Ok(App {
+            orch,
+            local: Arc::new(local),
+            socket,
+            http,
+            credentials,
+            engine_tasks,
+            data_dir,
+            lock,
+            drain_timeout: config.server.drain_timeout.duration(),
+        })
+    }
+
+    pub fn start(self) -> anyhow::Result<Running> {
+        self.orch.start_tasks();
+        let tracker = &self.local.tracker;
+        tracker.spawn(socket::serve(self.socket, self.local.clone()));
+        let address = self.http.as_ref().map(|it| it.address);
+        if let Some(http) = self.http {
+            tracker.spawn(http.serve());
+        }
+        // Who reads this may connect: everything listens.
+        self.lock.announce(&Holder {
+            port: address.map(|it| it.port()),
+            url: address.map(http::url_of),
+            ..Holder::this_process()
+        })?;
+        Ok(Running {
+            orch: self.orch,
+            address,
+            credentials: self.credentials,
+            local: self.local,
+            engine_tasks: self.engine_tasks,
+            data_dir: self.data_dir,
+            _lock: self.lock,
+            drain_timeout: self.drain_timeout,
+        })
+    }
+}
+
+/// What has to be there before the first call: users, quotas, and this machine as a node.
+async fn prepare(
+    orch: &Arc<Orch>,
+    config: &Config,
+    env: &dyn Env,
+    kind: Kind,
+) -> anyhow::Result<Option<Credentials>> {
+    let users = match kind {
+        Kind::Server { demo: true } => Users::Demo,
+        Kind::Server { demo: false } => Users::Administrator,
+        Kind::Stdio => Users::Local,
+    };
+    let credentials =
+        orch.bootstrap_users(users).await.context("the built-in users cannot be made")?;
+    let quotas: Result<BTreeMap<UserName, _>, _> = (config.compute.quotas.iter())
+        .map(|(name, quota)| UserName::try_new(name).map(|name| (name, *quota)))
+        .collect();
+    for name in orch.apply_quotas(&quotas?).await? {
+        tracing::warn!("`compute.quotas.{name}`: there is no such user; make it with `create_user`");
+    }
+    if config.cluster.register_local
+        && let Some(local) = machine::local_node(env)
+    {
+        orch.register_local(local).await.context("the node `local` cannot be registered")?;
+    }
+    Ok(credentials)
+}
+
+impl Running {
+    pub fn url(&self) -> Option<String> {
+        self.address.map(http::url_of)
+    }
+
+    /// Speaks MCP with a client over `stream`, in the background.
+    pub fn serve_stream(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let local = self.local.clone();
+        self.local.tracker.spawn(async move { local.serve_stream(stream).await });
+    }
+
+    /// Resolves when another process asks for the data directory.
+    pub async fn yielded(&self) {
+        match &self.local.yielded {
+            Some(it) => it.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Lets calls under way end, then background work, and gives the data directory back. The answer says whether all
+    /// of it ended in time; what did not is mended by the next start.
+    pub async fn drain(self) -> bool {
+        let deadline = Instant::now() + self.drain_timeout;
+        self.local.shutdown.cancel();
+        let tracker = &self.local.tracker;
+        tracker.close();
+        let faces = tokio::time::timeout(self.drain_timeout.mul_f64(0.8), tracker.wait()).await;
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let tasks = self.orch.drain(rest).await;
+        self.engine_tasks.close();
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let engines = tokio::time::timeout(rest, self.engine_tasks.wait()).await;
+        if let Err(err) = fs_err::remove_file(self.data_dir.socket()) {
+            tracing::debug!("the socket was gone already: {err}");
+        }
+        faces.is_ok() && tasks && engines.is_ok()
+    }
+}

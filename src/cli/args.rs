@@ -1,0 +1,159 @@
+//! The arguments as they are written, and what they set in the configuration.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::config::{Config, Env, Flag, Sources, load};
+
+const EXAMPLES: &str = "\
+Examples:
+  mcp-orch serve                                     serve MCP and REST on http://127.0.0.1:3000
+  mcp-orch serve --demo                              with the users demo/demo and admin/admin
+  mcp-orch stdio                                     what an MCP client starts
+  mcp-orch install --client claude-desktop           add mcp-orch to a client's configuration
+  mcp-orch call list_nodes                           one operation from the shell
+  mcp-orch call launch_instance image=nginx:alpine 'ports=[80]'
+  mcp-orch doctor                                    what works here, and what to do about the rest";
+
+/// A private cloud for an agent and its human: launch, watch and end container instances over MCP, REST and this
+/// command line.
+#[derive(Parser)]
+#[command(name = "mcp-orch", version, after_help = EXAMPLES, max_term_width = 120)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub globals: Globals,
+    /// Serve HTTP, and MCP on stdin too when started with pipes: `proxy`, `batch` or `all`.
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum ModeArg {
+    Proxy,
+    Batch,
+    All,
+}
+
+impl ModeArg {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            ModeArg::Proxy => "proxy",
+            ModeArg::Batch => "batch",
+            ModeArg::All => "all",
+        }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct Globals {
+    /// Configuration file; `mcp-orch/config.yaml` in the user's configuration directory unless given.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the state is kept; `mcp-orch` in the user's data directory unless given.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// error, warn, info, debug or trace.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Serve MCP at /mcp, REST at / and the API documentation at /docs.
+    Serve(ServeArgs),
+    /// Speak MCP on stdin and stdout; shares the state of a server that runs, or serves itself.
+    Stdio,
+}
+
+#[derive(Args, Default)]
+pub(super) struct ServeArgs {
+    /// Address to listen on; anything but loopback needs authentication.
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// File with upstream MCP servers.
+    #[arg(long, value_name = "FILE")]
+    pub mcp_config: Option<PathBuf>,
+    /// With the users demo/demo and admin/admin; on loopback only.
+    #[arg(long)]
+    pub demo: bool,
+    /// Everybody who connects is the administrator; on loopback only.
+    #[arg(long)]
+    pub no_auth: bool,
+}
+
+impl ServeArgs {
+    fn flags(&self) -> Vec<Flag> {
+        let mut flags = Vec::new();
+        let mut add = |name, key, value| flags.push(Flag { name, key, value });
+        if let Some(it) = &self.host {
+            add("--host", "server.host", json!(it));
+        }
+        if let Some(it) = self.port {
+            add("--port", "server.port", json!(it));
+        }
+        if let Some(it) = &self.mcp_config {
+            add("--mcp-config", "gateway.mcp_config", json!(it));
+        }
+        if self.no_auth {
+            add("--no-auth", "security.enable_auth", json!(false));
+        }
+        flags
+    }
+}
+
+impl Globals {
+    /// The configuration of a verb that does not listen.
+    pub(super) fn load(&self, env: &dyn Env) -> anyhow::Result<Config> {
+        self.load_with(env, Vec::new())
+    }
+
+    pub(super) fn load_for_serving(
+        &self,
+        env: &dyn Env,
+        serve: &ServeArgs,
+        mode: Option<ModeArg>,
+    ) -> anyhow::Result<Config> {
+        let mut flags = serve.flags();
+        if let Some(it) = mode {
+            flags.push(Flag { name: "--mode", key: "server.mode", value: json!(it.as_str()) });
+        }
+        self.load_with(env, flags)
+    }
+
+    fn load_with(&self, env: &dyn Env, mut flags: Vec<Flag>) -> anyhow::Result<Config> {
+        if let Some(it) = &self.data_dir {
+            flags.push(Flag { name: "--data-dir", key: "server.data_dir", value: json!(it) });
+        }
+        if let Some(it) = &self.log_level {
+            flags.push(Flag { name: "--log-level", key: "server.log_level", value: json!(it) });
+        }
+        Ok(load(Sources { env, file: self.config_file(), flags })?)
+    }
+
+    /// The file that is read; one that was asked for has to be there.
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
+        use etcetera::BaseStrategy;
+        self.config.clone().or_else(|| {
+            let dirs = etcetera::choose_base_strategy().ok()?;
+            let path = dirs.config_dir().join("mcp-orch/config.yaml");
+            path.exists().then_some(path)
+        })
+    }
+}
+
+pub(super) fn command() -> clap::Command {
+    Cli::command()
+}
+
+pub(super) fn print_help() -> anyhow::Result<()> {
+    super::print(command().render_help())
+}

@@ -1,0 +1,93 @@
+//! The command line: what can be asked for, one file per verb.
+//!
+//! Data goes to stdout, everything said to a person to stderr.
+
+mod args;
+mod serve;
+mod stdio;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::ProcessEnv;
+use args::{Cli, Command};
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// What was asked for was done.
+    Done = 0,
+    /// It was not, and stderr says why.
+    Failed = 1,
+}
+
+/// Runs the program with the arguments of the process.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(it) => it,
+        Err(err) => {
+            say(format!("error: no runtime: {err}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let status = runtime.block_on(dispatch(cli)).unwrap_or_else(|err| {
+        say(format!("error: {}", chain(&err)));
+        ExitStatus::Failed
+    });
+    // A read of stdin that blocks its thread must not keep the process.
+    runtime.shutdown_background();
+    ExitCode::from(status as u8)
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
+    let env = &ProcessEnv;
+    let globals = cli.globals;
+    match cli.command {
+        Some(Command::Serve(args)) => serve::run(env, &globals, &args).await,
+        Some(Command::Stdio) => stdio::run(env, &globals).await,
+        None if cli.mode.is_some() => serve::run_mode(env, &globals, &cli.serve, cli.mode).await,
+        None => {
+            args::print_help()?;
+            Ok(ExitStatus::Failed)
+        }
+    }
+}
+
+/// Tells a person something.
+fn say(text: impl std::fmt::Display) {
+    // Without a stderr there is nobody to tell.
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+/// Writes data.
+fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        // Whoever reads has enough, as `head` does.
+        Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The error and what it came from, with the hint at the end, where it is read last.
+fn chain(err: &anyhow::Error) -> String {
+    let (mut text, mut hints) = (String::new(), String::new());
+    let mut last = String::new();
+    for cause in err.chain() {
+        let whole = cause.to_string();
+        // A cause that its error repeats is said once.
+        if last.contains(&whole) {
+            continue;
+        }
+        let (said, hint) = whole.split_once("\nhint: ").unwrap_or((&whole, ""));
+        let separator = if text.is_empty() { "" } else { ": " };
+        text.push_str(&format!("{separator}{}", said.trim_end()));
+        if !hint.is_empty() {
+            hints.push_str(&format!("\n\nhint: {}", hint.trim_end()));
+        }
+        last = whole;
+    }
+    text + &hints
+}

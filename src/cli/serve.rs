@@ -1,0 +1,175 @@
+//! `serve`: HTTP until a signal. `--mode`: the same, and MCP on stdin when a client started it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Globals, ModeArg, ServeArgs};
+use super::{ExitStatus, say, stdio};
+use crate::app::data_dir::{DataDir, Lock, Locking};
+use crate::app::socket::{self, Control};
+use crate::app::{App, Kind, Running};
+use crate::config::{Config, Env};
+use crate::telemetry;
+
+/// How long a process that was asked for the data directory may take to give it up.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+pub(super) async fn run(
+    env: &dyn Env,
+    globals: &Globals,
+    args: &ServeArgs,
+) -> anyhow::Result<ExitStatus> {
+    let config = globals.load_for_serving(env, args, None)?;
+    telemetry::start_logging(&config.server)?;
+    let data_dir = DataDir::open(&config)?;
+    let lock = take_lock(&data_dir).await?;
+    let running = start(env, &config, args.demo, data_dir.clone(), lock).await?;
+    announce(&running, globals, &data_dir);
+    let stop = stop_on_signal()?;
+    stop.cancelled().await;
+    Ok(drain(running).await)
+}
+
+/// The seed's form of starting: with pipes on both ends an MCP client is there, and is served too.
+pub(super) async fn run_mode(
+    env: &dyn Env,
+    globals: &Globals,
+    args: &ServeArgs,
+    mode: Option<ModeArg>,
+) -> anyhow::Result<ExitStatus> {
+    if !stdio::is_piped() {
+        let config = globals.load_for_serving(env, args, mode)?;
+        telemetry::start_logging(&config.server)?;
+        let data_dir = DataDir::open(&config)?;
+        let lock = take_lock(&data_dir).await?;
+        let running = start(env, &config, args.demo, data_dir.clone(), lock).await?;
+        announce(&running, globals, &data_dir);
+        stop_on_signal()?.cancelled().await;
+        return Ok(drain(running).await);
+    }
+    let config = globals.load_for_serving(env, args, mode)?;
+    telemetry::start_logging(&config.server)?;
+    stdio::serve_client(env, &config, Kind::Server { demo: args.demo }).await
+}
+
+async fn start(
+    env: &dyn Env,
+    config: &Config,
+    demo: bool,
+    data_dir: DataDir,
+    lock: Lock,
+) -> anyhow::Result<Running> {
+    App::build(config, env, Kind::Server { demo }, data_dir, lock).await?.start()
+}
+
+/// Takes the lock; a process that only serves an MCP client over stdio gives it up and goes on as a guest.
+async fn take_lock(data_dir: &DataDir) -> anyhow::Result<Lock> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let holder = match data_dir.lock()? {
+            Locking::Ours(lock) => return Ok(lock),
+            Locking::Held(holder) => holder,
+        };
+        if holder.is_some_and(|it| it.port.is_some()) || deadline <= Instant::now() {
+            return data_dir.lock_or_refuse();
+        }
+        // One that is just starting or ending does not answer; it is asked again.
+        if let Err(err) = socket::ask(&data_dir.socket(), &Control::Yield).await {
+            tracing::debug!("the data directory is not given up yet: {err}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Cancelled by the first SIGTERM, SIGINT or SIGHUP; the second ends the process at once.
+pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut signals = [
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
+    ];
+    let cancelled = stop.clone();
+    let waiting = async move {
+        let [terminate, interrupt, hangup] = &mut signals;
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            if cancelled.is_cancelled() {
+                say("stopped at once; the next start finishes what was under way");
+                end_now();
+            }
+            cancelled.cancel();
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "it lives as long as the process")]
+    tokio::spawn(waiting);
+    Ok(stop)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the user asked twice and does not want to wait")]
+fn end_now() -> ! {
+    std::process::exit(130)
+}
+
+pub(super) async fn drain(running: Running) -> ExitStatus {
+    if !running.drain().await {
+        say("some work was still under way; the next start finishes it");
+    }
+    ExitStatus::Done
+}
+
+fn announce(running: &Running, globals: &Globals, data_dir: &DataDir) {
+    let url = running.url().unwrap_or_default();
+    let config = globals.config_file().map_or("defaults".to_owned(), |it| it.display().to_string());
+    say(format!(
+        "mcp-orch {} is ready (Ctrl-C stops it)\n  \
+         MCP       {url}/mcp\n  \
+         REST      {url}  (documentation: {url}/docs)\n  \
+         data      {}\n  \
+         config    {config}",
+        env!("CARGO_PKG_VERSION"),
+        data_dir.path().display(),
+    ));
+    show_credentials(running);
+}
+
+pub(super) fn show_credentials(running: &Running) {
+    if let Some(it) = &running.credentials {
+        say(format!(
+            "\n  The administrator's credentials, shown this once:\n    \
+             user      {}\n    \
+             password  {}\n    \
+             API key   {}\n",
+            it.username, it.password, it.api_key
+        ));
+    }
+}
+
+/// Reads the file of upstream servers, so that a mistake in it is told at start.
+pub(super) fn check_upstreams(config: &Config, env: &dyn Env) -> anyhow::Result<()> {
+    let path = match &config.gateway.mcp_config {
+        Some(it) => it.clone(),
+        None => return Ok(()),
+    };
+    let text = fs_err::read_to_string(&path)?;
+    let parsed = orch_gateway::config::McpConfig::parse(&text, &|name| env.get(name));
+    match parsed {
+        Ok(it) if it.servers.is_empty() => Ok(()),
+        Ok(it) => {
+            tracing::warn!(
+                "`{}` names {} upstream servers; this version checks them and does not connect to them yet",
+                path.display(),
+                it.servers.len()
+            );
+            Ok(())
+        }
+        Err(err) => bail!("`{}`: {err}", path.display()),
+    }
+}

@@ -1,0 +1,223 @@
+//! What of a conversation a server that comes late has to be told, and what its client still waits for.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// Only what is looked at; the rest of a message is passed on as it is.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Params {
+    uri: Option<String>,
+    request_id: Option<Box<RawValue>>,
+}
+
+/// The state that the older protocol keeps in a session, and the calls under way. Ids are kept as written.
+#[derive(Default)]
+pub(super) struct Memory {
+    initialize: Option<Sent>,
+    initialized: Option<String>,
+    log_level: Option<Sent>,
+    subscriptions: BTreeMap<String, Sent>,
+    waiting: BTreeMap<String, Waiting>,
+    /// Answers to what is only repeated, which the client has already had.
+    repeated: BTreeSet<String>,
+}
+
+struct Sent {
+    id: String,
+    line: String,
+}
+
+enum Waiting {
+    /// Only looks at something, or listens: asking again does no harm.
+    Repeatable(String),
+    /// May have been done.
+    Call,
+}
+
+/// For the client and for the new server, at a change of servers.
+pub(super) struct Handover {
+    pub answers: Vec<String>,
+    pub replay: Vec<String>,
+}
+
+impl Memory {
+    /// A line from the client.
+    pub(super) fn note_sent(&mut self, line: &str) {
+        let Ok(it) = serde_json::from_str::<Envelope>(line) else { return };
+        let Some(method) = it.method.as_deref() else { return };
+        let params = || -> Option<Params> { serde_json::from_str(it.params?.get()).ok() };
+        let Some(id) = it.id.map(|it| it.get().to_owned()) else {
+            match method {
+                "notifications/initialized" => self.initialized = Some(line.to_owned()),
+                "notifications/cancelled" => {
+                    if let Some(cancelled) = params().and_then(|it| it.request_id) {
+                        self.waiting.remove(cancelled.get());
+                    }
+                }
+                _ => {}
+            }
+            return;
+        };
+        let sent = || Sent { id: id.clone(), line: line.to_owned() };
+        match method {
+            "initialize" => self.initialize = Some(sent()),
+            "logging/setLevel" => self.log_level = Some(sent()),
+            "resources/subscribe" => {
+                if let Some(uri) = params().and_then(|it| it.uri) {
+                    self.subscriptions.insert(uri, sent());
+                }
+            }
+            "resources/unsubscribe" => {
+                if let Some(uri) = params().and_then(|it| it.uri) {
+                    self.subscriptions.remove(&uri);
+                }
+            }
+            _ => {}
+        }
+        let waiting = match method {
+            "tools/call" => Waiting::Call,
+            _ => Waiting::Repeatable(line.to_owned()),
+        };
+        self.waiting.insert(id, waiting);
+    }
+
+    /// A line from the server; false when it is not for the client.
+    pub(super) fn note_received(&mut self, line: &str) -> bool {
+        let Ok(it) = serde_json::from_str::<Envelope>(line) else { return true };
+        let (Some(id), None) = (it.id, it.method) else { return true };
+        self.waiting.remove(id.get());
+        !self.repeated.remove(id.get())
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// What to say to whom when a new server takes over from one that is gone. Nothing, before there was one.
+    pub(super) fn hand_over(&mut self) -> Handover {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.repeated.clear();
+        let mut replay = Vec::new();
+        if let Some(it) = &self.initialize {
+            replay.push(it.line.clone());
+            if !waiting.contains_key(&it.id) {
+                self.repeated.insert(it.id.clone());
+            }
+        }
+        replay.extend(self.initialized.clone());
+        for it in self.log_level.iter().chain(self.subscriptions.values()) {
+            if !waiting.contains_key(&it.id) {
+                replay.push(it.line.clone());
+                self.repeated.insert(it.id.clone());
+            }
+        }
+        let is_initialize = |id: &str| self.initialize.as_ref().is_some_and(|it| it.id == id);
+        let mut answers = Vec::new();
+        for (id, it) in waiting {
+            match it {
+                Waiting::Repeatable(line) => {
+                    if !is_initialize(&id) {
+                        replay.push(line.clone());
+                    }
+                    self.waiting.insert(id, Waiting::Repeatable(line));
+                }
+                Waiting::Call => answers.push(lost(&id)),
+            }
+        }
+        Handover { answers, replay }
+    }
+}
+
+fn lost(id: &str) -> String {
+    let error = json!({
+        "code": -32603,
+        "message": "the mcp-orch process that ran this call ended before it answered, and another has taken over; the \
+                    call may have been done, so look first (with `list_instances`, for example) before repeating it",
+        "data": { "error": "Unavailable" },
+    });
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(id: u32, method: &str, params: &str) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
+    }
+
+    fn answer(id: u32) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
+    }
+
+    #[test]
+    fn before_a_server_was_there_nothing_is_handed_over() {
+        let handover = Memory::default().hand_over();
+        assert!(handover.answers.is_empty() && handover.replay.is_empty());
+    }
+
+    #[test]
+    fn a_session_is_replayed_and_its_answers_are_swallowed() {
+        let mut memory = Memory::default();
+        memory.note_sent(&request(0, "initialize", "{}"));
+        assert!(memory.note_received(&answer(0)));
+        memory.note_sent(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        memory.note_sent(&request(1, "resources/subscribe", r#"{"uri":"a"}"#));
+        memory.note_sent(&request(2, "resources/subscribe", r#"{"uri":"b"}"#));
+        assert!(memory.note_received(&answer(1)) && memory.note_received(&answer(2)));
+        memory.note_sent(&request(3, "resources/unsubscribe", r#"{"uri":"a"}"#));
+        assert!(memory.note_received(&answer(3)));
+
+        let handover = memory.hand_over();
+        assert!(handover.answers.is_empty());
+        assert_eq!(handover.replay.len(), 3, "{:?}", handover.replay);
+        assert!(handover.replay[0].contains("\"initialize\""));
+        assert!(handover.replay[1].contains("notifications/initialized"));
+        assert!(handover.replay[2].contains("\"b\""));
+        assert!(!memory.note_received(&answer(0)) && !memory.note_received(&answer(2)));
+        assert!(memory.note_received(&answer(7)));
+    }
+
+    #[test]
+    fn calls_under_way_are_answered_and_reads_asked_again() {
+        let mut memory = Memory::default();
+        memory.note_sent(&request(1, "tools/call", r#"{"name":"launch_instance"}"#));
+        memory.note_sent(&request(2, "tools/list", "{}"));
+        memory.note_sent(&request(3, "tools/call", "{}"));
+        memory.note_sent(
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#,
+        );
+        let handover = memory.hand_over();
+        let [lost] = &handover.answers[..] else { panic!("{:?}", handover.answers) };
+        let lost: serde_json::Value = serde_json::from_str(lost).unwrap();
+        assert_eq!((lost["id"].as_i64(), lost["error"]["code"].as_i64()), (Some(1), Some(-32603)));
+        assert_eq!(handover.replay, [request(2, "tools/list", "{}")]);
+        assert!(memory.is_waiting());
+        assert!(memory.note_received(&answer(2)), "the client waits for this one");
+        assert!(!memory.is_waiting());
+    }
+
+    #[test]
+    fn an_initialize_without_answer_is_sent_again_once_and_answered() {
+        let mut memory = Memory::default();
+        memory.note_sent(&request(0, "initialize", "{}"));
+        let handover = memory.hand_over();
+        assert_eq!(handover.replay.len(), 1);
+        assert!(memory.note_received(&answer(0)));
+    }
+}

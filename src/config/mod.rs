@@ -1,0 +1,70 @@
+//! One checked configuration out of flags, environment, `config.yaml` and defaults, in this order of weight.
+//!
+//! Each source is laid over the ones below it as plain values, and the result is decoded once: there is one set of
+//! rules, and an error can still say which source gave the bad value.
+
+mod env;
+mod error;
+mod layers;
+mod sections;
+mod table;
+mod value;
+
+use orch_core::settings::{self, Settings};
+use orch_domain::caller::Permission;
+use orch_domain::health::Damping;
+use sha2::{Digest, Sha256};
+
+pub use env::{Env, ProcessEnv};
+pub use error::ConfigError;
+pub use layers::{Flag, Sources, load};
+pub use sections::*;
+pub use table::{environment_table, example_file, key_table};
+pub use value::{LogLevel, Ports, Seconds};
+
+impl Config {
+    /// The part that the services need.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            port_range: self.compute.port_range.0,
+            default_cpu: self.compute.default_cpu,
+            default_memory: self.compute.default_memory,
+            stop_grace: self.compute.stop_grace.duration(),
+            starts_per_node: self.compute.starts_per_node,
+            wait_timeout: self.compute.wait_timeout.duration(),
+            launch_retry: self.compute.launch_retry.duration(),
+            reconcile_period: self.compute.reconcile_period.duration(),
+            orphan_grace: self.compute.orphan_grace.duration(),
+            port_quarantine: self.compute.port_quarantine.duration(),
+            health_period: self.cluster.health_check_period.duration(),
+            health_timeout: self.cluster.health_check_timeout.duration(),
+            damping: Damping {
+                failures_to_fall: self.cluster.failures_to_fall,
+                successes_to_rise: self.cluster.successes_to_rise,
+            },
+            default_quota: self.compute.default_quota,
+            token_lifetime: self.security.token_lifetime.duration(),
+            token_secret: self
+                .security
+                .jwt_secret
+                .as_ref()
+                .map(|it| it.expose().clone().into_bytes()),
+            configured_keys: self.configured_keys(),
+            audit_kept: self.store.audit_kept,
+        }
+    }
+
+    fn configured_keys(&self) -> Vec<settings::ConfiguredKey> {
+        let one = self.security.api_key.iter().map(|it| (it, Permission::ALL.to_vec()));
+        let named = self.security.api_keys.iter().map(|it| (&it.key, it.permissions.clone()));
+        one.chain(named)
+            .map(|(key, permissions)| settings::ConfiguredKey {
+                sha256: Sha256::digest(key.expose()).into(),
+                permissions,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

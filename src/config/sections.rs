@@ -1,0 +1,308 @@
+//! What can be configured, section by section. Doc comments become the tables of the documentation.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use orch_domain::caller::Permission;
+use orch_domain::resource::{Cpu, Memory};
+use orch_domain::secret::Secret;
+use orch_domain::user::Quota;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::value::{LogLevel, Ports, Seconds};
+
+/// All of it. Every key has a default, and an unknown one is an error.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub server: Server,
+    pub security: Security,
+    pub cluster: Cluster,
+    pub compute: Compute,
+    pub store: StoreSection,
+    pub gateway: Gateway,
+    pub execution: Execution,
+    pub llm: Llm,
+    pub alerts: Alerts,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address or name to listen on. Anything but loopback needs `security.enable_auth`.
+    pub host: String,
+    /// TCP port; 0 takes a free one.
+    pub port: u16,
+    /// What the server is for: `proxy`, `batch`, or `all` of it.
+    pub mode: Mode,
+    /// Where the database, the lock and the socket are; `mcp-orch` in the user's data directory unless given.
+    pub data_dir: Option<PathBuf>,
+    /// How much is logged to stderr.
+    pub log_level: LogLevel,
+    /// Log as lines of text or of JSON.
+    pub log_format: LogFormat,
+    /// Log everything, as `log_level: debug` does.
+    pub debug: bool,
+    /// Seconds that calls under way get to end when the server is stopped.
+    pub drain_timeout: Seconds,
+    /// Names that a reverse proxy in front serves this server under; other `Host` headers are refused.
+    pub allowed_hosts: Vec<String>,
+    /// Web origins that may call the server from a browser, such as `https://cloud.example.org`.
+    pub allowed_origins: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    All,
+    Proxy,
+    Batch,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server {
+            host: "127.0.0.1".to_owned(),
+            port: 3000,
+            mode: Mode::default(),
+            data_dir: None,
+            log_level: LogLevel::Info,
+            log_format: LogFormat::default(),
+            debug: false,
+            drain_timeout: Seconds::new(10.0),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Security {
+    /// Whether callers must log in. Can only be turned off on loopback.
+    pub enable_auth: bool,
+    /// A bearer token that may do everything, beside the API keys made with `create_api_key`.
+    pub api_key: Option<Secret<String>>,
+    /// Bearer tokens with a name and permissions of their own.
+    pub api_keys: Vec<ConfiguredKey>,
+    /// Signs access tokens; a random secret of the database unless given.
+    pub jwt_secret: Option<Secret<String>>,
+    /// Seconds that an access token is valid.
+    pub token_lifetime: Seconds,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfiguredKey {
+    /// What the key is called here.
+    pub name: String,
+    /// The bearer token: 12 characters at least.
+    pub key: Secret<String>,
+    /// What it may do: `read`, `write`, `execute`, `admin`.
+    pub permissions: Vec<Permission>,
+}
+
+impl Default for Security {
+    fn default() -> Security {
+        Security {
+            enable_auth: true,
+            api_key: None,
+            api_keys: Vec::new(),
+            jwt_secret: None,
+            token_lifetime: Seconds::new(12.0 * 3600.0),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Register this machine as node `local` when it has a Docker socket.
+    pub register_local: bool,
+    /// A `nodes.json` whose nodes are registered at start unless they are there.
+    pub nodes_file: Option<PathBuf>,
+    /// Seconds that a node has to answer a health check.
+    pub health_check_timeout: Seconds,
+    /// Seconds between two health checks.
+    pub health_check_period: Seconds,
+    /// Failed checks in a row until a node counts as down.
+    #[schemars(range(min = 1, max = 100))]
+    pub failures_to_fall: u32,
+    /// Good checks in a row until it counts as up again.
+    #[schemars(range(min = 1, max = 100))]
+    pub successes_to_rise: u32,
+}
+
+impl Default for Cluster {
+    fn default() -> Cluster {
+        Cluster {
+            register_local: true,
+            nodes_file: None,
+            health_check_timeout: Seconds::new(5.0),
+            health_check_period: Seconds::new(15.0),
+            failures_to_fall: 2,
+            successes_to_rise: 2,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Compute {
+    /// Host ports that instances are published on, on each node.
+    pub port_range: Ports,
+    /// vCPU of an instance that names none.
+    pub default_cpu: Cpu,
+    /// GiB of an instance that names none.
+    pub default_memory: Memory,
+    /// Seconds that an instance gets to end by itself when stopped.
+    pub stop_grace: Seconds,
+    /// Containers that one node starts at the same time.
+    #[schemars(range(min = 1, max = 64))]
+    pub starts_per_node: usize,
+    /// Seconds that a call with `wait` waits at most.
+    pub wait_timeout: Seconds,
+    /// Seconds that a launch goes on trying while the engine does not answer.
+    pub launch_retry: Seconds,
+    /// Seconds between two comparisons of records and containers.
+    pub reconcile_period: Seconds,
+    /// Seconds between the two looks before a container of ours without a record is removed.
+    pub orphan_grace: Seconds,
+    /// Seconds that a port which something else on the host uses is not offered again.
+    pub port_quarantine: Seconds,
+    /// Quota of a user that is given none: instances, vCPU, GiB.
+    pub default_quota: Quota,
+    /// Quotas by user name, such as `alice: {instances: 10, cpu: 20, memory: 40}`; set at every start.
+    pub quotas: BTreeMap<String, Quota>,
+}
+
+impl Default for Compute {
+    fn default() -> Compute {
+        Compute {
+            port_range: Ports(orch_domain::port::PortRange::DEFAULT),
+            default_cpu: Cpu::from_millis(500),
+            default_memory: Memory::from_mib(256),
+            stop_grace: Seconds::new(10.0),
+            starts_per_node: 4,
+            wait_timeout: Seconds::new(300.0),
+            launch_retry: Seconds::new(20.0),
+            reconcile_period: Seconds::new(10.0),
+            orphan_grace: Seconds::new(30.0),
+            port_quarantine: Seconds::new(600.0),
+            default_quota: Quota::DEMO,
+            quotas: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreSection {
+    /// Audit entries that are kept.
+    #[schemars(range(min = 100))]
+    pub audit_kept: u64,
+}
+
+impl Default for StoreSection {
+    fn default() -> StoreSection {
+        StoreSection { audit_kept: 100_000 }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gateway {
+    /// File with the upstream MCP servers; `mcp-config.json` in the working directory unless given.
+    pub mcp_config: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Execution {
+    /// Steps of a batch that run at the same time.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_parallel_tasks: u32,
+    /// Seconds that one step may take.
+    pub task_timeout: Seconds,
+    /// Times that a failed step is tried again.
+    #[schemars(range(max = 100))]
+    pub retry_count: u32,
+}
+
+impl Default for Execution {
+    fn default() -> Execution {
+        Execution { max_parallel_tasks: 10, task_timeout: Seconds::new(300.0), retry_count: 3 }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Llm {
+    /// Which of the sections below plans batches: `azure`, `bedrock`, `openai` or `anthropic`.
+    pub provider: Option<Provider>,
+    pub azure: Azure,
+    pub bedrock: Bedrock,
+    pub openai: ApiProvider,
+    pub anthropic: ApiProvider,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    Azure,
+    Bedrock,
+    Openai,
+    Anthropic,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Azure {
+    /// URL of the Azure AI resource.
+    pub endpoint: Option<String>,
+    /// Its key.
+    pub api_key: Option<Secret<String>>,
+    /// Name of the deployed model.
+    pub model: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bedrock {
+    /// AWS region, such as `us-east-1`.
+    pub region: Option<String>,
+    /// AWS access key.
+    pub access_key_id: Option<Secret<String>>,
+    /// Its secret.
+    pub secret_access_key: Option<Secret<String>>,
+    /// Id of the model.
+    pub model: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiProvider {
+    /// Key of the API.
+    pub api_key: Option<Secret<String>>,
+    /// Another address that speaks the same API.
+    pub base_url: Option<String>,
+    /// Name of the model.
+    pub model: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Alerts {
+    /// URL that alerts are posted to.
+    pub webhook_url: Option<String>,
+}
