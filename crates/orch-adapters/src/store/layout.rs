@@ -31,6 +31,15 @@ struct FormatFile {
     format: u32,
     /// False while the first start is making the database.
     ready: bool,
+    /// Of the two above, so that a changed bit is not taken for another version.
+    checksum: u32,
+}
+
+impl FormatFile {
+    fn new(format: u32, ready: bool) -> FormatFile {
+        let checksum = crc32fast::hash(format!("{format} {ready}").as_bytes());
+        FormatFile { format, ready, checksum }
+    }
 }
 
 impl Layout {
@@ -94,8 +103,10 @@ impl Layout {
             }
             Err(err) => return Err(err.into()),
         };
-        let file: FormatFile = serde_json::from_slice(&text)
-            .map_err(|_| self.damaged("the file `FORMAT` is not readable"))?;
+        let file = serde_json::from_slice::<FormatFile>(&text)
+            .ok()
+            .filter(|it| it.checksum == FormatFile::new(it.format, it.ready).checksum)
+            .ok_or_else(|| self.damaged("the file `FORMAT` is not readable"))?;
         if FORMAT < file.format {
             return Err(OpenError::NewerSchema { found: file.format, known: FORMAT });
         }
@@ -135,7 +146,7 @@ impl Layout {
     }
 
     fn write_format(&self, ready: bool) -> io::Result<()> {
-        let text = serde_json::to_vec(&FormatFile { format: FORMAT, ready })?;
+        let text = serde_json::to_vec(&FormatFile::new(FORMAT, ready))?;
         let path = self.folder.join("FORMAT.new");
         fs_err::write(&path, text)?;
         fs_err::File::open(&path)?.sync_all()?;

@@ -297,7 +297,7 @@ fn open_sled(folder: &Path) -> Result<sled::Db, Failure> {
         sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(CLEANING_MS));
     // After a close in this process, sled's threads may hold the lock of the file for a moment longer. Others cannot have
     // it: the folder is ours.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(3);
     loop {
         match catching("the database", || Ok(config.open())) {
             Ok(Ok(db)) => return Ok(db),

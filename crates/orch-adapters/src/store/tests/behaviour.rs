@@ -9,6 +9,7 @@ use orch_domain::time::Timestamp;
 
 use super::super::backup::BackupError;
 use super::super::disk::{Disk, Unanswered, prepare};
+use super::super::journal::Journal;
 use super::super::layout::Layout;
 use super::super::migration::{Migration, SCHEMA};
 use super::super::table::{Operations, Table};
@@ -221,4 +222,34 @@ fn a_start_that_was_never_finished_begins_again() {
     fs_err::write(layout.sled_log(), b"half a database").unwrap();
     let store = SledStore::open(dir.path()).unwrap();
     assert!(store.load().unwrap().instances.is_empty());
+}
+
+/// A record that is durable though nobody was answered: kept after a crash, dropped after a failure that was told.
+#[test]
+fn an_unanswered_record_counts_after_a_crash_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let store = SledStore::open(&whole).unwrap();
+    commit(&store, launch(0)).unwrap();
+    drop(store);
+    let layout = Layout::new(&whole.join(FOLDER));
+    {
+        let disk = Disk::open(&layout, Unanswered::Kept).unwrap();
+        let state = disk.tables().read().as_ref().unwrap().state().clone();
+        let mut journal = Journal::open(&layout.journal()).unwrap();
+        let last = journal.recover(state.epoch, state.epoch_start).unwrap();
+        let operations = Operations::of(&launch(1)).unwrap();
+        journal.append(last + 1, std::iter::once(operations.bytes())).unwrap();
+    }
+    let told = dir.path().join("told");
+    super::copy(&whole, &told);
+    drop(Disk::open(&Layout::new(&told.join(FOLDER)), Unanswered::Dropped).unwrap());
+    for (data_dir, n_instances) in [(whole, 2), (told, 1)] {
+        let store = SledStore::open(&data_dir).unwrap();
+        assert_eq!(store.load().unwrap().instances.len(), n_instances);
+        commit(&store, launch(2)).unwrap();
+        drop(store);
+        let store = SledStore::open(&data_dir).unwrap();
+        assert_eq!(store.load().unwrap().instances.len(), n_instances + 1);
+    }
 }

@@ -174,6 +174,32 @@ fn a_flipped_bit_is_damage_or_harmless() {
     }
 }
 
+#[test]
+fn a_lost_block_is_damage_or_harmless() {
+    for stopped in [Stopped::Closed, Stopped::Killed] {
+        let refused = each_file(stopped, |path| {
+            let bytes = fs_err::read(path).unwrap();
+            let used = bytes.chunks(4096).enumerate().filter(|it| it.1.iter().any(|it| *it != 0));
+            let used: Vec<usize> = used.map(|it| it.0 * 4096).collect();
+            used.iter()
+                .step_by((used.len() / 12).max(1))
+                .map(|at| {
+                    let at = *at;
+                    Box::new(move |path: &Path| {
+                        let mut bytes = fs_err::read(path).unwrap();
+                        let end = bytes.len().min(at + 4096);
+                        bytes[at..end].fill(0);
+                        fs_err::write(path, bytes).unwrap();
+                    }) as Box<dyn Fn(&Path)>
+                })
+                .collect()
+        });
+        for name in ["FORMAT", "acknowledged", "db/db"] {
+            assert!(refused.iter().any(|it| it == name), "{name}: {refused:?}");
+        }
+    }
+}
+
 /// An older copy of some of the files has good checksums everywhere.
 #[test]
 fn an_older_part_is_damage() {
@@ -184,7 +210,10 @@ fn an_older_part_is_damage() {
     store.load().unwrap();
     let old = dir.path().join("old");
     copy(&running, &old);
-    commit(&store, launch(1)).unwrap();
+    for n in 1..3 {
+        commit(&store, launch(n)).unwrap();
+        store.load().unwrap();
+    }
     drop(store);
     let refused = after(&running, |folder| {
         fs_err::remove_dir_all(folder.join("db")).unwrap();
