@@ -1,5 +1,5 @@
 //! Protocols spoken with clients. A face finds the caller, decodes, calls an operation and renders its answer.
 
-pub mod mcp;
 pub mod argument;
+pub mod mcp;
 pub mod rest;

@@ -1,10 +1,12 @@
 //! What integration tests share: real parts, started or found, and waiting for what is to come.
 
+pub(crate) mod cloud;
 pub(crate) mod docker;
 pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod registry;
 pub(crate) mod server;
+mod memory_store;
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,0 +1,255 @@
+//! Who may do what over REST: every route of the catalogue, every kind of credential, every foreign site.
+
+use http::header;
+use orch_core::operation::Method;
+use orch_core::ops;
+use orch_domain::audit::Outcome;
+use orch_domain::caller::Permission;
+use serde_json::json;
+
+use crate::harness::cloud::{Cloud, ask};
+
+/// Every method and path of the catalogue, at both places, with something in place of each parameter.
+fn routes() -> Vec<(&'static str, Option<Permission>, &'static str, String)> {
+    let mut routes = Vec::new();
+    for op in ops::catalogue() {
+        for route in op.spec.routes {
+            let method = match route.method {
+                Method::Get => "GET",
+                Method::Post => "POST",
+                Method::Put => "PUT",
+                Method::Delete => "DELETE",
+            };
+            let segments = route.path.split('/').map(|it| match it {
+                "{id}" => "i-0123456789abcdef0",
+                it if it.starts_with('{') => "something",
+                it => it,
+            });
+            let path = segments.collect::<Vec<_>>().join("/");
+            routes.push((op.spec.name, op.spec.needs, method, path.clone()));
+            routes.push((op.spec.name, op.spec.needs, method, format!("/api{path}")));
+        }
+    }
+    assert!(18 <= routes.len());
+    routes
+}
+
+#[tokio::test]
+async fn every_route_is_refused_without_a_credential() {
+    let cloud = Cloud::start().await;
+    for (name, needs, method, path) in routes() {
+        // Also with a body that is wrong in every way: strangers learn nothing from how it is judged.
+        let reply = ask(method, &path).json(&json!({"nonsense": 1})).of(&cloud).await;
+        if needs.is_none() {
+            continue;
+        }
+        reply.problem(401, "Unauthenticated");
+        let challenge = reply.header(header::WWW_AUTHENTICATE);
+        assert!(challenge.starts_with("Bearer"), "{name}: {challenge}");
+    }
+    assert_eq!(cloud.audit().len(), 0, "strangers do not fill the audit");
+    cloud.assert_untouched();
+}
+
+#[tokio::test]
+async fn every_route_is_refused_to_a_caller_without_its_permission() {
+    let cloud = Cloud::start().await;
+    let none = cloud.key("user-demo-001", &[]).await;
+    let reader = cloud.key("user-demo-001", &[Permission::Read]).await;
+    let all_but_admin = [Permission::Read, Permission::Write, Permission::Execute].to_vec();
+    let user = cloud.key("user-demo-001", &all_but_admin).await;
+    let mut n_refused = 0;
+    for (name, needs, method, path) in routes() {
+        let Some(needs) = needs else { continue };
+        for (key, has) in
+            [(&none, &[][..]), (&reader, &[Permission::Read]), (&user, &all_but_admin)]
+        {
+            let reply =
+                ask(method, &path).bearer(key).json(&json!({"nonsense": 1})).of(&cloud).await;
+            if has.contains(&needs) {
+                assert_ne!(reply.status, 403, "{name} {method} {path}: {}", reply.text);
+                assert_ne!(reply.status, 401, "{name} {method} {path}: {}", reply.text);
+            } else {
+                let problem = reply.problem(403, "Forbidden");
+                assert_eq!(problem["needs"], json!(needs), "{name}");
+                assert_eq!(problem["operation"], name);
+                n_refused += 1;
+            }
+        }
+    }
+    assert!(20 <= n_refused);
+    cloud.assert_untouched();
+}
+
+#[tokio::test]
+async fn every_route_is_reached_by_who_may() {
+    let cloud = Cloud::start().await;
+    let key = cloud.key("user-admin-001", &Permission::ALL).await;
+    for (name, _, method, path) in routes() {
+        let reply = ask(method, &path).bearer(&key).json(&json!({"nonsense": 1})).of(&cloud).await;
+        // The operation itself refuses the unknown field, so it was reached.
+        let problem = reply.problem(400, "InvalidParameter");
+        assert!(problem["message"].as_str().unwrap().contains("nonsense"), "{name}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_change_is_in_the_audit_with_its_client() {
+    let cloud = Cloud::start().await;
+    let reader = cloud.key("user-demo-001", &[Permission::Read]).await;
+    ask("POST", "/instances")
+        .bearer(&reader)
+        .header("user-agent", "curl/8.1\u{9b}[31m")
+        .json(&json!({"image": "nginx"}))
+        .of(&cloud)
+        .await
+        .problem(403, "Forbidden");
+    let audit = cloud.audit();
+    let entry = &audit[0];
+    assert_eq!(entry.operation, "launch_instance");
+    assert_eq!(entry.outcome, Outcome::Refused);
+    assert_eq!(entry.user.as_ref().unwrap().as_str(), "user-demo-001");
+    let reader = ask("POST", "/instances").bearer(&reader).header("user-agent", &"x".repeat(500));
+    reader.json(&json!({})).of(&cloud).await.problem(403, "Forbidden");
+    assert_eq!(cloud.audit()[0].client.as_ref().unwrap().len(), 120);
+}
+
+#[tokio::test]
+async fn a_wrong_credential_is_never_anonymous() {
+    let cloud = Cloud::demo().await;
+    let key = cloud.key("user-demo-001", &[Permission::Read]).await;
+    let forged = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJtY3Atb3JjaCIsInN1YiI6InVzZXItYWRtaW4tMDAxIiwiYXQiOjAsImlhdCI6MCwiZXhwIjo5OTk5OTk5OTk5fQ.";
+    let wrong: Vec<(&str, String)> = vec![
+        ("authorization", "Bearer nonsense".to_owned()),
+        ("authorization", "Bearer ".to_owned()),
+        ("authorization", "Bearer".to_owned()),
+        ("authorization", format!("Bearer {forged}")),
+        ("authorization", "Basic ZGVtbzpkZW1v".to_owned()),
+        ("authorization", format!("Bearer {}0", &key[..key.len() - 1])),
+        ("authorization", "Bearer mo-".to_owned()),
+        ("x-api-key", "nonsense".to_owned()),
+        ("x-user-id", "user-nobody-001".to_owned()),
+        ("x-user-id", "'; DROP TABLE users".to_owned()),
+    ];
+    for (name, value) in &wrong {
+        for path in ["/instances", "/health", "/openapi.json"] {
+            let reply = ask("GET", path).header(name, value).of(&cloud).await;
+            let problem = reply.problem(401, "Unauthenticated");
+            assert!(
+                reply.header(header::WWW_AUTHENTICATE).starts_with("Bearer"),
+                "{name}: {value}"
+            );
+            assert!(!problem.to_string().contains(&key[15..]), "a credential is not repeated");
+        }
+    }
+    let two = ask("GET", "/auth/me").bearer(&key).header("x-api-key", "another").of(&cloud).await;
+    two.problem(401, "Unauthenticated");
+    ask("GET", "/auth/me").bearer(&key).header("x-api-key", &key).of(&cloud).await.ok(200);
+}
+
+#[tokio::test]
+async fn both_headers_take_both_kinds_of_credential() {
+    let cloud = Cloud::start().await;
+    let key = cloud.key("user-demo-001", &[Permission::Read]).await;
+    let name = "demo".parse().unwrap();
+    let (_, token) = cloud.orch.login(&name, "demo").await.unwrap();
+    for credential in [&key, &token.text] {
+        for (header, value) in [
+            ("authorization", format!("Bearer {credential}")),
+            ("authorization", format!("bearer {credential}")),
+            ("x-api-key", credential.clone()),
+        ] {
+            let me = ask("GET", "/auth/me").header(header, &value).of(&cloud).await.ok(200);
+            assert_eq!(me["id"], "user-demo-001");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_header_names_a_user_in_a_demo_only() {
+    let demo = Cloud::demo().await;
+    let me = ask("GET", "/auth/me").header("x-user-id", "user-admin-001").of(&demo).await;
+    assert_eq!(me.ok(200)["id"], "user-admin-001");
+    // A credential is more than a header.
+    let key = demo.key("user-demo-001", &[Permission::Read]).await;
+    let me = ask("GET", "/auth/me").bearer(&key).header("x-user-id", "user-admin-001").of(&demo);
+    assert_eq!(me.await.ok(200)["id"], "user-demo-001");
+
+    let real = Cloud::start().await;
+    for user in ["user-admin-001", "user-demo-001"] {
+        let reply = ask("GET", "/auth/me").header("x-user-id", user).of(&real).await;
+        reply.problem(401, "Unauthenticated");
+    }
+}
+
+#[tokio::test]
+async fn a_demo_shows_itself_to_visitors_who_may_only_look() {
+    let cloud = Cloud::demo().await;
+    let me = ask("GET", "/auth/me").of(&cloud).await.ok(200);
+    assert_eq!((&me["id"], &me["permissions"]), (&json!("user-demo-001"), &json!(["read"])));
+    ask("POST", "/instances")
+        .json(&json!({"image": "a"}))
+        .of(&cloud)
+        .await
+        .problem(401, "Unauthenticated");
+    cloud.assert_untouched();
+}
+
+#[tokio::test]
+async fn without_login_everybody_is_the_administrator() {
+    let cloud = Cloud::without_login().await;
+    let me = ask("GET", "/auth/me").of(&cloud).await.ok(200);
+    assert_eq!(me["id"], "user-admin-001");
+    assert_eq!(me["permissions"], json!(["read", "write", "execute", "admin"]));
+    let me = ask("GET", "/auth/me").header("x-user-id", "user-demo-001").of(&cloud).await.ok(200);
+    assert_eq!(me["id"], "user-admin-001");
+}
+
+#[tokio::test]
+async fn foreign_hosts_and_origins_are_turned_away() {
+    let cloud = Cloud::without_login().await;
+    for path in ["/instances", "/", "/health", "/docs", "/metrics", "/nowhere"] {
+        let request = http::Request::builder().uri(path).header("host", "evil.example.com");
+        let reply = cloud.send(request.body(axum::body::Body::empty()).unwrap()).await;
+        let problem = reply.problem(403, "Forbidden");
+        assert_eq!(problem["header"], "Host");
+        assert_eq!(problem["sent"], "evil.example.com");
+        assert!(problem["message"].as_str().unwrap().contains("allowed_hosts"), "{problem}");
+
+        let reply = ask("GET", path).header("origin", "http://evil.example.com").of(&cloud).await;
+        let problem = reply.problem(403, "Forbidden");
+        assert_eq!(problem["header"], "Origin");
+        assert!(problem["message"].as_str().unwrap().contains("allowed_origins"), "{problem}");
+    }
+    let preflight = ask("OPTIONS", "/instances")
+        .header("origin", "http://evil.example.com")
+        .header("access-control-request-method", "POST");
+    preflight.of(&cloud).await.problem(403, "Forbidden");
+    ask("GET", "/instances").header("origin", "http://localhost:3000").of(&cloud).await.ok(200);
+    // What a proxy says about the outside is not believed.
+    let forwarded = ask("GET", "/instances").header("x-forwarded-host", "evil.example.com");
+    forwarded.header("x-forwarded-for", "10.9.9.9").of(&cloud).await.ok(200);
+}
+
+#[tokio::test]
+async fn somebody_elses_instance_looks_like_none() {
+    let cloud = Cloud::demo().await;
+    let launched = ask("POST", "/instances")
+        .header("x-user-id", "user-admin-001")
+        .json(&json!({"image": "busybox", "wait": true}))
+        .of(&cloud)
+        .await
+        .ok(201);
+    let id = launched["id"].as_str().unwrap();
+    let demo = |method: &'static str, path: String| {
+        ask(method, &path).header("x-user-id", "user-demo-001").of(&cloud)
+    };
+    let theirs = demo("GET", format!("/instances/{id}")).await.problem(404, "NotFound");
+    let nobodys = demo("GET", "/instances/i-00000000000000000".to_owned()).await;
+    let nobodys = nobodys.problem(404, "NotFound").to_string();
+    assert_eq!(theirs.to_string().replace(id, "ID"), nobodys.replace("i-00000000000000000", "ID"));
+    demo("DELETE", format!("/instances/{id}")).await.problem(404, "NotFound");
+    demo("POST", format!("/instances/{id}/stop")).await.problem(404, "NotFound");
+    let mine = demo("GET", "/instances".to_owned()).await.ok(200);
+    assert_eq!(mine["total_count"], 0);
+}
