@@ -37,10 +37,8 @@ pub enum Error {
         "`{operation}` needs the permission `{needs}`, which you do not have; ask an administrator for it"
     )]
     Forbidden { operation: &'static str, needs: Permission },
-    #[error(
-        "the node `{node_id}` does not answer; `check_node` tells what fails, `list_nodes` which others are healthy"
-    )]
-    NodeUnreachable { node_id: NodeId, source: Source },
+    #[error("the node `{node_id}` does not answer; {hint}")]
+    NodeUnreachable { node_id: NodeId, hint: String, source: Source },
     #[error("{message}")]
     EngineError { node_id: NodeId, message: String, source: Source },
     #[error("{message}")]
@@ -223,6 +221,15 @@ impl Error {
             kind: "node",
             id: id.to_string(),
             hint: "`list_nodes` shows those there are".to_owned(),
+        }
+    }
+
+    /// A registered node that does not answer.
+    pub fn unreachable(node_id: &NodeId, source: impl Into<Source>) -> Error {
+        Error::NodeUnreachable {
+            node_id: node_id.clone(),
+            hint: "`check_node` tells what fails, `list_nodes` which others are healthy".to_owned(),
+            source: source.into(),
         }
     }
 

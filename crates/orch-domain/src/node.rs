@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::label::Labels;
 use crate::name::{NodeId, Tag};
 use crate::resource::Resources;
@@ -83,6 +84,13 @@ impl NodeStatus {
             NodeStatus::Unreachable => "unreachable",
             NodeStatus::Unknown => "unknown",
         }
+    }
+}
+
+impl NodeStatus {
+    /// Unknown is given a chance: the launch itself then finds out.
+    pub fn may_take_instances(self) -> bool {
+        matches!(self, NodeStatus::Healthy | NodeStatus::Unknown)
     }
 }
 
@@ -174,10 +182,99 @@ pub struct Node {
     pub status_since: Timestamp,
 }
 
+impl EngineConfig {
+    /// Where instances of a node with this engine are reached, when nobody says otherwise.
+    pub fn default_address(&self) -> &str {
+        match self {
+            EngineConfig::Docker { endpoint } => endpoint
+                .strip_prefix("tcp://")
+                .and_then(|it| it.trim_end_matches('/').rsplit_once(':'))
+                .map_or("127.0.0.1", |(host, _)| host.trim_matches(['[', ']'])),
+            EngineConfig::Sim(_) => "127.0.0.1",
+        }
+    }
+
+    /// Whether both surely mean one and the same engine. Its containers would count twice, and each node would take
+    /// the other's for orphans.
+    pub fn is_same_engine(&self, other: &EngineConfig) -> bool {
+        let place =
+            |endpoint: &str| endpoint.trim_end_matches('/').replace("///var/run/", "///run/");
+        match (self, other) {
+            (EngineConfig::Docker { endpoint: a }, EngineConfig::Docker { endpoint: b }) => {
+                place(a) == place(b)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether `text` is an IP address or a host name.
+pub fn check_host(parameter: &str, text: &str) -> Result<(), Error> {
+    let is_label = |it: &str| {
+        (1..=63).contains(&it.len())
+            && it.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && !it.starts_with('-')
+            && !it.ends_with('-')
+    };
+    let is_name = text.len() <= 253 && text.split('.').all(is_label);
+    if is_name || text.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    let shown = crate::text::excerpt(text, 60);
+    let message =
+        format!("`{shown}` is not an IP address or a host name such as `camp-61.example`");
+    Err(Error::invalid(parameter, message))
+}
+
 impl Node {
+    /// Whether an instance that names no node can go here at all.
+    pub fn takes_instances(&self) -> bool {
+        self.role == Role::Worker && !self.cordoned && self.status.may_take_instances()
+    }
+
     /// The address that published ports bind to: the node's own when it is an IP, so that a port of a loopback node
     /// is not open to the network.
     pub fn publish_ip(&self) -> IpAddr {
         self.address.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn docker(endpoint: &str) -> EngineConfig {
+        EngineConfig::Docker { endpoint: endpoint.to_owned() }
+    }
+
+    #[test]
+    fn instances_are_reached_where_the_engine_is() {
+        for (endpoint, address) in [
+            ("unix:///var/run/docker.sock", "127.0.0.1"),
+            ("tcp://10.0.0.7:2375", "10.0.0.7"),
+            ("tcp://camp-61:2375/", "camp-61"),
+            ("tcp://[fd00::7]:2375", "fd00::7"),
+        ] {
+            assert_eq!(docker(endpoint).default_address(), address);
+        }
+    }
+
+    #[test]
+    fn one_socket_under_two_names_is_one_engine() {
+        let socket = docker("unix:///var/run/docker.sock");
+        assert!(socket.is_same_engine(&docker("unix:///run/docker.sock")));
+        assert!(!socket.is_same_engine(&docker("unix:///run/other.sock")));
+        let sim = EngineConfig::Sim(SimConfig::default());
+        assert!(!sim.is_same_engine(&sim));
+    }
+
+    #[test]
+    fn hosts_are_addresses_or_names_and_nothing_else() {
+        for good in ["127.0.0.1", "fd00::1", "camp-61", "a.b.example", "node_1"] {
+            assert!(check_host("address", good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "-x", "a..b", "http://a", "a/b", "a;b", "a\n", &"x".repeat(64)] {
+            assert!(check_host("address", bad).is_err(), "{bad:?}");
+        }
     }
 }

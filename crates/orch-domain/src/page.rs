@@ -70,9 +70,42 @@ pub fn key_of(list: &str, token: &str) -> Result<Option<String>, Error> {
     }
 }
 
+/// One page of `items`, which are sorted by `key`, and the token of the next page; empty after the last.
+pub fn cut<'a, T>(
+    list: &str,
+    items: &'a [T],
+    key: impl Fn(&T) -> String,
+    token: &str,
+    size: PageSize,
+) -> Result<(&'a [T], String), Error> {
+    let start = match key_of(list, token)? {
+        Some(after) => items.partition_point(|it| key(it) <= after),
+        None => 0,
+    };
+    let end = items.len().min(start + size.get());
+    let page = &items[start..end];
+    let next = match page.last() {
+        Some(last) if end < items.len() => token_after(list, &key(last)),
+        _ => String::new(),
+    };
+    Ok((page, next))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_together_are_the_list_even_when_the_last_seen_entry_is_gone() {
+        let size = PageSize(2);
+        let key = |it: &&str| (*it).to_owned();
+        let (page, next) = cut("nodes", &["a", "b", "c", "d"], key, "", size).unwrap();
+        assert_eq!(page, ["a", "b"]);
+        let (page, next) = cut("nodes", &["a", "c", "d"], key, &next, size).unwrap();
+        assert_eq!(page, ["c", "d"]);
+        assert_eq!(next, "");
+        assert!(cut("images", &["a"], key, &token_after("nodes", "a"), size).is_err());
+    }
 
     #[test]
     fn a_token_reads_back_only_in_its_own_list() {

@@ -202,8 +202,7 @@ fn skip(candidate: &Candidate<'_>, demand: &Demand) -> Option<Skip> {
     if node.cordoned {
         return Some(Skip::Cordoned);
     }
-    // Unknown is given a chance: the launch itself then finds out.
-    if matches!(node.status, NodeStatus::Degraded | NodeStatus::Unreachable) {
+    if !node.status.may_take_instances() {
         return Some(Skip::NotHealthy);
     }
     (candidate.n_free_ports < demand.n_ports).then_some(Skip::NoPorts)

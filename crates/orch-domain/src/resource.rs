@@ -168,8 +168,8 @@ impl JsonSchema for Cpu {
     fn inline_schema() -> bool {
         true
     }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "number", "minimum": 0, "maximum": 4096})
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        amount_schema(generator, 4096)
     }
 }
 
@@ -180,9 +180,17 @@ impl JsonSchema for Memory {
     fn inline_schema() -> bool {
         true
     }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "number", "minimum": 0, "maximum": 65536})
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        amount_schema(generator, 65536)
     }
+}
+
+/// `max` holds for what is asked; an answer may be the sum over many nodes.
+fn amount_schema(generator: &schemars::SchemaGenerator, max: u32) -> schemars::Schema {
+    if generator.contract().is_serialize() {
+        return schemars::json_schema!({"type": "number", "minimum": 0});
+    }
+    schemars::json_schema!({"type": "number", "minimum": 0, "maximum": max})
 }
 
 #[cfg(test)]

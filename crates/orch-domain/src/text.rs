@@ -10,6 +10,21 @@ pub fn excerpt(text: &str, max: usize) -> String {
     out
 }
 
+/// Whether `text` is one line of at most `max` characters that mislead nobody.
+pub fn check_line(parameter: &str, text: &str, max: usize) -> Result<(), crate::Error> {
+    let n_characters = text.chars().count();
+    if max < n_characters {
+        let message = format!("it has {n_characters} characters; at most {max} are allowed");
+        return Err(crate::Error::invalid(parameter, message));
+    }
+    if text.chars().any(|it| it.is_control() || is_invisible(it)) {
+        let message =
+            "it has control characters or invisible ones; one line of plain text is allowed";
+        return Err(crate::Error::invalid(parameter, message));
+    }
+    Ok(())
+}
+
 /// Strips what a terminal or a reader could be misled by: ANSI escape sequences, control characters other than
 /// newline and tab, and the Unicode characters that reorder or hide text (bidi controls, zero-width, tags).
 pub fn sanitize(text: &str) -> String {
@@ -72,6 +87,14 @@ mod tests {
             "a\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}b\u{202e}c\u{200b}d\re\u{1b}(Bf\u{8}";
         assert_eq!(sanitize(hostile), "ared bcd\nef");
         assert_eq!(sanitize("line 1\r\nline\t2\n"), "line 1\nline\t2\n");
+    }
+
+    #[test]
+    fn a_line_has_no_second_line_and_hides_nothing() {
+        assert!(check_line("description", "rack 3, left – ok", 20).is_ok());
+        for bad in ["two\nlines", "bell\u{7}", "rtl\u{202e}", "longer than twenty characters"] {
+            assert!(check_line("description", bad, 20).is_err(), "{bad:?}");
+        }
     }
 
     proptest::proptest! {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::change::Undo;
 use super::{Book, Slot};
 use crate::Error;
-use crate::name::NodeId;
-use crate::node::Node;
+use crate::instance::ReasonCode;
+use crate::name::{InstanceId, NodeId};
+use crate::node::{EngineConfig, Node};
 use crate::port::Holder;
 use crate::resource::Resources;
 use crate::time::Timestamp;
@@ -31,8 +32,40 @@ impl Book {
                 node.id
             )));
         }
+        self.refuse_shared_engine(&node)?;
         self.put_node(node);
         Ok(())
+    }
+
+    /// Another node with the very same engine.
+    pub fn node_with_engine(&self, engine: &EngineConfig, but: &NodeId) -> Option<&Slot> {
+        self.nodes.values().find(|it| it.node.id != *but && it.node.engine.is_same_engine(engine))
+    }
+
+    /// The containers stay behind on the old engine, and would look as if somebody had removed them.
+    fn check_engine_change(&self, slot: &Slot, node: &Node) -> Result<(), Error> {
+        let stays = match (&slot.node.engine, &node.engine) {
+            (EngineConfig::Sim(_), EngineConfig::Sim(_)) => true,
+            (old, new) => old.is_same_engine(new),
+        };
+        if !stays && !slot.instances.is_empty() {
+            return Err(Error::conflict(format!(
+                "node `{}` has {} instances on its present engine; terminate them before it gets another",
+                node.id,
+                slot.instances.len()
+            )));
+        }
+        self.refuse_shared_engine(node)
+    }
+
+    fn refuse_shared_engine(&self, node: &Node) -> Result<(), Error> {
+        match self.node_with_engine(&node.engine, &node.id) {
+            Some(other) => Err(Error::conflict(format!(
+                "node `{}` already uses that engine; an engine belongs to one node",
+                other.node.id
+            ))),
+            None => Ok(()),
+        }
     }
 
     pub fn change_node(
@@ -43,8 +76,23 @@ impl Book {
         let slot = self.nodes.get(id).ok_or_else(|| Error::no_node(id))?;
         let mut node = (*slot.node).clone();
         change(&mut node);
+        if slot.node.engine != node.engine {
+            self.check_engine_change(slot, &node)?;
+        }
         self.put_node(node);
         Ok(self.nodes[id].node.clone())
+    }
+
+    /// Gives up a node that will not come back: its instances end, and what they held is free. Returns their ids.
+    pub fn abandon_node(&mut self, id: &NodeId, now: Timestamp) -> Result<Vec<InstanceId>, Error> {
+        let slot = self.nodes.get(id).ok_or_else(|| Error::no_node(id))?;
+        let held: Vec<InstanceId> = slot.instances.iter().cloned().collect();
+        for instance in &held {
+            let reason = ReasonCode::NodeLost.because(format!("its node `{id}` was given up"));
+            self.set_terminated(instance, Some(reason), now);
+        }
+        self.remove_node(id)?;
+        Ok(held)
     }
 
     /// Refused while the node holds instances: their containers would be nobody's.
@@ -52,7 +100,8 @@ impl Book {
         let slot = self.nodes.get(id).ok_or_else(|| Error::no_node(id))?;
         if !slot.instances.is_empty() {
             return Err(Error::conflict(format!(
-                "node `{id}` still has {} instances; terminate them or `drain_node` it first",
+                "node `{id}` still has {} instances; terminate them first, as `drain_node` with `action=terminate` does, or give \
+                 them up with `force=true` when the machine is lost",
                 slot.instances.len()
             )));
         }

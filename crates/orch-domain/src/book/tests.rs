@@ -298,3 +298,51 @@ proptest::proptest! {
         proptest::prop_assert_eq!(&loaded.instances, &book.instances);
     }
 }
+
+#[test]
+fn a_node_given_up_ends_its_instances_and_frees_all_they_held() {
+    let mut book = book(2, 10);
+    let id = NodeId::try_new("n0").unwrap();
+    let on_n0 = Launch {
+        demand: Demand { node_id: Some(id.clone()), ..launch(2, 1).demand },
+        ..launch(2, 1)
+    };
+    let mut random = 0..;
+    let (reserved, _) =
+        book.transaction(|it| it.reserve(&on_n0, NOW, || random.next().unwrap())).unwrap();
+    assert!(book.transaction(|it| it.remove_node(&id)).is_err());
+    let (mut ended, _) = book.transaction(|it| it.abandon_node(&id, NOW)).unwrap();
+    ended.sort();
+    let mut ids = reserved.ids.clone();
+    ids.sort();
+    assert_eq!(ended, ids);
+    let instance = book.instance(&ended[0]).unwrap();
+    assert_eq!(instance.state, InstanceState::Terminated);
+    assert_eq!(instance.state_reason.as_ref().unwrap().code, ReasonCode::NodeLost);
+    assert!(book.slot(&id).is_none());
+    assert_eq!(book.usage(&instance.owner).instances, 0);
+    book.check().unwrap();
+}
+
+#[test]
+fn an_engine_belongs_to_one_node_and_is_not_changed_under_instances() {
+    let docker = |path: &str| EngineConfig::Docker { endpoint: format!("unix://{path}") };
+    let mut book = book(1, 10);
+    let local = Node { engine: docker("/var/run/docker.sock"), ..node("local") };
+    book.transaction(|it| it.add_node(local)).unwrap();
+    let again = Node { engine: docker("/run/docker.sock"), ..node("again") };
+    let err = book.transaction(|it| it.add_node(again)).unwrap_err();
+    assert!(err.to_string().contains("`local`"), "{err}");
+
+    let id = NodeId::try_new("local").unwrap();
+    let there = Launch {
+        demand: Demand { node_id: Some(id.clone()), ..launch(1, 0).demand },
+        ..launch(1, 0)
+    };
+    book.transaction(|it| it.reserve(&there, NOW, || 7)).unwrap();
+    let mut move_to = |path: &str| {
+        book.transaction(|it| it.change_node(&id, |node| node.engine = docker(path))).map(|_| ())
+    };
+    assert!(move_to("/run/other.sock").is_err());
+    assert!(move_to("/run/docker.sock").is_ok());
+}
