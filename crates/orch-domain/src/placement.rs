@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Shortage;
 use crate::name::{NodeId, Tag};
-use crate::node::{Node, NodeStatus, Role};
+use crate::node::{Node, Role};
 use crate::resource::{Cpu, Memory, Resources};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

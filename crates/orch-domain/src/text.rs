@@ -1,5 +1,7 @@
 //! Text that somebody else wrote (logs, names, output of commands) made safe to show to a person or a model.
 
+use std::collections::VecDeque;
+
 /// At most `max` characters of `text`, without control characters; `…` marks a cut.
 pub fn excerpt(text: &str, max: usize) -> String {
     let mut out: String =
@@ -45,6 +47,65 @@ pub fn sanitize(text: &str) -> String {
         }
     }
     out
+}
+
+/// The beginning of `text` that fits into `max_bytes`, on a character boundary.
+pub fn beginning(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
+}
+
+/// The newest lines that fit into so many bytes, of however many there are.
+#[derive(Debug)]
+pub struct Tail {
+    lines: VecDeque<String>,
+    /// Invariant: what `lines` take with a newline each.
+    n_bytes: usize,
+    max_bytes: usize,
+    is_truncated: bool,
+}
+
+impl Tail {
+    pub fn new(max_bytes: usize) -> Tail {
+        Tail { lines: VecDeque::new(), n_bytes: 0, max_bytes, is_truncated: false }
+    }
+
+    pub fn push(&mut self, mut line: String) {
+        let too_long = (line.len() + 1).saturating_sub(self.max_bytes);
+        if too_long != 0 {
+            line.drain(..line.ceil_char_boundary(too_long.min(line.len())));
+            // Nothing older fits before it, even where a cut character leaves a byte or two.
+            self.lines.clear();
+            self.n_bytes = 0;
+            self.is_truncated = true;
+        }
+        self.n_bytes += line.len() + 1;
+        self.lines.push_back(line);
+        while self.max_bytes < self.n_bytes
+            && let Some(oldest) = self.lines.pop_front()
+        {
+            self.n_bytes -= oldest.len() + 1;
+            self.is_truncated = true;
+        }
+    }
+
+    pub fn n_lines(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether older text was dropped.
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
+    }
+
+    /// Every line ends with a newline.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(self.n_bytes);
+        for line in &self.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
 }
 
 fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
@@ -97,7 +158,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_tail_keeps_the_newest_and_says_what_it_dropped() {
+        let mut tail = Tail::new(10);
+        ["one", "two"].into_iter().for_each(|it| tail.push(it.to_owned()));
+        assert_eq!((tail.text().as_str(), tail.is_truncated()), ("one\ntwo\n", false));
+        tail.push("three".to_owned());
+        assert_eq!((tail.text().as_str(), tail.is_truncated()), ("two\nthree\n", true));
+        tail.push("a very long line, ää".to_owned());
+        assert_eq!(tail.text(), "ine, ää\n");
+    }
+
     proptest::proptest! {
+        #[test]
+        fn a_tail_stays_within_its_bytes(lines in proptest::collection::vec("\\PC{0,20}", 0..20), max in 1usize..60) {
+            let mut tail = Tail::new(max);
+            lines.iter().for_each(|it| tail.push(it.clone()));
+            let all: String = lines.iter().map(|it| format!("{it}\n")).collect();
+            proptest::prop_assert!(tail.text().len() <= max);
+            proptest::prop_assert!(all.ends_with(&tail.text()));
+            proptest::prop_assert_eq!(tail.is_truncated(), tail.text() != all);
+            proptest::prop_assert!(all.starts_with(beginning(&all, max)) && beginning(&all, max).len() <= max);
+        }
+
         #[test]
         fn nothing_unsafe_survives(text in "\\PC*|[\\x00-\\x1f\\x7f-\\x9f\u{202e}a-z\\[\\]]*") {
             proptest::prop_assert!(

@@ -268,7 +268,7 @@ impl LaunchInstance {
     }
 }
 
-fn check_env(env: &BTreeMap<String, String>) -> Result<(), Error> {
+pub(super) fn check_env(env: &BTreeMap<String, String>) -> Result<(), Error> {
     if MAX_ENV < env.len() {
         return Err(Error::invalid(
             "env",

@@ -1,23 +1,85 @@
 //! Every operation, one file each: its request, its answer, what faces say about it, and what it does.
 
+mod change_password;
+mod check_node;
+mod cluster_capacity;
+mod cluster_health;
+mod cluster_status;
+mod cordon_node;
+mod create_api_key;
+mod create_user;
+mod dashboard_summary;
+mod delete_user;
+mod drain_node;
+mod exec_in_instance;
 mod get_instance;
+mod get_node;
+mod get_quota;
+mod get_user;
+mod instance_logs;
+mod instance_stats;
 mod launch_instance;
+mod list_api_keys;
+mod list_audit;
+mod list_images;
 mod list_instances;
+mod list_nodes;
+mod list_users;
+mod login;
+mod node_status;
+mod register_node;
+mod remove_node;
 mod restart_instance;
+mod revoke_api_key;
 mod start_instance;
 mod stop_instance;
+mod task_status;
 mod terminate_instance;
+mod uncordon_node;
 mod update_instance;
+mod update_node;
+mod update_user;
 mod whoami;
 
+pub use change_password::ChangePassword;
+pub use check_node::{CheckNode, CheckedNode};
+pub use cluster_capacity::{CapacityReport, ClusterCapacity};
+pub use cluster_health::{ClusterHealth, HealthReport};
+pub use cluster_status::{ClusterReport, ClusterStatus};
+pub use cordon_node::CordonNode;
+pub use create_api_key::{CreateApiKey, NewApiKey};
+pub use create_user::CreateUser;
+pub use dashboard_summary::{Dashboard, DashboardSummary};
+pub use delete_user::{DeleteUser, DeletedUser};
+pub use drain_node::{DrainAction, DrainNode, DrainedInstance, DrainedNode};
+pub use exec_in_instance::{ExecInInstance, ExecResult};
 pub use get_instance::GetInstance;
+pub use get_node::GetNode;
+pub use get_quota::{GetQuota, OwnQuota};
+pub use get_user::GetUser;
+pub use instance_logs::{InstanceLogs, LogText};
+pub use instance_stats::{InstanceStats, InstanceUse};
 pub use launch_instance::{LaunchInstance, LaunchedInstances};
+pub use list_api_keys::{ApiKeyList, ListApiKeys};
+pub use list_audit::{AuditList, ListAudit};
+pub use list_images::{ImageFailure, ImageList, ListImages};
 pub use list_instances::{InstanceList, ListInstances};
+pub use list_nodes::{ListNodes, NodeList};
+pub use list_users::{ListUsers, UserList};
+pub use login::{LoggedIn, Login};
+pub use node_status::{NodeLoad, NodeStatus, NodeStatuses};
+pub use register_node::{EngineKind, RegisterNode};
+pub use remove_node::{RemoveNode, RemovedNode};
 pub use restart_instance::RestartInstance;
+pub use revoke_api_key::{RevokeApiKey, RevokedApiKey};
 pub use start_instance::StartInstance;
 pub use stop_instance::StopInstance;
+pub use task_status::{TaskList, TaskStatus};
 pub use terminate_instance::TerminateInstance;
+pub use uncordon_node::UncordonNode;
 pub use update_instance::UpdateInstance;
+pub use update_node::UpdateNode;
+pub use update_user::UpdateUser;
 pub use whoami::Whoami;
 
 use crate::Op;
@@ -33,6 +95,37 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<StartInstance>(),
         Op::of::<RestartInstance>(),
         Op::of::<TerminateInstance>(),
+        Op::of::<InstanceLogs>(),
+        Op::of::<InstanceStats>(),
+        Op::of::<ExecInInstance>(),
+        Op::of::<ListNodes>(),
+        Op::of::<GetNode>(),
+        Op::of::<RegisterNode>(),
+        Op::of::<UpdateNode>(),
+        Op::of::<RemoveNode>(),
+        Op::of::<CheckNode>(),
+        Op::of::<CordonNode>(),
+        Op::of::<UncordonNode>(),
+        Op::of::<DrainNode>(),
+        Op::of::<ClusterStatus>(),
+        Op::of::<ClusterHealth>(),
+        Op::of::<ClusterCapacity>(),
+        Op::of::<DashboardSummary>(),
+        Op::of::<NodeStatus>(),
+        Op::of::<ListImages>(),
+        Op::of::<TaskStatus>(),
+        Op::of::<Login>(),
         Op::of::<Whoami>(),
+        Op::of::<GetQuota>(),
+        Op::of::<ChangePassword>(),
+        Op::of::<ListUsers>(),
+        Op::of::<CreateUser>(),
+        Op::of::<GetUser>(),
+        Op::of::<UpdateUser>(),
+        Op::of::<DeleteUser>(),
+        Op::of::<ListApiKeys>(),
+        Op::of::<CreateApiKey>(),
+        Op::of::<RevokeApiKey>(),
+        Op::of::<ListAudit>(),
     ]
 }

@@ -2,31 +2,16 @@ use std::sync::Arc;
 
 use orch_domain::Error;
 use orch_domain::caller::Permission;
-use orch_domain::name::{UserId, UserName};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::operation::{Operation, Route, Spec, spec};
+use crate::view::user::Me;
 use crate::{Cx, Orch};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Whoami {}
-
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Me {
-    pub id: UserId,
-    pub username: UserName,
-    /// What this login or key may do; a key may do less than its user.
-    pub permissions: Vec<Permission>,
-}
-
-impl Summary for Me {
-    fn summary(&self) -> String {
-        let may: Vec<&str> = self.permissions.iter().map(|it| it.as_str()).collect();
-        format!("You are `{}` and may {}.", self.username, may.join(", "))
-    }
-}
 
 impl Operation for Whoami {
     const SPEC: Spec =

@@ -117,7 +117,8 @@ impl Orch {
         let id = NodeId::try_new(LOCAL_NODE).expect("the constant keeps the rule");
         let engine = EngineConfig::Docker { endpoint: local.endpoint };
         let now = self.clock.now();
-        self.ledger
+        let registered = self
+            .ledger
             .write(None, |book| {
                 match book.slot(&id).map(|it| it.node.clone()) {
                     // Somebody gave this id to a node of theirs; it is not ours to change.
@@ -142,7 +143,17 @@ impl Orch {
                     }),
                 }
             })
-            .await
+            .await;
+        match registered {
+            // It has a node of another name, or instances that are still where the engine was.
+            Err(Error::Conflict { message }) => {
+                tracing::warn!(
+                    "this machine's engine is not registered as `{LOCAL_NODE}`: {message}"
+                );
+                Ok(())
+            }
+            it => it,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ impl Orch {
 pub fn engine_error(node_id: &NodeId, err: EngineError) -> Error {
     match err {
         EngineError::Unreachable { .. } | EngineError::Timeout { .. } => {
-            Error::NodeUnreachable { node_id: node_id.clone(), source: Box::new(err) }
+            Error::unreachable(node_id, err)
         }
         EngineError::ImageNotFound { ref image, .. } => Error::NotFound {
             kind: "image",

@@ -70,6 +70,15 @@ impl HealthBoard {
         *self.last_sweep.read()
     }
 
+    /// A node that was probed before it was registered.
+    pub(crate) fn enter(&self, node: &Node, check: Check) {
+        let health = NodeHealth {
+            damped: Damped::starting_at(node.status),
+            history: VecDeque::from([check]),
+        };
+        self.nodes.write().insert(node.id.clone(), health);
+    }
+
     pub fn forget(&self, node_id: &NodeId) {
         self.nodes.write().remove(node_id);
     }
@@ -90,8 +99,8 @@ impl Orch {
         self.events.publish(Subject::Cluster);
     }
 
-    /// Checks one node now, whatever its period.
-    pub async fn check(self: &Arc<Orch>, node: &Node) -> Result<Check, Error> {
+    /// Asks the engine of `node` once; nothing is recorded.
+    pub(crate) async fn probe(&self, node: &Node) -> (Check, Result<EngineInfo, EngineError>) {
         let started = Instant::now();
         let timeout = self.settings.health_timeout;
         let answer = match self.engines.engine(node) {
@@ -113,6 +122,12 @@ impl Orch {
             message: answer.as_ref().err().map(|err| format!("engine: {err}")),
             engine_version: answer.as_ref().ok().map(|it| it.version.clone()),
         };
+        (check, answer)
+    }
+
+    /// Checks one node now, whatever its period.
+    pub async fn check(self: &Arc<Orch>, node: &Node) -> Result<Check, Error> {
+        let (check, answer) = self.probe(node).await;
         let changed = {
             let mut nodes = self.health.nodes.write();
             let health = nodes.entry(node.id.clone()).or_default();

@@ -112,10 +112,7 @@ fn launch_error(instance: &Instance) -> Error {
         ReasonCode::LaunchCancelled | ReasonCode::UserInitiatedShutdown => {
             Error::Cancelled { message }
         }
-        ReasonCode::NodeUnreachable => Error::NodeUnreachable {
-            node_id: instance.node_id.clone(),
-            source: reason.message.into(),
-        },
+        ReasonCode::NodeUnreachable => Error::unreachable(&instance.node_id, reason.message),
         // It did start, and then ended by itself: the caller should look at what it wrote.
         ReasonCode::InstanceInitiatedShutdown
         | ReasonCode::OutOfMemory

@@ -1,13 +1,18 @@
 //! The order of steps behind the operations.
 
+pub mod audit;
 pub mod bootstrap;
+pub mod containers;
 pub mod engines;
 pub mod flight;
 pub mod health;
 pub mod identity;
+pub mod images;
 pub mod instances;
 pub mod launch;
 pub mod ledger;
+pub mod nodes;
 pub mod reconcile;
 pub mod settle;
 pub mod start_queue;
+pub mod users;

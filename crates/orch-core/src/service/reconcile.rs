@@ -137,7 +137,7 @@ impl Orch {
         report: &mut Reconciled,
     ) {
         let key = (node_id.clone(), container.name.clone());
-        if !self.is_orphan(node_id, container) {
+        if !self.is_orphan(container) {
             self.orphans.first_seen.lock().remove(&key);
             return;
         }
@@ -151,7 +151,7 @@ impl Orch {
         }
         // The list may be old; what is removed is looked at once more.
         let removed = match limited(engine.inspect(&container.name)).await {
-            Ok(Some(it)) if it.id == container.id && self.is_orphan(node_id, &it) => {
+            Ok(Some(it)) if it.id == container.id && self.is_orphan(&it) => {
                 limited(engine.remove(&it.name)).await
             }
             Ok(_) => Ok(()),
@@ -173,18 +173,15 @@ impl Orch {
         }
     }
 
-    /// Ours by its labels, and without a live record that expects it on this node.
-    fn is_orphan(&self, node_id: &NodeId, container: &Container) -> bool {
+    /// Ours by its labels, and without a live record of its generation. Which node the record names does not matter:
+    /// an instance that moves gets a new generation, and two nodes may turn out to be one engine under two addresses.
+    fn is_orphan(&self, container: &Container) -> bool {
         let Some(labels) = &container.labels else { return false };
         if labels.controller_id != self.ledger.store().identity().controller_id {
             return false;
         }
         let record = self.ledger.read(|book| book.instance(&labels.instance_id).cloned());
-        !record.is_some_and(|it| {
-            it.state.holds_reservation()
-                && it.node_id == *node_id
-                && labels.generation == it.generation
-        })
+        !record.is_some_and(|it| it.state.holds_reservation() && labels.generation == it.generation)
     }
 
     /// Reconciles a node in the background, as when it has just come back.

@@ -58,7 +58,7 @@ pub(super) async fn activate(orch: Arc<Orch>) -> String {
 }
 
 /// One follower per node, until the node is removed.
-fn follow(orch: &Arc<Orch>, node_id: &NodeId) {
+pub(crate) fn follow(orch: &Arc<Orch>, node_id: &NodeId) {
     if !orch.followers.nodes.lock().insert(node_id.clone()) {
         return;
     }

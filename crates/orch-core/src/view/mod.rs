@@ -1,5 +1,8 @@
 //! How answers look on every face: plain data, and a few lines of text for a person.
 
+pub mod image;
 pub mod instance;
 pub mod node;
 pub mod table;
+pub mod untrusted;
+pub mod user;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 pub use change::{Change, Rows};
 pub use launch::{Launch, Reserved};
 pub use lifecycle::Expired;
+pub use user::no_user;
 
 use crate::Error;
 use crate::instance::Instance;

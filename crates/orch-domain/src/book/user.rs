@@ -8,7 +8,7 @@ use crate::Error;
 use crate::name::{ApiKeyId, UserId, UserName};
 use crate::user::{ApiKey, User};
 
-fn no_user(id: &UserId) -> Error {
+pub fn no_user(id: &UserId) -> Error {
     Error::NotFound {
         kind: "user",
         id: id.to_string(),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::label::Labels;
-use crate::node::{EngineConfig, SimConfig};
+use crate::node::{EngineConfig, NodeStatus, SimConfig};
 use crate::time::Timestamp;
 
 fn resources(cpu: u32, gib: u32) -> Resources {
@@ -65,7 +65,8 @@ fn a_refusal_says_what_is_there_and_what_would_fit() {
 #[test]
 fn cordon_health_role_tags_and_ports_pass_a_node_over() {
     let good = node("good", 8, 16);
-    let spoil: [(&str, fn(&mut Node)); 4] = [
+    type Spoil = fn(&mut Node);
+    let spoil: [(&str, Spoil); 4] = [
         ("cordoned", |it| it.cordoned = true),
         ("not healthy", |it| it.status = NodeStatus::Unreachable),
         ("another role", |it| it.role = Role::Storage),

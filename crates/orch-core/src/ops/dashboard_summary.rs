@@ -1,0 +1,80 @@
+use std::sync::Arc;
+
+use orch_domain::Error;
+use orch_domain::caller::Permission;
+use orch_domain::cluster::{ClusterStatus, StateCounts, Totals};
+use orch_domain::time::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::view::user::QuotaView;
+use crate::{Cx, Orch};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DashboardSummary {}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Dashboard {
+    pub status: ClusterStatus,
+    pub cluster: Totals,
+    /// Your own, by state; everybody's for an administrator.
+    pub instances: StateCounts,
+    /// Yours.
+    pub quota: QuotaView,
+    /// When all nodes were last checked; null before the first time.
+    pub checked_at: Option<Timestamp>,
+}
+
+impl Summary for Dashboard {
+    fn summary(&self) -> String {
+        let it = &self.instances;
+        format!(
+            "The cluster is {}: {}; {} of {} and {} of {} free.\nInstances: {} running, {} stopped, {} on their way, {} \
+             in all.\nQuota: {}.",
+            self.status,
+            self.cluster.line(),
+            self.cluster.free.cpu.vcpu(),
+            self.cluster.capacity.cpu,
+            self.cluster.free.memory,
+            self.cluster.capacity.memory,
+            it.running,
+            it.stopped,
+            it.pending + it.stopping + it.shutting_down,
+            it.total,
+            self.quota.line(),
+        )
+    }
+}
+
+impl Operation for DashboardSummary {
+    const SPEC: Spec = spec!(
+        "dashboard_summary",
+        Cluster,
+        Reads,
+        Some(Permission::Read),
+        [Route::get("/dashboard/summary")]
+    );
+    type Output = Dashboard;
+
+    async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<Dashboard, Error> {
+        let caller = cx.caller()?;
+        let user = orch.user(&caller.user)?;
+        Ok(orch.ledger.read(|book| {
+            let totals = Totals::of(book.slots().map(|it| (&*it.node, it.used)));
+            let instances = if caller.is_admin() {
+                StateCounts::of(book.instances_after(None).map(|it| it.state))
+            } else {
+                StateCounts::of(book.instances_of(&caller.user).map(|it| it.state))
+            };
+            Dashboard {
+                status: totals.status(),
+                cluster: totals,
+                instances,
+                quota: QuotaView::of(user.quota, book.usage(&user.id)),
+                checked_at: orch.health.last_sweep(),
+            }
+        }))
+    }
+}

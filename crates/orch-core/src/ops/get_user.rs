@@ -1,0 +1,37 @@
+use std::sync::Arc;
+
+use orch_domain::Error;
+use orch_domain::book::no_user;
+use orch_domain::caller::Permission;
+use orch_domain::name::UserId;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::operation::{Operation, Route, Spec, spec};
+use crate::view::user::{OneUser, UserView};
+use crate::{Cx, Orch};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GetUser {
+    /// As `list_users` names it.
+    pub user_id: UserId,
+}
+
+impl Operation for GetUser {
+    const SPEC: Spec = spec!(
+        "get_user",
+        Identity,
+        Reads,
+        Some(Permission::Admin),
+        [Route::get("/users/{user_id}")]
+    );
+    type Output = OneUser;
+
+    async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<OneUser, Error> {
+        orch.ledger.read(|book| {
+            let user = book.user(&self.user_id).ok_or_else(|| no_user(&self.user_id))?;
+            Ok(OneUser(UserView::of(user, book)))
+        })
+    }
+}

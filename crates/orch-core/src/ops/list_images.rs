@@ -1,0 +1,96 @@
+use std::sync::Arc;
+
+use orch_domain::Error;
+use orch_domain::caller::Permission;
+use orch_domain::name::NodeId;
+use orch_domain::page::{self, PageSize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::view::image::ImageView;
+use crate::view::table::table;
+use crate::{Cx, Orch};
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListImages {
+    /// Only those of this node.
+    pub node_id: Option<NodeId>,
+    /// Only those whose name contains this, such as `nginx`.
+    pub name: String,
+    pub page_size: PageSize,
+    /// `next_page_token` of the page before.
+    pub page_token: String,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ImageList {
+    /// By name. A tag that means different images on different nodes is listed once for each.
+    pub images: Vec<ImageView>,
+    /// Nodes that could not be asked: what they have is missing above.
+    pub failures: Vec<ImageFailure>,
+    /// Empty on the last page.
+    pub next_page_token: String,
+    /// Of all pages.
+    pub total_count: usize,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ImageFailure {
+    pub node_id: NodeId,
+    /// Code of the error.
+    pub error: String,
+    pub message: String,
+}
+
+impl Summary for ImageList {
+    fn summary(&self) -> String {
+        let row = |it: &ImageView| {
+            let nodes: Vec<&str> = it.nodes.iter().take(3).map(NodeId::as_str).collect();
+            let more = it.nodes.len() - nodes.len();
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let mib = it.size_bytes as f64 / f64::from(1 << 20);
+            [it.image.clone(), format!("{mib:.1} MiB"), format!("{}{more}", nodes.join(", "))]
+        };
+        let mut text = if self.images.is_empty() {
+            "No such images on the nodes that answered.".to_owned()
+        } else {
+            table(["IMAGE", "SIZE", "NODES"], self.images.iter().map(row))
+        };
+        for it in &self.failures {
+            text.push_str(&format!("\n`{}` could not be asked: {}", it.node_id, it.message));
+        }
+        text
+    }
+}
+
+impl Operation for ListImages {
+    const SPEC: Spec = spec!(
+        "list_images",
+        Cluster,
+        Reads,
+        Some(Permission::Read),
+        [Route::get("/dashboard/images")]
+    );
+    type Output = ImageList;
+
+    async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<ImageList, Error> {
+        let mut images = orch.images(self.node_id.as_ref()).await?;
+        images.found.retain(|it| it.image.contains(&self.name));
+        let key = |it: &ImageView| format!("{}\n{}", it.image, it.id);
+        let (page, next_page_token) =
+            page::cut("images", &images.found, key, &self.page_token, self.page_size)?;
+        let failure = |(node_id, err): (NodeId, Error)| ImageFailure {
+            node_id,
+            error: err.code().as_str().to_owned(),
+            message: err.to_string(),
+        };
+        Ok(ImageList {
+            images: page.to_vec(),
+            failures: images.failures.into_iter().map(failure).collect(),
+            next_page_token,
+            total_count: images.found.len(),
+        })
+    }
+}

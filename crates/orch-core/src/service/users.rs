@@ -1,0 +1,47 @@
+//! Making users and changing their passwords, off the threads that answer calls.
+
+use orch_domain::Error;
+use orch_domain::caller::Permission;
+use orch_domain::name::{UserId, UserName};
+use orch_domain::password::Password;
+use orch_domain::user::{Quota, User};
+
+use crate::Orch;
+use crate::service::identity::hash_password;
+
+impl Orch {
+    /// A user to add to the book. Whether the password is good enough is the caller's to say.
+    pub async fn make_user(
+        &self,
+        id: UserId,
+        name: UserName,
+        password: &Password,
+        permissions: Vec<Permission>,
+        quota: Quota,
+    ) -> Result<User, Error> {
+        let password_hash = self.hash(password).await?;
+        let now = self.clock.now();
+        Ok(User {
+            id,
+            name,
+            password_hash,
+            permissions,
+            quota,
+            created_at: now,
+            tokens_valid_from: now,
+        })
+    }
+
+    /// Hashing is meant to be slow, so it runs where it keeps nobody waiting.
+    pub async fn hash(&self, password: &Password) -> Result<String, Error> {
+        let password = password.clone();
+        tokio::task::spawn_blocking(move || hash_password(password.expose()))
+            .await
+            .map_err(Error::internal)?
+    }
+
+    pub fn user(&self, id: &UserId) -> Result<std::sync::Arc<User>, Error> {
+        let user = self.ledger.read(|book| book.user(id).cloned());
+        user.ok_or_else(|| orch_domain::book::no_user(id))
+    }
+}
