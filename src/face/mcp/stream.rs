@@ -30,11 +30,12 @@ impl Face {
         caller: Caller,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), StreamError> {
-        let shutdown = self.shutdown.clone();
+        // A child, because the library cancels its token when the stream ends.
+        let ended = self.shutdown.child_token();
         let server = Server::new(self, Some(caller));
         let (read, write) = tokio::io::split(stream);
         let transport = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE);
-        let serving = match serve_server_with_ct(server, transport, shutdown).await {
+        let serving = match serve_server_with_ct(server, transport, ended).await {
             Ok(serving) => serving,
             // Nobody was there, or nobody is any more.
             Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {

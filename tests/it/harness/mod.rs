@@ -4,8 +4,10 @@ pub(crate) mod cloud;
 pub(crate) mod docker;
 pub(crate) mod image;
 pub(crate) mod lab;
+pub(crate) mod mcp;
 pub(crate) mod registry;
 pub(crate) mod server;
+pub(crate) mod world;
 mod memory_store;
 
 use std::future::Future;
