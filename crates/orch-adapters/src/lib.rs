@@ -4,5 +4,4 @@ pub mod docker;
 pub mod engines;
 pub mod sim;
 
-
 pub mod store;

@@ -6,7 +6,6 @@ pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod registry;
 pub(crate) mod server;
-mod memory_store;
 
 use std::future::Future;
 use std::time::Duration;
