@@ -12,8 +12,10 @@ pub fn start_logging(server: &Server) -> anyhow::Result<()> {
     // The protocol library logs whole payloads at info and debug, and those may hold secrets.
     let filter = format!("{level},rmcp=warn,hyper=warn,h2=warn,sled=warn", level = level.as_str());
     let filter = EnvFilter::try_new(filter).context("the log filter is malformed")?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     let started = match server.log_format {
         LogFormat::Json => builder.json().try_init(),
         LogFormat::Text => {

@@ -69,7 +69,9 @@ impl DataDir {
     /// Makes the directory if it is not there; only its owner can look inside.
     pub fn open(config: &Config) -> anyhow::Result<DataDir> {
         let path = match &config.server.data_dir {
-            Some(it) => std::path::absolute(it).context("the data directory has no absolute path")?,
+            Some(it) => {
+                std::path::absolute(it).context("the data directory has no absolute path")?
+            }
             None => default_path()?,
         };
         if MAX_PATH < path.as_os_str().len() {

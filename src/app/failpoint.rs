@@ -30,7 +30,8 @@ impl Crash {
         let (name, nth) = text.split_once(':').unwrap_or((text, "1"));
         let at = Failpoint::ALL.into_iter().find(|it| it.as_str() == name);
         let at = at.with_context(|| format!("`{VARIABLE}`: there is no failpoint `{name}`"))?;
-        let nth: u32 = nth.parse().with_context(|| format!("`{VARIABLE}`: `{nth}` is no number"))?;
+        let nth: u32 =
+            nth.parse().with_context(|| format!("`{VARIABLE}`: `{nth}` is no number"))?;
         Ok(Crash { at, n_left: AtomicU32::new(nth.max(1)) })
     }
 }

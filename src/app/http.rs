@@ -32,17 +32,17 @@ impl Http {
         let address = choose(config, demo).await?;
         let listener = TcpListener::bind(address).await.with_context(|| in_use(address))?;
         let address = listener.local_addr()?;
-        let sites = Sites::new(
-            address.ip(),
-            &config.server.allowed_hosts,
-            &config.server.allowed_origins,
-        )
-        .context("`server.allowed_hosts` or `server.allowed_origins`")?;
+        let sites =
+            Sites::new(address.ip(), &config.server.allowed_hosts, &config.server.allowed_origins)
+                .context("`server.allowed_hosts` or `server.allowed_origins`")?;
         let mode = if config.security.enable_auth { Mode::Login } else { Mode::NoAuth };
         let access = Arc::new(Access::new(orch.clone(), mode, sites).with_demo(demo));
         let metrics = telemetry::start_metrics()?;
-        let router = rest::router(orch.clone(), access.clone(), Some(metrics))
-            .merge(mcp::router(orch.clone(), access, shutdown.clone()));
+        let router = rest::router(orch.clone(), access.clone(), Some(metrics)).merge(mcp::router(
+            orch.clone(),
+            access,
+            shutdown.clone(),
+        ));
         Ok(Http { address, listener, router, shutdown })
     }
 
@@ -67,7 +67,9 @@ async fn choose(config: &Config, demo: bool) -> anyhow::Result<SocketAddr> {
     let server = &config.server;
     let found: Vec<SocketAddr> = tokio::net::lookup_host((server.host.as_str(), server.port))
         .await
-        .with_context(|| format!("`server.host`: `{}` is no address and cannot be found", server.host))?
+        .with_context(|| {
+            format!("`server.host`: `{}` is no address and cannot be found", server.host)
+        })?
         .collect();
     let address = *found.first().with_context(|| format!("`{}` has no address", server.host))?;
     if address.ip().is_loopback() {

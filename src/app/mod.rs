@@ -94,20 +94,13 @@ impl App {
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;
         let http = match kind {
-            Kind::Server { demo } => {
-                Some(Http::bind(&orch, config, demo, shutdown.clone()).await?)
-            }
+            Kind::Server { demo } => Some(Http::bind(&orch, config, demo, shutdown.clone()).await?),
             Kind::Stdio => None,
         };
         let socket = socket::bind(&data_dir.socket())?;
         let yielded = (kind == Kind::Stdio).then(CancellationToken::new);
-        let local = Local {
-            orch: orch.clone(),
-            store,
-            shutdown,
-            tracker: TaskTracker::new(),
-            yielded,
-        };
+        let local =
+            Local { orch: orch.clone(), store, shutdown, tracker: TaskTracker::new(), yielded };
         Ok(App {
             orch,
             local: Arc::new(local),
@@ -166,7 +159,9 @@ async fn prepare(
         .map(|(name, quota)| UserName::try_new(name).map(|name| (name, *quota)))
         .collect();
     for name in orch.apply_quotas(&quotas?).await? {
-        tracing::warn!("`compute.quotas.{name}`: there is no such user; make it with `create_user`");
+        tracing::warn!(
+            "`compute.quotas.{name}`: there is no such user; make it with `create_user`"
+        );
     }
     if config.cluster.register_local
         && let Some(local) = machine::local_node(env)

@@ -81,7 +81,9 @@ impl Layers {
             Value::Object(map) => map,
             Value::Null => Map::new(),
             _ => {
-                return Err(yaml("it has to be a mapping of sections such as `server:`".to_owned()));
+                return Err(yaml(
+                    "it has to be a mapping of sections such as `server:`".to_owned(),
+                ));
             }
         };
         let origin = self.origin("");

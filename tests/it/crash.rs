@@ -6,8 +6,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use orch_core::ports::failpoint::Failpoint;
 use serde_json::{Value, json};
 
-use crate::harness::{docker, image};
 use crate::harness::server::{Server, Setup};
+use crate::harness::{docker, image};
 
 /// Starts a server that dies at `at`, drives it there, starts another, and returns that.
 async fn crash(at: Failpoint, pullable: &str, data_dir: &std::path::Path) -> Server {
@@ -67,7 +67,8 @@ async fn at_every_failpoint_nothing_is_lost_leaked_or_doubled() {
     let Some(docker) = docker::connect().await else { return };
     let pullable = docker::pullable_image(&docker).await;
     for at in Failpoint::ALL {
-        let (pulls, pullable) = (at == Failpoint::LaunchImagePresent, pullable.as_ref().map(|(_, it)| it.as_str()));
+        let (pulls, pullable) =
+            (at == Failpoint::LaunchImagePresent, pullable.as_ref().map(|(_, it)| it.as_str()));
         if pulls && pullable.is_none() {
             continue;
         }

@@ -31,11 +31,16 @@ async fn launch(server: &Server, request: Value) -> Value {
 /// What the container answers on its published port, once its program listens.
 async fn page(instance: &Value) -> String {
     let url = format!("http://{}/", instance["address"].as_str().unwrap());
-    eventually("the container to answer", || async { reqwest::get(&url).await.ok()?.text().await.ok() }).await
+    eventually("the container to answer", || async {
+        reqwest::get(&url).await.ok()?.text().await.ok()
+    })
+    .await
 }
 
 async fn terminate(server: &Server, instance: &Value) {
-    let (status, body) = server.call("DELETE", &format!("/instances/{}", instance["id"].as_str().unwrap()), None).await;
+    let (status, body) = server
+        .call("DELETE", &format!("/instances/{}", instance["id"].as_str().unwrap()), None)
+        .await;
     assert_eq!((status, body["state"].as_str()), (200, Some("terminated")), "{body}");
 }
 
@@ -57,7 +62,13 @@ async fn launch_use_stop_start_terminate() {
     assert!(logs.to_string().contains("it is on"), "{logs}");
     let (status, stats) = server.call("GET", &format!("/instances/{id}/stats"), None).await;
     assert_eq!(status, 200, "{stats}");
-    let (status, ran) = server.call("POST", &format!("/instances/{id}/exec"), Some(json!({"command": ["cat", "/tmp/index.html"]}))).await;
+    let (status, ran) = server
+        .call(
+            "POST",
+            &format!("/instances/{id}/exec"),
+            Some(json!({"command": ["cat", "/tmp/index.html"]})),
+        )
+        .await;
     assert_eq!(status, 200, "{ran}");
     assert!(ran.to_string().contains("hello"), "{ran}");
 
@@ -70,7 +81,14 @@ async fn launch_use_stop_start_terminate() {
     terminate(&server, &instance).await;
     docker::agrees_with(&docker, &server, "terminated").await;
     let audit = server.asked_by("user-admin-001").get("/audit").await;
-    for operation in ["launch_instance", "stop_instance", "start_instance", "restart_instance", "exec_in_instance", "terminate_instance"] {
+    for operation in [
+        "launch_instance",
+        "stop_instance",
+        "start_instance",
+        "restart_instance",
+        "exec_in_instance",
+        "terminate_instance",
+    ] {
         assert!(audit.to_string().contains(operation), "{operation} is in the audit: {audit}");
     }
 }
@@ -85,7 +103,9 @@ async fn containers_of_somebody_else_are_not_touched() {
     // Reconciled at least once with all of them there.
     eventually("a reconcile", || async {
         let tasks = server.get("/tasks").await;
-        let runs = tasks["tasks"].as_array()?.iter().find(|it| it["name"] == "reconcile")?["n_runs"].as_u64()?;
+        let runs =
+            tasks["tasks"].as_array()?.iter().find(|it| it["name"] == "reconcile")?["n_runs"]
+                .as_u64()?;
         (1 <= runs).then_some(())
     })
     .await;
@@ -111,7 +131,11 @@ impl Decoys {
                 labels.insert("mcp-orch.generation".to_owned(), "1".to_owned());
                 labels.insert("mcp-orch.owner".to_owned(), "user-demo-001".to_owned());
             }
-            let body = ContainerCreateBody { image: Some(image::IMAGE.to_owned()), labels: Some(labels), ..ContainerCreateBody::default() };
+            let body = ContainerCreateBody {
+                image: Some(image::IMAGE.to_owned()),
+                labels: Some(labels),
+                ..ContainerCreateBody::default()
+            };
             let name = format!("mo-decoy-{}-{n}", std::process::id());
             let options = CreateContainerOptionsBuilder::new().name(&name).build();
             before.push(docker.create_container(Some(options), body).await.unwrap().id);
@@ -139,7 +163,8 @@ async fn ports_of_a_foreign_process_are_skipped_without_a_leftover() {
     let Some(docker) = docker::connect().await else { return };
     let dir = tempfile::tempdir().unwrap();
     // Whatever else runs here may have some of them already.
-    let foreign: Vec<TcpListener> = (8000..8050).filter_map(|it| TcpListener::bind(("127.0.0.1", it)).ok()).collect();
+    let foreign: Vec<TcpListener> =
+        (8000..8050).filter_map(|it| TcpListener::bind(("127.0.0.1", it)).ok()).collect();
     assert!(!foreign.is_empty());
     let server = Setup::demo(dir.path()).start().await;
     let instance = launch(&server, web()).await;
@@ -190,7 +215,11 @@ async fn a_pull_downloads_with_progress_and_a_missing_image_is_explained() {
     let Some((_registry, image)) = docker::pullable_image(&docker).await else { return };
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::demo(dir.path()).start().await;
-    let instance = launch(&server, json!({"image": image, "command": ["sleep", "600"], "cpu": 0.1, "memory": 0.0625})).await;
+    let instance = launch(
+        &server,
+        json!({"image": image, "command": ["sleep", "600"], "cpu": 0.1, "memory": 0.0625}),
+    )
+    .await;
     terminate(&server, &instance).await;
     docker::forget_image(&docker, &image).await;
     let missing = image.replace(":1", ":no-such-tag");

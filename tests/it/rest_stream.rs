@@ -36,7 +36,7 @@ fn launch(body: &Value) -> Ask {
 async fn a_launch_reports_progress_and_ends_with_its_result() {
     let cloud = Cloud::demo().await;
     cloud.control("sim-1").configure(|it| it.pull_delay_ms = 1000);
-    let reply = launch(&json!({"image": "nginx:alpine", "ports": [80]})).of(&cloud).await;
+    let reply = launch(&json!({"image": "pull/app:1", "ports": [80]})).of(&cloud).await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header(header::CONTENT_TYPE), "text/event-stream");
     let events = events(&reply.text);
@@ -70,7 +70,7 @@ async fn a_launch_that_fails_later_ends_with_its_error() {
         it.pull_delay_ms = 800;
         it.fail_starts = 1000;
     });
-    let reply = launch(&json!({"image": "nginx:alpine"})).of(&cloud).await;
+    let reply = launch(&json!({"image": "pull/app:1"})).of(&cloud).await;
     let events = events(&reply.text);
     let (name, problem) = events.last().unwrap();
     assert_eq!(name, "error", "{}", reply.text);
@@ -81,7 +81,7 @@ async fn a_launch_that_fails_later_ends_with_its_error() {
 async fn a_launch_goes_on_when_its_client_goes() {
     let cloud = Cloud::demo().await;
     cloud.control("sim-1").configure(|it| it.pull_delay_ms = 600);
-    let request = launch(&json!({"image": "nginx:alpine"})).request();
+    let request = launch(&json!({"image": "pull/app:1"})).request();
     let response = cloud.router.clone().oneshot(request).await.unwrap();
     let mut body = response.into_body().into_data_stream();
     within("the first event", body.next()).await.unwrap().unwrap();

@@ -15,7 +15,6 @@ use orch_core::{Answer, Cx, Op, gate};
 use orch_domain::Error;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use crate::face::rest::problem::Problem;
 use crate::face::rest::{Rest, arguments, cx_of, logs};
@@ -61,20 +60,8 @@ async fn serve(
     if wants_events(&parts.headers) {
         return stream(&rest, op, cx, arguments).await;
     }
-    let answer = start(&rest, op, cx, arguments).await;
-    Ok(success.answer(finished(answer)?))
-}
-
-/// Runs the call to its end even when the client goes away: what was begun is either done or shown as failed, and never
-/// dropped between two steps.
-fn start(rest: &Rest, op: &Op, cx: Cx, arguments: Value) -> JoinHandle<Result<Answer, Error>> {
-    rest.orch.tracker.spawn((op.call)(rest.orch.clone(), cx, arguments))
-}
-
-fn finished(
-    joined: Result<Result<Answer, Error>, tokio::task::JoinError>,
-) -> Result<Answer, Problem> {
-    joined.unwrap_or_else(|err| Err(Error::internal(err))).map_err(Problem::from)
+    let answer = (op.call)(rest.orch.clone(), cx, arguments).await?;
+    Ok(success.answer(answer))
 }
 
 /// What a success looks like over HTTP.
@@ -138,17 +125,16 @@ async fn stream(rest: &Rest, op: &Op, cx: Cx, arguments: Value) -> Result<Respon
     let (sender, mut updates) = mpsc::channel(64);
     // A slow reader misses some progress, which the next update makes good.
     let cx = cx.with_progress(Progress::to(move |update| drop(sender.try_send(update))));
-    let mut call = start(rest, op, cx, arguments);
+    // When the client goes, only the waiting ends: a change runs to its end in a task of its own.
+    let mut call = (op.call)(rest.orch.clone(), cx, arguments);
     let early = tokio::select! {
         biased;
         Some(update) = updates.recv() => Some(Event::from(Progressed(update))),
-        joined = &mut call => return match finished(joined) {
-            Ok(answer) => {
-                let only = futures::stream::once(async move { Ok(result_event(Ok(answer))) });
-                Ok(events(only))
-            }
-            Err(problem) => Err(problem),
-        },
+        result = &mut call => {
+            let answer = result?;
+            let only = futures::stream::once(async move { Ok(result_event(Ok(answer))) });
+            return Ok(events(only));
+        }
         () = tokio::time::sleep(STREAM_AFTER) => None,
     };
     let rest_of_it = futures::stream::unfold(Some((updates, call)), |state| async move {
@@ -158,7 +144,7 @@ async fn stream(rest: &Rest, op: &Op, cx: Cx, arguments: Value) -> Result<Respon
             Some(update) = updates.recv() => {
                 Some((Event::from(Progressed(update)), Some((updates, call))))
             }
-            joined = &mut call => Some((result_event(finished(joined)), None)),
+            result = &mut call => Some((result_event(result), None)),
         }
     });
     Ok(events(futures::stream::iter(early).chain(rest_of_it).map(Ok)))
@@ -174,10 +160,10 @@ pub(super) fn events(
     response
 }
 
-fn result_event(result: Result<Answer, Problem>) -> Event {
+fn result_event(result: Result<Answer, Error>) -> Event {
     match result {
         Ok(answer) => Event::default().event("result").data(answer.value.to_string()),
-        Err(problem) => error_event(&problem),
+        Err(err) => error_event(&err.into()),
     }
 }
 

@@ -12,6 +12,7 @@ use mcp_orch::auth::{Access, Mode, Sites};
 use mcp_orch::face::rest;
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::sim::SimControl;
+use orch_adapters::store::SledStore;
 use orch_core::Orch;
 use orch_core::orch::Parts;
 use orch_core::ports::clock::{Clock, SystemClock};
@@ -30,13 +31,12 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::eventually;
-use super::memory_store::MemoryStore;
 
 pub(crate) struct Cloud {
     pub(crate) orch: Arc<Orch>,
     pub(crate) router: Router,
-    pub(crate) access: Arc<Access>,
     engines: Arc<NodeEngines>,
+    _dir: tempfile::TempDir,
 }
 
 pub(crate) struct Reply {
@@ -79,8 +79,9 @@ impl Cloud {
     async fn with(mode: Mode, demo: bool) -> Cloud {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let engines = Arc::new(NodeEngines::new(clock.clone(), TaskTracker::new()));
+        let dir = tempfile::tempdir().unwrap();
         let parts = Parts {
-            store: Arc::new(MemoryStore::default()),
+            store: Arc::new(SledStore::open(dir.path()).unwrap()),
             engines: engines.clone(),
             clock,
             failpoints: Arc::new(NoFailpoints),
@@ -91,11 +92,14 @@ impl Cloud {
         add_user(&orch, "user-admin-001", "admin", all, Quota::ADMIN).await;
         add_user(&orch, "user-demo-001", "demo", user, Quota::DEMO).await;
         let access = Access::new(orch.clone(), mode, Sites::loopback()).with_demo(demo);
-        let access = Arc::new(access);
-        let router = rest::router(orch.clone(), access.clone(), None);
-        let cloud = Cloud { orch, router, access, engines };
+        let router = rest::router(orch.clone(), Arc::new(access), None);
+        let cloud = Cloud { orch, router, engines, _dir: dir };
         cloud.orch.start_tasks();
         cloud.add_node("sim-1", EngineConfig::Sim(SimConfig::default())).await;
+        eventually("background work runs", || async {
+            (!cloud.orch.tasks.all().is_empty()).then_some(())
+        })
+        .await;
         cloud
     }
 

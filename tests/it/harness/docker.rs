@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder, RemoveImageOptionsBuilder,
-    TagImageOptionsBuilder,
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder,
+    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures::TryStreamExt as _;
 
@@ -37,7 +37,8 @@ fn skip(why: &dyn std::error::Error) -> Option<Docker> {
 
 /// What `docker ps -a` shows of the containers of `server`, and its instances, are the same set in the same states.
 pub(crate) async fn agrees_with(docker: &Docker, server: &Server, when: &str) {
-    let controller_id = server.get("/cluster/status").await["controller_id"].as_str().unwrap().to_owned();
+    let controller_id =
+        server.get("/cluster/status").await["controller_id"].as_str().unwrap().to_owned();
     let label = format!("mcp-orch.controller-id={controller_id}");
     let filters = HashMap::from([("label", vec![label.as_str()])]);
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -72,7 +73,11 @@ pub(crate) async fn pullable_image(docker: &Docker) -> Option<(Registry, String)
     let local = format!("mcp-orch-pulled-{}", registry.address.rsplit(':').next().unwrap());
     let options = CreateImageOptionsBuilder::new().from_src("-").repo(&local).tag("1").build();
     let tar = bytes::Bytes::from(image::root_file_system_with("noise", &noise));
-    docker.create_image(Some(options), Some(bollard::body_full(tar)), None).try_collect::<Vec<_>>().await.unwrap();
+    docker
+        .create_image(Some(options), Some(bollard::body_full(tar)), None)
+        .try_collect::<Vec<_>>()
+        .await
+        .unwrap();
     let local = format!("{local}:1");
     let options = TagImageOptionsBuilder::new().repo(&repository).tag("1").build();
     docker.tag_image(&local, Some(options)).await.unwrap();

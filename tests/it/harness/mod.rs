@@ -8,7 +8,6 @@ pub(crate) mod mcp;
 pub(crate) mod registry;
 pub(crate) mod server;
 pub(crate) mod world;
-mod memory_store;
 
 use std::future::Future;
 use std::time::Duration;
