@@ -18,7 +18,7 @@ use super::table::Operations;
 /// After so long without a commit the tables take over the journal, so that a later start is quick.
 const IDLE: Duration = Duration::from_secs(1);
 /// What one record holds at most, unless a single commit is larger.
-const MAX_RECORD: usize = 1 << 20;
+const MAX_RECORD: usize = 256 << 10;
 
 pub(super) type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 

@@ -40,7 +40,7 @@ fn commit_and_tell(data_dir: &Path, n_commits: u64) {
             println!("acknowledged {n} .");
         }
         next = last;
-        if next % 150 == 0 {
+        if next.is_multiple_of(150) {
             // A checkpoint, so that some are killed in one.
             store.audit(&AuditQuery::default()).unwrap();
         }
