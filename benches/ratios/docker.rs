@@ -16,7 +16,7 @@ const N_SERIAL: usize = 60;
 const N_AT_ONCE: usize = 16;
 const N_ROUNDS: usize = 5;
 
-pub async fn measure() -> Vec<Figure> {
+pub(crate) async fn measure() -> Vec<Figure> {
     let Ok(docker) = Docker::connect_with_unix_defaults() else { return Vec::new() };
     if docker.ping().await.is_err() {
         println!("docker: skipped, no engine answers at its socket");

@@ -15,14 +15,14 @@ use orch_domain::resource::{Cpu, Memory, Resources};
 use orch_domain::time::Timestamp;
 use orch_domain::user::{Quota, User};
 
-pub struct Fixture {
-    pub dir: tempfile::TempDir,
-    pub orch: Arc<Orch>,
+pub(crate) struct Fixture {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) orch: Arc<Orch>,
 }
 
 impl Fixture {
     /// `n_nodes` simulated nodes whose starts never end, so that nothing but acceptance is at work.
-    pub async fn new(n_nodes: usize) -> Fixture {
+    pub(crate) async fn new(n_nodes: usize) -> Fixture {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let orch = open(dir.path());
         orch.ledger
@@ -38,18 +38,21 @@ impl Fixture {
     }
 }
 
-pub fn open(dir: &std::path::Path) -> Arc<Orch> {
+pub(crate) fn open(dir: &std::path::Path) -> Arc<Orch> {
     let store = orch_adapters::store::SledStore::open(dir).expect("a store");
     let parts = Parts {
         store: Arc::new(store),
-        engines: Arc::new(orch_adapters::engines::NodeEngines::new(Arc::new(SystemClock), tokio_util::task::TaskTracker::new())),
+        engines: Arc::new(orch_adapters::engines::NodeEngines::new(
+            Arc::new(SystemClock),
+            tokio_util::task::TaskTracker::new(),
+        )),
         clock: Arc::new(SystemClock),
         failpoints: Arc::new(NoFailpoints),
     };
     Orch::build(parts, Settings::default()).expect("an orchestrator")
 }
 
-pub fn node(n: usize) -> Node {
+pub(crate) fn node(n: usize) -> Node {
     Node {
         id: NodeId::try_new(format!("n{n:05}")).expect("an id"),
         hostname: format!("host-{n}"),
@@ -68,7 +71,7 @@ pub fn node(n: usize) -> Node {
     }
 }
 
-pub fn user() -> User {
+pub(crate) fn user() -> User {
     User {
         id: UserId::try_new("bench").expect("an id"),
         name: UserName::try_new("bench").expect("a name"),
@@ -84,7 +87,7 @@ pub fn user() -> User {
     }
 }
 
-pub fn cx() -> Cx {
+pub(crate) fn cx() -> Cx {
     Cx::new(Some(Caller {
         user: user().id,
         permissions: Permission::ALL.to_vec(),
@@ -93,6 +96,6 @@ pub fn cx() -> Cx {
     }))
 }
 
-pub fn launch(arguments: serde_json::Value) -> ops::LaunchInstance {
+pub(crate) fn launch(arguments: serde_json::Value) -> ops::LaunchInstance {
     serde_json::from_value(arguments).expect("a launch")
 }

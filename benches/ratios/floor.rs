@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Durations of `n` times: append 1 KiB and fdatasync.
-pub fn fdatasync(dir: &Path, n: usize) -> Vec<Duration> {
+pub(crate) fn fdatasync(dir: &Path, n: usize) -> Vec<Duration> {
     let path = dir.join("floor");
     let mut file = fs_err::File::create(&path).expect("a file in the data directory");
     let block = [7u8; 1024];

@@ -14,13 +14,13 @@ mod store;
 use std::time::Duration;
 
 /// One line of the report.
-pub struct Figure {
-    pub name: &'static str,
-    pub measured: String,
-    pub floor: String,
+pub(crate) struct Figure {
+    pub(crate) name: &'static str,
+    pub(crate) measured: String,
+    pub(crate) floor: String,
     /// What the ratio (or the figure itself, where there is no floor) must not pass.
-    pub limit: String,
-    pub holds: bool,
+    pub(crate) limit: String,
+    pub(crate) holds: bool,
 }
 
 fn main() {
@@ -55,13 +55,13 @@ fn main() {
 }
 
 /// The value below which `share` of the samples lie.
-pub fn percentile(samples: &mut [Duration], share: f64) -> Duration {
+pub(crate) fn percentile(samples: &mut [Duration], share: f64) -> Duration {
     samples.sort_unstable();
     let at = ((samples.len() as f64 * share).ceil() as usize).clamp(1, samples.len()) - 1;
     samples[at]
 }
 
-pub fn show(it: Duration) -> String {
+pub(crate) fn show(it: Duration) -> String {
     match it.as_micros() {
         us @ 0..10_000 => format!("{us} µs"),
         us => format!("{:.1} ms", us as f64 / 1000.0),

@@ -8,7 +8,7 @@ use crate::{Figure, percentile, show};
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
 
-pub fn measure() -> Vec<Figure> {
+pub(crate) fn measure() -> Vec<Figure> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let (mut samples, mut floor, mut rss_kib) = (Vec::new(), Vec::new(), 0);
     for _ in 0..21 {

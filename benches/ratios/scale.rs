@@ -19,7 +19,7 @@ use crate::{Figure, percentile, show};
 const N_NODES: usize = 5_000;
 const N_INSTANCES: usize = 50_000;
 
-pub async fn measure() -> Vec<Figure> {
+pub(crate) async fn measure() -> Vec<Figure> {
     let fixture = Fixture::new(N_NODES).await;
     let mut figures = placement(&fixture).await;
     figures.push(throughput(&fixture).await);

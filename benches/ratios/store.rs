@@ -12,7 +12,7 @@ const N_SERIAL: usize = 500;
 const N_WRITERS: usize = 16;
 const N_EACH: usize = 250;
 
-pub async fn measure() -> Vec<Figure> {
+pub(crate) async fn measure() -> Vec<Figure> {
     let fixture = Fixture::new(200).await;
     let orch = &fixture.orch;
     // A warm-up, so that neither side pays for first-time costs.

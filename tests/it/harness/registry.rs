@@ -4,16 +4,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Runs until it is dropped.
-pub struct Registry {
+pub(crate) struct Registry {
     process: Child,
     _dir: tempfile::TempDir,
     /// `127.0.0.1:port`; the engine takes loopback registries without TLS.
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Registry {
     /// `None`, with a printed reason, where the program is not installed.
-    pub async fn start() -> Option<Registry> {
+    pub(crate) async fn start() -> Option<Registry> {
         let dir = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");

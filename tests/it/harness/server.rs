@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// A running `mcp-orch serve`. Dropping it kills the process, as a crash would.
-pub struct Server {
+pub(crate) struct Server {
     process: std::process::Child,
-    pub url: String,
-    pub data_dir: PathBuf,
+    pub(crate) url: String,
+    pub(crate) data_dir: PathBuf,
     client: reqwest::Client,
     user: String,
 }
 
 /// How a server is started.
-pub struct Setup {
+pub(crate) struct Setup {
     data_dir: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -24,7 +24,7 @@ pub struct Setup {
 
 impl Setup {
     /// With the demo users, so that a header names the caller.
-    pub fn demo(data_dir: &Path) -> Setup {
+    pub(crate) fn demo(data_dir: &Path) -> Setup {
         Setup {
             data_dir: data_dir.to_owned(),
             arguments: vec!["--demo".to_owned()],
@@ -32,19 +32,19 @@ impl Setup {
         }
     }
 
-    pub fn argument(mut self, it: &str) -> Setup {
+    pub(crate) fn argument(mut self, it: &str) -> Setup {
         self.arguments.push(it.to_owned());
         self
     }
 
     /// The process ends itself when it gets to `failpoint`.
-    pub fn dying_at(mut self, failpoint: &str) -> Setup {
+    pub(crate) fn dying_at(mut self, failpoint: &str) -> Setup {
         self.environment.push(("MCP_ORCH_FAILPOINT".to_owned(), failpoint.to_owned()));
         self
     }
 
     /// Starts it and waits until it is ready.
-    pub async fn start(self) -> Server {
+    pub(crate) async fn start(self) -> Server {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -73,12 +73,12 @@ impl Setup {
 }
 
 impl Server {
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
     /// The same server, asked by another user.
-    pub fn asked_by(mut self, user: &str) -> Server {
+    pub(crate) fn asked_by(mut self, user: &str) -> Server {
         self.user = user.to_owned();
         self
     }
@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// Status and JSON body of a REST call, or `None` when the server died before it answered.
-    pub async fn try_call(
+    pub(crate) async fn try_call(
         &self,
         method: &str,
         path: &str,
@@ -138,23 +138,23 @@ impl Server {
         ))
     }
 
-    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let answer = self.try_call(method, path, body).await;
         answer.unwrap_or_else(|| panic!("no answer to {method} {path}:\n{}", self.log()))
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, body) = self.call("GET", path, None).await;
         assert_eq!(status, 200, "{body}");
         body
     }
 
-    pub async fn instances(&self) -> Vec<Value> {
+    pub(crate) async fn instances(&self) -> Vec<Value> {
         self.get("/instances?page_size=1000").await["instances"].as_array().unwrap().clone()
     }
 
     /// Waits until `is_so` holds of the instances, and returns them.
-    pub async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let instances = self.instances().await;
@@ -171,14 +171,14 @@ impl Server {
     }
 
     /// As `kill -9` does.
-    pub fn kill(mut self) -> PathBuf {
+    pub(crate) fn kill(mut self) -> PathBuf {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.data_dir.clone()
     }
 
     /// Waits for a process that ends by itself, and says by which signal or code.
-    pub fn wait(mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(mut self) -> std::process::ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.process.try_wait().unwrap() {
@@ -189,7 +189,7 @@ impl Server {
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.data_dir.join("server.log")).unwrap_or_default()
     }
 }

@@ -26,6 +26,8 @@ pub struct ClusterReport {
     pub totals: Totals,
     /// Of all users, by state.
     pub instances: StateCounts,
+    /// The label `mcp-orch.controller-id` that every container of this server carries on its engine.
+    pub controller_id: String,
     /// When all nodes were last checked; null before the first time.
     pub checked_at: Option<Timestamp>,
     /// With `include_nodes`, by id.
@@ -72,6 +74,7 @@ impl Operation for ClusterStatus {
                 status: totals.status(),
                 totals,
                 instances: StateCounts::of(book.instances_after(None).map(|it| it.state)),
+                controller_id: orch.ledger.store().identity().controller_id.clone(),
                 checked_at: orch.health.last_sweep(),
                 nodes: self.include_nodes.then(|| book.slots().map(view).collect()),
             }
