@@ -151,6 +151,7 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .expect("the server starts");
+        rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::Client::new();
         let lock = dir.path().join("lock");
         let url = loop {

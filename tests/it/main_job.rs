@@ -31,8 +31,9 @@ async fn launch(server: &Server, request: Value) -> Value {
 /// What the container answers on its published port, once its program listens.
 async fn page(instance: &Value) -> String {
     let url = format!("http://{}/", instance["address"].as_str().unwrap());
+    let http = crate::harness::http();
     eventually("the container to answer", || async {
-        reqwest::get(&url).await.ok()?.text().await.ok()
+        http.get(&url).send().await.ok()?.text().await.ok()
     })
     .await
 }
@@ -133,6 +134,7 @@ impl Decoys {
             }
             let body = ContainerCreateBody {
                 image: Some(image::IMAGE.to_owned()),
+                cmd: Some(vec!["true".to_owned()]),
                 labels: Some(labels),
                 ..ContainerCreateBody::default()
             };

@@ -38,3 +38,10 @@ pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
         Err(_) => panic!("{what}: not within {PATIENCE:?}"),
     }
 }
+
+/// A client for plain HTTP. It wants to know its TLS implementation all the same.
+pub(crate) fn http() -> reqwest::Client {
+    // Another test of this process may have installed it.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::new()
+}

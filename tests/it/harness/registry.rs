@@ -40,7 +40,10 @@ impl Registry {
         };
         let registry = Registry { process, _dir: dir, address };
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !reqwest::get(format!("http://{}/v2/", registry.address))
+        let http = crate::harness::http();
+        while !http
+            .get(format!("http://{}/v2/", registry.address))
+            .send()
             .await
             .is_ok_and(|it| it.status().is_success())
         {

@@ -64,7 +64,7 @@ impl Setup {
             process,
             url: String::new(),
             data_dir: self.data_dir,
-            client: reqwest::Client::new(),
+            client: crate::harness::http(),
             user: "user-admin-001".to_owned(),
         };
         server.wait_until_ready().await;
