@@ -2,15 +2,21 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
+mod authorisation;
 mod crash;
 mod drift;
 mod engine_contract;
+mod floors;
 mod harness;
 mod launch;
 mod main_job;
 mod mcp_calls;
 mod mcp_resources;
 mod mcp_tools;
+mod ops_cluster;
+mod ops_containers;
+mod ops_identity;
+mod ops_nodes;
 mod rest_access;
 mod rest_arguments;
 mod rest_hostile;
@@ -20,3 +26,4 @@ mod rest_pages;
 mod rest_stream;
 mod rest_terminal;
 mod saga;
+mod tools;
