@@ -8,7 +8,7 @@ use rmcp::model::{CancelledNotificationParam, ClientRequest, Request, RequestId}
 use rmcp::service::PeerRequestOptions;
 use serde_json::{Value, json};
 
-use crate::harness::mcp::{self, Bare, EVERY_WAY, Era, Heard, Way};
+use crate::harness::mcp::{self, Bare, EVERY_WAY, Era, Heard, Session, Way};
 use crate::harness::world::{ADMIN, DEMO, World};
 use crate::harness::{eventually, within};
 
@@ -72,7 +72,7 @@ async fn progress_comes_in_order_and_before_the_answer_a_hundred_times() {
             end(&mut bare, &messages).await;
         }
     }
-    let session = legacy_session(&site, &key).await;
+    let session = Session::begin(&site, &key).await;
     let mut bare = Bare::connect(&world, ADMIN, Era::Modern).await;
     for round in 0..50 {
         let (id, token) = (json!(round), json!(round + 1000));
@@ -103,43 +103,6 @@ async fn end(bare: &mut Bare, messages: &[Value]) {
     bare.request("end", "tools/call", call).await;
     let ended = bare.answer_to("end").await;
     assert_eq!(ended["result"]["isError"], false, "{ended}");
-}
-
-/// A session as a client up to 2025-11-25 has it over HTTP.
-struct Session {
-    url: String,
-    key: String,
-    id: String,
-}
-
-impl Session {
-    fn post(&self, message: &Value) -> reqwest::RequestBuilder {
-        mcp::http_client()
-            .post(&self.url)
-            .bearer_auth(&self.key)
-            .header("accept", "application/json, text/event-stream")
-            .header("mcp-protocol-version", "2025-11-25")
-            .header("mcp-session-id", &self.id)
-            .json(message)
-    }
-}
-
-async fn legacy_session(site: &mcp::Site, key: &str) -> Session {
-    let client = json!({"name": "bare", "version": "0"});
-    let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
-    let message = mcp::request(Era::Legacy, json!(0), "initialize", hello);
-    let request = mcp::http_client()
-        .post(&site.url)
-        .bearer_auth(key)
-        .header("accept", "application/json, text/event-stream")
-        .json(&message);
-    let response = within("a session", request.send()).await.unwrap();
-    let id = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
-    response.text().await.unwrap();
-    let session = Session { url: site.url.clone(), key: key.to_owned(), id };
-    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-    assert_eq!(session.post(&ready).send().await.unwrap().status(), 202);
-    session
 }
 
 /// A node on which nothing gets further than the pull.

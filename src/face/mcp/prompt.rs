@@ -146,6 +146,14 @@ impl Prompts {
         self.0.iter().find(|it| it.registered.name == name)
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Those whose tools `cx` may call.
     pub(super) fn list(&self, cx: &Cx) -> ListPromptsResult {
         let allowed = self.0.iter().filter(|it| it.permit(cx).is_ok());

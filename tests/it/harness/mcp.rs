@@ -330,3 +330,52 @@ pub(crate) fn events(body: &str) -> Vec<Value> {
     let data = body.lines().filter_map(|it| it.strip_prefix("data:")).map(str::trim);
     data.filter(|it| !it.is_empty()).map(|it| serde_json::from_str(it).unwrap()).collect()
 }
+
+
+/// A session as a client up to 2025-11-25 has it over HTTP.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) url: String,
+    pub(crate) key: String,
+    pub(crate) id: String,
+}
+
+impl Session {
+    pub(crate) async fn begin(site: &Site, key: &str) -> Session {
+        let client = json!({"name": "bare", "version": "0"});
+        let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
+        let message = request(Era::Legacy, json!(0), "initialize", hello);
+        let request = http_client()
+            .post(&site.url)
+            .bearer_auth(key)
+            .header("accept", "application/json, text/event-stream")
+            .json(&message);
+        let response = within("a session", request.send()).await.unwrap();
+        let id = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+        within("the end of the answer", response.text()).await.unwrap();
+        let session = Session { url: site.url.clone(), key: key.to_owned(), id };
+        let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+        assert_eq!(session.post(&ready).send().await.unwrap().status(), 202);
+        session
+    }
+
+    fn with_headers(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        request
+            .bearer_auth(&self.key)
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2025-11-25")
+            .header("mcp-session-id", &self.id)
+    }
+
+    pub(crate) fn post(&self, message: &Value) -> reqwest::RequestBuilder {
+        self.with_headers(http_client().post(&self.url)).json(message)
+    }
+
+    pub(crate) fn get(&self) -> reqwest::RequestBuilder {
+        self.with_headers(http_client().get(&self.url))
+    }
+
+    pub(crate) fn delete(&self) -> reqwest::RequestBuilder {
+        self.with_headers(http_client().delete(&self.url))
+    }
+}

@@ -1,0 +1,103 @@
+//! The texts of prompts: the folder and the registry name the same, and each renders to its golden file.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use mcp_orch::face::mcp::{Prompts, REGISTRY};
+use orch_core::ops;
+
+fn folder(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn stems(path: &Path) -> BTreeSet<String> {
+    let entries = fs_err::read_dir(path).unwrap().map(|it| it.unwrap().path());
+    entries.map(|it| it.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// Reading them all also checks that placeholders, arguments and registry agree, which a prompt that is read must.
+#[test]
+fn the_folder_and_the_registry_name_the_same_prompts() {
+    let registered: BTreeSet<String> = REGISTRY.iter().map(|it| it.name.to_owned()).collect();
+    assert_eq!(stems(&folder("prompts/mcp")), registered);
+    assert_eq!(Prompts::overridden_by(&folder("prompts/mcp")).unwrap().len(), REGISTRY.len());
+}
+
+fn sample(argument: &str) -> &'static str {
+    match argument {
+        "purpose" => "a web server to try a page",
+        "image" => "nginx:alpine",
+        "port" => "80",
+        "path" => "/health",
+        "expect" => "the word ok",
+        "node_id" => "n1",
+        "symptom" => "launches time out since noon",
+        "goal" => "20 more workers of 1 vCPU and 2 GiB",
+        other => panic!("add a sample for `{other}`"),
+    }
+}
+
+#[test]
+fn each_prompt_renders_to_its_golden_file() {
+    let (prompts, golden) = (Prompts::built_in(), folder("tests/golden/prompts"));
+    let update = std::env::var_os("UPDATE").is_some();
+    for registered in &REGISTRY {
+        let prompt = prompts.get(registered.name).unwrap();
+        let given: BTreeMap<&str, String> =
+            registered.arguments.iter().map(|(name, _)| (*name, sample(name).to_owned())).collect();
+        let text = prompt.render(&given).unwrap() + "\n";
+        assert!(!text.contains("{{"), "{}: a placeholder is left", registered.name);
+        let file = golden.join(format!("{}.md", registered.name));
+        if update {
+            fs_err::write(&file, &text).unwrap();
+        }
+        let expected = fs_err::read_to_string(&file).unwrap();
+        assert_eq!(text, expected, "{}: UPDATE=1 rewrites it", registered.name);
+    }
+    assert_eq!(stems(&golden), REGISTRY.iter().map(|it| it.name.to_owned()).collect());
+}
+
+/// A prompt that names a tool which is not there sends the model astray.
+#[test]
+fn every_tool_that_a_text_names_exists() {
+    let catalogue = ops::catalogue();
+    let known: BTreeSet<&str> = catalogue.iter().map(|it| it.spec.name).collect();
+    let verbs: BTreeSet<&str> =
+        known.iter().filter_map(|it| it.split_once('_')).map(|(verb, _)| verb).collect();
+    let nouns = ["cluster_status", "cluster_capacity", "instance_logs", "instance_stats"];
+    let mut files: Vec<PathBuf> =
+        fs_err::read_dir(folder("prompts/mcp")).unwrap().map(|it| it.unwrap().path()).collect();
+    files.push(folder("prompts/instructions.md"));
+    for file in files {
+        let text = fs_err::read_to_string(&file).unwrap();
+        let quoted = text.split('`').skip(1).step_by(2);
+        let names = quoted.map(|it| it.split([' ', ':']).next().unwrap_or_default());
+        for name in names.filter(|it| it.contains('_')) {
+            let verb = name.split('_').next().unwrap();
+            let is_a_tool = verbs.contains(verb) || nouns.contains(&name);
+            // Words such as `client_token` are fields, and no operation begins with their first part.
+            assert!(!is_a_tool || known.contains(name), "{}: `{name}`", file.display());
+        }
+    }
+}
+
+#[test]
+fn a_folder_of_ones_own_replaces_by_name() {
+    let own = tempfile::tempdir().unwrap();
+    let text = "---\nname: review_capacity\ntitle: Ours\ndescription: Ours\narguments:\n  - name: goal\n    description: \
+                What for\n---\nOur way, for {{goal}}.\n";
+    fs_err::write(own.path().join("review_capacity.md"), text).unwrap();
+    fs_err::write(own.path().join("notes.txt"), "not a prompt").unwrap();
+    let prompts = Prompts::overridden_by(own.path()).unwrap();
+    let given = BTreeMap::from([("goal", "growth".to_owned())]);
+    let prompt = prompts.get("review_capacity").unwrap();
+    assert_eq!(prompt.render(&given).unwrap(), "Our way, for growth.");
+    let err = prompt.render(&BTreeMap::new()).unwrap_err().to_string();
+    assert!(err.contains("needs it: What for"), "{err}");
+    assert!(prompts.get("diagnose_node").is_some(), "the others stay");
+
+    fs_err::write(own.path().join("unheard_of.md"), text).unwrap();
+    let err = Prompts::overridden_by(own.path()).unwrap_err().to_string();
+    assert!(err.contains("unheard_of.md") && err.contains("hint: launch_instance"), "{err}");
+}
