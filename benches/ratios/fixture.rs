@@ -42,7 +42,10 @@ pub fn open(dir: &std::path::Path) -> Arc<Orch> {
     let store = orch_adapters::store::SledStore::open(dir).expect("a store");
     let parts = Parts {
         store: Arc::new(store),
-        engines: Arc::new(orch_adapters::engines::NodeEngines::new(Arc::new(SystemClock), tokio_util::task::TaskTracker::new())),
+        engines: Arc::new(orch_adapters::engines::NodeEngines::new(
+            Arc::new(SystemClock),
+            tokio_util::task::TaskTracker::new(),
+        )),
         clock: Arc::new(SystemClock),
         failpoints: Arc::new(NoFailpoints),
     };

@@ -163,8 +163,10 @@ async fn a_cancelled_launch_leaves_nothing() {
         let client = mcp::connect(&world, DEMO, way, era).await;
         let params = mcp::params("launch_instance", json!({"image": "pull/slow:1"}));
         let request = ClientRequest::CallToolRequest(Request::new(params));
-        let handle =
-            client.send_cancellable_request(request, PeerRequestOptions::no_options()).await.unwrap();
+        let handle = client
+            .send_cancellable_request(request, PeerRequestOptions::no_options())
+            .await
+            .unwrap();
         is_launching(&world).await;
         handle.cancel(Some("changed my mind".to_owned())).await.unwrap();
         nothing_is_left(&world).await;
@@ -259,9 +261,7 @@ async fn log_messages_come_only_when_asked_for() {
     assert_eq!(first["operation"], "launch_instance");
 
     let mut bare = Bare::connect(&world, ADMIN, Era::Modern).await;
-    let call = |image: &str, meta: Value| {
-        json!({"name": "launch_instance", "arguments": {"image": image}, "_meta": meta})
-    };
+    let call = |image: &str, meta: Value| json!({"name": "launch_instance", "arguments": {"image": image}, "_meta": meta});
     bare.request(1, "tools/call", call("pull/app:3", json!({}))).await;
     assert_eq!(bare.next().await["id"], 1, "nothing but the answer");
     let level = json!({"io.modelcontextprotocol/logLevel": "info"});
@@ -281,7 +281,8 @@ async fn the_command_line_is_told_from_an_agent() {
     for (way, era) in EVERY_WAY {
         for name in ["test-client", "mcp-orch-cli"] {
             let client = mcp::connect_as(&world, ADMIN, way, era, name).await;
-            let launched = client.answer("launch_instance", json!({"image": "nginx", "name": "a"})).await;
+            let launched =
+                client.answer("launch_instance", json!({"image": "nginx", "name": "a"})).await;
             // Only a model's repetition counts as the same launch: a person who asks twice wants two.
             assert_eq!(launched["client_token"].is_null(), name == "mcp-orch-cli");
             client.answer("terminate_instance", json!({"id": launched["id"]})).await;

@@ -117,7 +117,8 @@ async fn a_session_hears_of_what_it_subscribed_to() {
         let own = format!("instance://{id}");
         client.subscribe(SubscribeRequestParams::new(own.as_str())).await.unwrap();
         for bad in [format!("instance://{foreign}"), "node://nowhere".to_owned(), "x".to_owned()] {
-            let err = client.subscribe(SubscribeRequestParams::new(bad.as_str())).await.unwrap_err();
+            let err =
+                client.subscribe(SubscribeRequestParams::new(bad.as_str())).await.unwrap_err();
             let ServiceError::McpError(err) = err else { panic!("{bad}: {err}") };
             assert_eq!(err.code, ErrorCode::RESOURCE_NOT_FOUND, "{bad}");
         }
@@ -169,7 +170,10 @@ async fn a_listener_hears_of_what_it_asked_for_until_the_server_ends() {
         assert_eq!(update.params.uri, own);
         launch(&client, "another").await;
         let first = next(&mut only_list).await;
-        assert!(matches!(first, ServerNotification::ResourceListChangedNotification(_)), "{first:?}");
+        assert!(
+            matches!(first, ServerNotification::ResourceListChangedNotification(_)),
+            "{first:?}"
+        );
 
         world.orch.shutdown.cancel();
         let to_the_end = async { while all.next().await.unwrap().is_some() {} };
@@ -195,6 +199,7 @@ async fn many_changes_are_told_together() {
         world.orch.events.publish(orch_core::event::Subject::Cluster);
     }
     next(&mut subscription).await;
-    let nothing_more = tokio::time::timeout(std::time::Duration::from_millis(300), subscription.next());
+    let nothing_more =
+        tokio::time::timeout(std::time::Duration::from_millis(300), subscription.next());
     assert!(nothing_more.await.is_err(), "one message for all of them");
 }

@@ -42,7 +42,10 @@ fn check_tool(tool: &Tool) {
         && hints.idempotent_hint.is_some()
         && hints.open_world_hint.is_some();
     assert!(all_said, "{name} hides a hint");
-    assert!(!(hints.read_only_hint == Some(true) && hints.destructive_hint == Some(true)), "{name}");
+    assert!(
+        !(hints.read_only_hint == Some(true) && hints.destructive_hint == Some(true)),
+        "{name}"
+    );
     assert!(tool.title.as_deref().is_some_and(|it| !it.is_empty()), "{name} has no title");
     assert!(tool.description.as_deref().is_some_and(|it| !it.is_empty()), "{name} has no text");
     for schema in [&tool.input_schema, tool.output_schema.as_ref().unwrap()] {
@@ -63,7 +66,8 @@ async fn answers_and_refusals_keep_to_the_output_schema() {
         let errors: Vec<String> = validator.iter_errors(value).map(|it| it.to_string()).collect();
         assert!(errors.is_empty(), "{name}: {errors:?} in {value}");
     };
-    let launch = json!({"image": "nginx:alpine", "name": "web", "ports": [80], "labels": {"a": "b"}});
+    let launch =
+        json!({"image": "nginx:alpine", "name": "web", "ports": [80], "labels": {"a": "b"}});
     let launched = client.answer("launch_instance", launch).await;
     keeps("launch_instance", &launched);
     let id = launched["id"].clone();
@@ -93,7 +97,11 @@ async fn only_what_a_caller_may_call_is_listed_and_the_rest_is_refused() {
                 let refusal = client.refusal(spec.name, json!({})).await;
                 let code = &refusal["error"];
                 // Arguments are looked at first; what is complete is then refused for want of permission.
-                assert!(code == "Forbidden" || code == "InvalidParameter", "{}: {refusal}", spec.name);
+                assert!(
+                    code == "Forbidden" || code == "InvalidParameter",
+                    "{}: {refusal}",
+                    spec.name
+                );
             }
         }
         let refusal = client.refusal("launch_instance", json!({"image": "nginx"})).await;
@@ -114,7 +122,8 @@ async fn a_tool_that_does_not_exist_is_a_protocol_error() {
         let ServiceError::McpError(err) = err else { panic!("{way:?} {era:?}: {err}") };
         assert_eq!(err.code, ErrorCode::INVALID_PARAMS);
         assert!(err.message.contains("launch_rocket"), "{}", err.message);
-        let bad_cursor = rmcp::model::PaginatedRequestParams::default().with_cursor(Some("x".to_owned()));
+        let bad_cursor =
+            rmcp::model::PaginatedRequestParams::default().with_cursor(Some("x".to_owned()));
         let err = client.list_tools(Some(bad_cursor)).await.unwrap_err();
         assert!(matches!(err, ServiceError::McpError(it) if it.code == ErrorCode::INVALID_PARAMS));
     }

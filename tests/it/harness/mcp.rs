@@ -16,13 +16,15 @@ use rmcp::service::{
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf};
+use tokio::io::{
+    AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::world::World;
 use super::within;
+use super::world::World;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Way {
@@ -169,8 +171,8 @@ pub(crate) async fn connect_as(
 pub(crate) async fn connect_to(site: &Site, key: &str, era: Era, name: &'static str) -> Client {
     let (sender, heard) = mpsc::unbounded_channel();
     let ear = Ear { name, sender };
-    let config =
-        StreamableHttpClientTransportConfig::with_uri(site.url.as_str()).auth_header(key.to_owned());
+    let config = StreamableHttpClientTransportConfig::with_uri(site.url.as_str())
+        .auth_header(key.to_owned());
     let transport = StreamableHttpClientTransport::with_client(http_client(), config);
     let serving = ear.serve_with_lifecycle(transport, lifecycle(era));
     let service = within("a client over HTTP", serving).await.unwrap();
@@ -215,7 +217,11 @@ impl Client {
         let text = result.content[0].as_text().unwrap().text.clone();
         let refusal = result.structured_content.unwrap();
         // Both halves say the same, for clients that show only one.
-        let both = format!("{}: {}", refusal["error"].as_str().unwrap(), refusal["message"].as_str().unwrap());
+        let both = format!(
+            "{}: {}",
+            refusal["error"].as_str().unwrap(),
+            refusal["message"].as_str().unwrap()
+        );
         assert_eq!(text, both);
         refusal
     }
@@ -253,9 +259,12 @@ impl Bare {
         let mut bare = Bare { lines: BufReader::new(read).lines(), write, era };
         if era == Era::Legacy {
             let client = json!({"name": "bare", "version": "0"});
-            let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
-            bare.send(json!({"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": hello}))
-                .await;
+            let hello =
+                json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
+            bare.send(
+                json!({"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": hello}),
+            )
+            .await;
             assert_eq!(bare.next().await["id"], "hello");
             bare.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
         }
@@ -321,4 +330,3 @@ pub(crate) fn events(body: &str) -> Vec<Value> {
     let data = body.lines().filter_map(|it| it.strip_prefix("data:")).map(str::trim);
     data.filter(|it| !it.is_empty()).map(|it| serde_json::from_str(it).unwrap()).collect()
 }
-
