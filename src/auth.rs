@@ -35,7 +35,8 @@ const WEBSOCKET_BEARER: &str = "bearer.";
 pub enum Mode {
     /// Whoever sends no credential may call only what needs none.
     Login,
-    /// Every request is `user-admin-001` with all permissions. For loopback only, which the configuration checks.
+    /// Every request is `user-admin-001` with all permissions, and credentials are not looked at. For loopback only,
+    /// which the configuration checks.
     NoAuth,
 }
 
@@ -59,15 +60,17 @@ impl Access {
 
     /// Whom the request comes from; `None` is nobody in particular. A credential that is wrong is an error.
     pub fn identify(&self, headers: &HeaderMap, channel: Channel) -> Result<Option<Caller>, Error> {
-        let caller = match (credential(headers)?, self.mode) {
-            (_, Mode::NoAuth) => Some(self.named(headers, channel)?.unwrap_or_else(|| Caller {
+        let caller = match self.mode {
+            Mode::NoAuth => Some(self.named(headers, channel)?.unwrap_or_else(|| Caller {
                 user: UserId::try_new(ADMIN).expect("the constant keeps the rule"),
                 permissions: Permission::ALL.to_vec(),
                 channel,
                 client: None,
             })),
-            (Some(credential), Mode::Login) => Some(self.orch.authenticate(credential, channel)?),
-            (None, Mode::Login) => self.named(headers, channel)?,
+            Mode::Login => match credential(headers)? {
+                Some(it) => Some(self.orch.authenticate(it, channel)?),
+                None => self.named(headers, channel)?,
+            },
         };
         let client = client(headers);
         Ok(caller.map(|it| Caller { client, ..it }))

@@ -71,10 +71,11 @@ fn read_all(schema: Option<&Value>, texts: &[&str]) -> Value {
 }
 
 fn scalar(schema: Option<&Value>, text: &str) -> Value {
-    if has_type(schema, "object") && text.trim_start().starts_with('{') {
-        if let Ok(it) = serde_json::from_str(text) {
-            return it;
-        }
+    if has_type(schema, "object")
+        && text.trim_start().starts_with('{')
+        && let Ok(it) = serde_json::from_str(text)
+    {
+        return it;
     }
     if has_type(schema, "integer") || has_type(schema, "number") {
         if let Ok(it) = text.parse::<i64>() {

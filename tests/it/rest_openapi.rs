@@ -63,6 +63,11 @@ async fn every_route_of_the_catalogue_is_in_it() {
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
             let schema = schema["$ref"].as_str().map(|it| document.pointer(&it[1..]).unwrap());
             let in_body = schema.map(|it| it["properties"].as_object().unwrap());
+            let in_path =
+                route.path.split('/').filter_map(|it| it.strip_prefix('{')?.strip_suffix('}'));
+            for name in in_path {
+                assert!(op.input["properties"].get(name).is_some(), "{}: {name}", route.path);
+            }
             // Each parameter of the operation is found once: in the path, the query, the body or the route.
             for name in op.input["properties"].as_object().unwrap().keys() {
                 let places = [
