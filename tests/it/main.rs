@@ -20,3 +20,4 @@ mod rest_pages;
 mod rest_stream;
 mod rest_terminal;
 mod saga;
+mod stdio;
