@@ -69,6 +69,59 @@ pub(super) enum Command {
     Serve(ServeArgs),
     /// Speak MCP on stdin and stdout; shares the state of a server that runs, or serves itself.
     Stdio,
+    /// Call one operation.
+    #[command(after_help = CALL_EXAMPLES)]
+    Call(CallArgs),
+    /// List the operations.
+    Tools(Target),
+}
+
+const CALL_EXAMPLES: &str = "\
+Examples:
+  mcp-orch call list_nodes
+  mcp-orch call launch_instance name=web image=nginx:alpine ports=80 env.GREETING=hello
+  mcp-orch call list_instances --output json
+  mcp-orch call terminate_instance id=i-0123456789abcdef0 --yes
+  mcp-orch call launch_instance --json '{\"image\": \"nginx:alpine\", \"ports\": [80]}'
+  mcp-orch call cluster_status --url https://cloud.example.org --api-key mo-…
+
+Exit status: 0 done, 1 no connection or a mistake in the arguments, 3 refused or failed with the error shown,
+130 interrupted.";
+
+#[derive(Args)]
+pub(super) struct CallArgs {
+    /// Name of the operation, as `mcp-orch tools` lists it.
+    pub operation: String,
+    /// Arguments; a list takes commas, `env.NAME=value` sets one entry of an object.
+    #[arg(value_name = "KEY=VALUE")]
+    pub arguments: Vec<String>,
+    /// Arguments as one JSON object; `@FILE` reads a file, `-` stdin.
+    #[arg(long, value_name = "JSON")]
+    pub json: Option<String>,
+    /// How to show the answer.
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Do not ask before something that cannot be undone.
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Args, Default)]
+pub(super) struct Target {
+    /// Server to ask, instead of the local one.
+    #[arg(long)]
+    pub url: Option<String>,
+    /// API key or access token for it; `MCP_ORCH_API_KEY` in the environment is as good.
+    #[arg(long, requires = "url")]
+    pub api_key: Option<String>,
 }
 
 #[derive(Args, Default)]

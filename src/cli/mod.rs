@@ -3,7 +3,11 @@
 //! Data goes to stdout, everything said to a person to stderr.
 
 mod args;
+mod call;
+mod client;
+mod coerce;
 mod serve;
+mod show;
 mod stdio;
 
 use std::io::Write;
@@ -21,6 +25,10 @@ pub enum ExitStatus {
     Done = 0,
     /// It was not, and stderr says why.
     Failed = 1,
+    /// The operation was refused or failed; its error was shown.
+    Refused = 3,
+    /// A signal ended it.
+    Interrupted = 130,
 }
 
 /// Runs the program with the arguments of the process.
@@ -47,6 +55,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
     let globals = cli.globals;
     match cli.command {
         Some(Command::Serve(args)) => serve::run(env, &globals, &args).await,
+        Some(Command::Call(args)) => call::run(env, &globals, &args).await,
+        Some(Command::Tools(target)) => call::tools(env, &globals, &target).await,
         Some(Command::Stdio) => stdio::run(env, &globals).await,
         None if cli.mode.is_some() => serve::run_mode(env, &globals, &cli.serve, cli.mode).await,
         None => {

@@ -93,7 +93,8 @@ impl Client {
     }
 
     async fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        let answer = self.request("tools/call", json!({"name": tool, "arguments": arguments})).await;
+        let answer =
+            self.request("tools/call", json!({"name": tool, "arguments": arguments})).await;
         let result = &answer["result"];
         assert_eq!(result["isError"], false, "{answer}");
         result["structuredContent"].clone()
@@ -162,7 +163,8 @@ async fn a_call_under_way_is_answered_when_its_server_is_killed() {
     let mut second = Client::connect(dir.path()).await;
     let slow = json!({"id": "slow", "engine": {"kind": "sim", "cpu": 8, "memory": 16, "start_delay_ms": 60_000}});
     first.call("register_node", slow).await;
-    let launch = json!({"name": "launch_instance", "arguments": {"image": "demo:1", "node_id": "slow"}});
+    let launch =
+        json!({"name": "launch_instance", "arguments": {"image": "demo:1", "node_id": "slow"}});
     let id = second.begin("tools/call", launch).await;
     // It is under way once the instance is there to see.
     crate::harness::eventually("the instance is there", || {
@@ -229,7 +231,8 @@ async fn the_form_of_the_seed_serves_http_and_its_client() {
     let request = reqwest::Client::new()
         .get(format!("{url}/cluster/nodes/both"))
         .header("X-User-ID", "user-admin-001");
-    let node: Value = serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
+    let node: Value =
+        serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
     assert_eq!(node["id"], "both");
     assert!(client.close().await.success());
 }
