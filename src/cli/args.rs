@@ -74,6 +74,85 @@ pub(super) enum Command {
     Call(CallArgs),
     /// List the operations.
     Tools(Target),
+    /// Add mcp-orch to the configuration of an MCP client.
+    Install(InstallArgs),
+    /// Nodes in bulk.
+    Nodes {
+        #[command(subcommand)]
+        command: NodesCommand,
+    },
+    /// What works on this machine, and what to do about what does not.
+    Doctor,
+    /// Write the whole state into one file; a server may run meanwhile.
+    Backup { file: PathBuf },
+    /// Make the state of an empty data directory from a backup.
+    Restore { file: PathBuf },
+    /// Print the completions of a shell.
+    #[command(after_help = COMPLETIONS)]
+    Completions { shell: clap_complete::Shell },
+    /// Play the main job against the server of `serve --demo`, over HTTP and stdio.
+    #[command(hide = true)]
+    Demo(DemoArgs),
+}
+
+const COMPLETIONS: &str = "\
+Examples:
+  mcp-orch completions bash > ~/.local/share/bash-completion/completions/mcp-orch
+  mcp-orch completions zsh > ~/.zfunc/_mcp-orch";
+
+#[derive(Args)]
+pub(super) struct InstallArgs {
+    #[arg(long, value_enum)]
+    pub client: ClientName,
+    /// Show what would be added, and change nothing.
+    #[arg(long)]
+    pub print: bool,
+    /// The client's configuration, when it is not where that client usually has it.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ClientName {
+    ClaudeDesktop,
+    ClaudeCode,
+    Cursor,
+    Cline,
+    Vscode,
+}
+
+#[derive(Subcommand)]
+pub(super) enum NodesCommand {
+    /// Register the machines of a `nodes.json`; what cannot be registered is named with the reason.
+    Import(ImportArgs),
+}
+
+#[derive(Args)]
+pub(super) struct ImportArgs {
+    pub file: PathBuf,
+    /// Simulate the machines that name no engine.
+    #[arg(long, value_enum)]
+    pub engine: Option<SimulatedEngine>,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum SimulatedEngine {
+    Sim,
+}
+
+#[derive(Args)]
+pub(super) struct DemoArgs {
+    /// Image with a web server on port 8080.
+    #[arg(long)]
+    pub image: String,
+    /// The nodes are simulated: nothing answers on published ports.
+    #[arg(long)]
+    pub simulated: bool,
+    /// Terminate the last instance too.
+    #[arg(long)]
+    pub once: bool,
 }
 
 const CALL_EXAMPLES: &str = "\

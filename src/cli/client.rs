@@ -81,7 +81,7 @@ impl ClientHandler for Handler {
 
 impl Connection {
     /// To whoever serves the data directory, and else to this process.
-    pub async fn local(config: &Config, env: &dyn Env) -> anyhow::Result<Connection> {
+    pub(super) async fn local(config: &Config, env: &dyn Env) -> anyhow::Result<Connection> {
         let data_dir = DataDir::open(config)?;
         match data_dir.lock()? {
             Locking::Ours(lock) => {
@@ -104,7 +104,7 @@ impl Connection {
     }
 
     /// To a server anywhere, by its URL with or without `/mcp`.
-    pub async fn http(url: &str, bearer: Option<&str>) -> anyhow::Result<Connection> {
+    pub(super) async fn http(url: &str, bearer: Option<&str>) -> anyhow::Result<Connection> {
         let url = url.trim_end_matches('/');
         let uri = if url.ends_with("/mcp") { url.to_owned() } else { format!("{url}/mcp") };
         if !(uri.starts_with("http://") || uri.starts_with("https://")) {
@@ -126,7 +126,7 @@ impl Connection {
     }
 
     /// To a `stdio` process of this program, as an MCP client starts it.
-    pub async fn spawned(data_dir: &Path) -> anyhow::Result<Connection> {
+    pub(super) async fn spawned(data_dir: &Path) -> anyhow::Result<Connection> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("stdio")
             .arg("--data-dir")
@@ -143,14 +143,14 @@ impl Connection {
         Ok(connection)
     }
 
-    pub async fn tools(&self) -> anyhow::Result<Vec<ToolInfo>> {
+    pub(super) async fn tools(&self) -> anyhow::Result<Vec<ToolInfo>> {
         let tools =
             self.service.list_all_tools().await.context("the server names no operations")?;
         Ok(tools.into_iter().map(tool_info).collect())
     }
 
     /// Calls an operation; `listener` hears of its progress. Dropped meanwhile, the call goes on; `interrupt` ends it.
-    pub async fn call(
+    pub(super) async fn call(
         &self,
         name: &str,
         arguments: Map<String, Value>,
@@ -188,7 +188,7 @@ impl Connection {
         }))
     }
 
-    pub async fn close(self) -> anyhow::Result<()> {
+    pub(super) async fn close(self) -> anyhow::Result<()> {
         self.service.cancel().await.context("the connection did not end well")?;
         if let Some(running) = self.running {
             running.drain().await;

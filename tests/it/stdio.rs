@@ -113,7 +113,10 @@ impl Client {
 
 async fn register_sim(client: &mut Client, id: &str) {
     client
-        .call("register_node", json!({"id": id, "engine": {"kind": "sim", "cpu": 8, "memory": 16}}))
+        .call(
+            "register_node",
+            json!({"hostname": id, "engine": "sim", "sim": {"cpu": 8, "memory": 16}}),
+        )
         .await;
 }
 
@@ -161,7 +164,7 @@ async fn a_call_under_way_is_answered_when_its_server_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = Client::connect(dir.path()).await;
     let mut second = Client::connect(dir.path()).await;
-    let slow = json!({"id": "slow", "engine": {"kind": "sim", "cpu": 8, "memory": 16, "start_delay_ms": 60_000}});
+    let slow = json!({"hostname": "slow", "engine": "sim", "sim": {"start_delay_ms": 60_000}});
     first.call("register_node", slow).await;
     let launch =
         json!({"name": "launch_instance", "arguments": {"image": "demo:1", "node_id": "slow"}});
