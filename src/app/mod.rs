@@ -7,10 +7,12 @@ pub mod data_dir;
 mod failpoint;
 mod http;
 pub mod machine;
+mod register;
 pub mod socket;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,8 @@ pub struct App {
     engine_tasks: TaskTracker,
     data_dir: DataDir,
     lock: Lock,
+    /// Machines to register once it runs.
+    nodes_file: Option<PathBuf>,
     drain_timeout: Duration,
 }
 
@@ -110,6 +114,7 @@ impl App {
             engine_tasks,
             data_dir,
             lock,
+            nodes_file: config.cluster.nodes_file.clone(),
             drain_timeout: config.server.drain_timeout.duration(),
         })
     }
@@ -117,6 +122,9 @@ impl App {
     pub fn start(self) -> anyhow::Result<Running> {
         self.orch.start_tasks();
         let tracker = &self.local.tracker;
+        if let Some(file) = self.nodes_file {
+            tracker.spawn(register::all(self.orch.clone(), file));
+        }
         tracker.spawn(socket::serve(self.socket, self.local.clone()));
         let address = self.http.as_ref().map(|it| it.address);
         if let Some(http) = self.http {

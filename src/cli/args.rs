@@ -69,6 +69,138 @@ pub(super) enum Command {
     Serve(ServeArgs),
     /// Speak MCP on stdin and stdout; shares the state of a server that runs, or serves itself.
     Stdio,
+    /// Call one operation.
+    #[command(after_help = CALL_EXAMPLES)]
+    Call(CallArgs),
+    /// List the operations.
+    Tools(Target),
+    /// Add mcp-orch to the configuration of an MCP client.
+    Install(InstallArgs),
+    /// Nodes in bulk.
+    Nodes {
+        #[command(subcommand)]
+        command: NodesCommand,
+    },
+    /// What works on this machine, and what to do about what does not.
+    Doctor,
+    /// Write the whole state into one file; a server may run meanwhile.
+    Backup { file: PathBuf },
+    /// Make the state of an empty data directory from a backup.
+    Restore { file: PathBuf },
+    /// Print the completions of a shell.
+    #[command(after_help = COMPLETIONS)]
+    Completions { shell: clap_complete::Shell },
+    /// Play the main job against the server of `serve --demo`, over HTTP and stdio.
+    #[command(hide = true)]
+    Demo(DemoArgs),
+}
+
+const COMPLETIONS: &str = "\
+Examples:
+  mcp-orch completions bash > ~/.local/share/bash-completion/completions/mcp-orch
+  mcp-orch completions zsh > ~/.zfunc/_mcp-orch";
+
+#[derive(Args)]
+pub(super) struct InstallArgs {
+    #[arg(long, value_enum)]
+    pub client: ClientName,
+    /// Show what would be added, and change nothing.
+    #[arg(long)]
+    pub print: bool,
+    /// The client's configuration, when it is not where that client usually has it.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ClientName {
+    ClaudeDesktop,
+    ClaudeCode,
+    Cursor,
+    Cline,
+    Vscode,
+}
+
+#[derive(Subcommand)]
+pub(super) enum NodesCommand {
+    /// Register the machines of a `nodes.json`; what cannot be registered is named with the reason.
+    Import(ImportArgs),
+}
+
+#[derive(Args)]
+pub(super) struct ImportArgs {
+    pub file: PathBuf,
+    /// Simulate the machines that name no engine.
+    #[arg(long, value_enum)]
+    pub engine: Option<SimulatedEngine>,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum SimulatedEngine {
+    Sim,
+}
+
+#[derive(Args)]
+pub(super) struct DemoArgs {
+    /// Image with a web server on port 8080.
+    #[arg(long)]
+    pub image: String,
+    /// The nodes are simulated: nothing answers on published ports.
+    #[arg(long)]
+    pub simulated: bool,
+    /// Terminate the last instance too.
+    #[arg(long)]
+    pub once: bool,
+}
+
+const CALL_EXAMPLES: &str = "\
+Examples:
+  mcp-orch call list_nodes
+  mcp-orch call launch_instance name=web image=nginx:alpine ports=80 env.GREETING=hello
+  mcp-orch call list_instances --output json
+  mcp-orch call terminate_instance id=i-0123456789abcdef0 --yes
+  mcp-orch call launch_instance --json '{\"image\": \"nginx:alpine\", \"ports\": [80]}'
+  mcp-orch call cluster_status --url https://cloud.example.org --api-key mo-…
+
+Exit status: 0 done, 1 no connection or a mistake in the arguments, 3 refused or failed with the error shown,
+130 interrupted.";
+
+#[derive(Args)]
+pub(super) struct CallArgs {
+    /// Name of the operation, as `mcp-orch tools` lists it.
+    pub operation: String,
+    /// Arguments; a list takes commas, `env.NAME=value` sets one entry of an object.
+    #[arg(value_name = "KEY=VALUE")]
+    pub arguments: Vec<String>,
+    /// Arguments as one JSON object; `@FILE` reads a file, `-` stdin.
+    #[arg(long, value_name = "JSON")]
+    pub json: Option<String>,
+    /// How to show the answer.
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Do not ask before something that cannot be undone.
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Args, Default)]
+pub(super) struct Target {
+    /// Server to ask, instead of the local one.
+    #[arg(long)]
+    pub url: Option<String>,
+    /// API key or access token for it; `MCP_ORCH_API_KEY` in the environment is as good.
+    #[arg(long, requires = "url")]
+    pub api_key: Option<String>,
 }
 
 #[derive(Args, Default)]

@@ -3,7 +3,16 @@
 //! Data goes to stdout, everything said to a person to stderr.
 
 mod args;
+mod backup;
+mod call;
+mod client;
+mod coerce;
+mod demo;
+mod doctor;
+mod install;
+mod nodes;
 mod serve;
+mod show;
 mod stdio;
 
 use std::io::Write;
@@ -12,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::config::ProcessEnv;
-use args::{Cli, Command};
+use args::{Cli, Command, NodesCommand};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +30,10 @@ pub enum ExitStatus {
     Done = 0,
     /// It was not, and stderr says why.
     Failed = 1,
+    /// The operation was refused or failed; its error was shown.
+    Refused = 3,
+    /// A signal ended it.
+    Interrupted = 130,
 }
 
 /// Runs the program with the arguments of the process.
@@ -47,6 +60,25 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
     let globals = cli.globals;
     match cli.command {
         Some(Command::Serve(args)) => serve::run(env, &globals, &args).await,
+        Some(Command::Call(args)) => call::run(env, &globals, &args).await,
+        Some(Command::Tools(target)) => call::tools(env, &globals, &target).await,
+        Some(Command::Install(args)) => install::run(env, &globals, &args),
+        Some(Command::Nodes { command: NodesCommand::Import(args) }) => {
+            nodes::import(env, &globals, &args).await
+        }
+        Some(Command::Doctor) => doctor::run(env, &globals).await,
+        Some(Command::Backup { file }) => backup::backup(env, &globals, &file).await,
+        Some(Command::Restore { file }) => backup::restore(env, &globals, &file).await,
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(
+                shell,
+                &mut args::command(),
+                "mcp-orch",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitStatus::Done)
+        }
+        Some(Command::Demo(args)) => demo::run(env, &globals, &args).await,
         Some(Command::Stdio) => stdio::run(env, &globals).await,
         None if cli.mode.is_some() => serve::run_mode(env, &globals, &cli.serve, cli.mode).await,
         None => {

@@ -1,5 +1,6 @@
 //! `serve`: HTTP until a signal. `--mode`: the same, and MCP on stdin when a client started it.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -14,6 +15,8 @@ use crate::app::{App, Kind, Running};
 use crate::config::{Config, Env};
 use crate::telemetry;
 
+/// Read from the working directory when the configuration names no other file.
+const UPSTREAMS: &str = "mcp-config.json";
 /// How long a process that was asked for the data directory may take to give it up.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -23,14 +26,7 @@ pub(super) async fn run(
     args: &ServeArgs,
 ) -> anyhow::Result<ExitStatus> {
     let config = globals.load_for_serving(env, args, None)?;
-    telemetry::start_logging(&config.server)?;
-    let data_dir = DataDir::open(&config)?;
-    let lock = take_lock(&data_dir).await?;
-    let running = start(env, &config, args.demo, data_dir.clone(), lock).await?;
-    announce(&running, globals, &data_dir);
-    let stop = stop_on_signal()?;
-    stop.cancelled().await;
-    Ok(drain(running).await)
+    serve(env, globals, &config, args.demo).await
 }
 
 /// The seed's form of starting: with pipes on both ends an MCP client is there, and is served too.
@@ -40,29 +36,32 @@ pub(super) async fn run_mode(
     args: &ServeArgs,
     mode: Option<ModeArg>,
 ) -> anyhow::Result<ExitStatus> {
-    if !stdio::is_piped() {
-        let config = globals.load_for_serving(env, args, mode)?;
-        telemetry::start_logging(&config.server)?;
-        let data_dir = DataDir::open(&config)?;
-        let lock = take_lock(&data_dir).await?;
-        let running = start(env, &config, args.demo, data_dir.clone(), lock).await?;
-        announce(&running, globals, &data_dir);
-        stop_on_signal()?.cancelled().await;
-        return Ok(drain(running).await);
-    }
     let config = globals.load_for_serving(env, args, mode)?;
+    if !stdio::is_piped() {
+        return serve(env, globals, &config, args.demo).await;
+    }
     telemetry::start_logging(&config.server)?;
+    check_upstreams(&config, env)?;
     stdio::serve_client(env, &config, Kind::Server { demo: args.demo }).await
 }
 
-async fn start(
+/// HTTP until a signal.
+async fn serve(
     env: &dyn Env,
+    globals: &Globals,
     config: &Config,
     demo: bool,
-    data_dir: DataDir,
-    lock: Lock,
-) -> anyhow::Result<Running> {
-    App::build(config, env, Kind::Server { demo }, data_dir, lock).await?.start()
+) -> anyhow::Result<ExitStatus> {
+    telemetry::start_logging(&config.server)?;
+    check_upstreams(config, env)?;
+    let data_dir = DataDir::open(config)?;
+    let lock = take_lock(&data_dir).await?;
+    let stop = stop_on_signal()?;
+    let app = App::build(config, env, Kind::Server { demo }, data_dir.clone(), lock).await?;
+    let running = app.start()?;
+    announce(&running, globals, &data_dir);
+    stop.cancelled().await;
+    Ok(drain(running).await)
 }
 
 /// Takes the lock; a process that only serves an MCP client over stdio gives it up and goes on as a guest.
@@ -153,9 +152,10 @@ pub(super) fn show_credentials(running: &Running) {
 }
 
 /// Reads the file of upstream servers, so that a mistake in it is told at start.
-pub(super) fn check_upstreams(config: &Config, env: &dyn Env) -> anyhow::Result<()> {
+fn check_upstreams(config: &Config, env: &dyn Env) -> anyhow::Result<()> {
     let path = match &config.gateway.mcp_config {
         Some(it) => it.clone(),
+        None if Path::new(UPSTREAMS).exists() => UPSTREAMS.into(),
         None => return Ok(()),
     };
     let text = fs_err::read_to_string(&path)?;

@@ -6,6 +6,7 @@
 mod env;
 mod error;
 mod layers;
+pub mod nodes_file;
 mod sections;
 mod table;
 mod value;

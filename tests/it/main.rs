@@ -29,4 +29,5 @@ mod rest_pages;
 mod rest_stream;
 mod rest_terminal;
 mod saga;
+mod stdio;
 mod tools;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use orch_core::{Op, ops};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -22,6 +23,8 @@ struct Envelope<'a> {
 #[serde(rename_all = "camelCase")]
 struct Params {
     uri: Option<String>,
+    /// Of a tool.
+    name: Option<String>,
     request_id: Option<Box<RawValue>>,
 }
 
@@ -42,11 +45,23 @@ struct Sent {
     line: String,
 }
 
-enum Waiting {
-    /// Only looks at something, or listens: asking again does no harm.
-    Repeatable(String),
-    /// May have been done.
-    Call,
+struct Waiting {
+    line: String,
+    /// What is called, when it is a tool.
+    tool: Option<String>,
+}
+
+impl Waiting {
+    /// Whether it only looks at something, or listens: asking again does no harm. Anything else may have been done.
+    fn is_repeatable(&self, reads: &BTreeSet<&str>) -> bool {
+        self.tool.as_deref().is_none_or(|it| reads.contains(it))
+    }
+}
+
+/// Tools that change nothing.
+fn reading_tools() -> BTreeSet<&'static str> {
+    let reads = |it: &Op| it.spec.effect.is_read_only();
+    ops::catalogue().into_iter().filter(reads).map(|it| it.spec.name).collect()
 }
 
 /// For the client and for the new server, at a change of servers.
@@ -89,11 +104,9 @@ impl Memory {
             }
             _ => {}
         }
-        let waiting = match method {
-            "tools/call" => Waiting::Call,
-            _ => Waiting::Repeatable(line.to_owned()),
-        };
-        self.waiting.insert(id, waiting);
+        let tool =
+            (method == "tools/call").then(|| params().and_then(|it| it.name).unwrap_or_default());
+        self.waiting.insert(id, Waiting { line: line.to_owned(), tool });
     }
 
     /// A line from the server; false when it is not for the client.
@@ -128,16 +141,16 @@ impl Memory {
         }
         let is_initialize = |id: &str| self.initialize.as_ref().is_some_and(|it| it.id == id);
         let mut answers = Vec::new();
+        let reads = if waiting.is_empty() { BTreeSet::new() } else { reading_tools() };
         for (id, it) in waiting {
-            match it {
-                Waiting::Repeatable(line) => {
-                    if !is_initialize(&id) {
-                        replay.push(line.clone());
-                    }
-                    self.waiting.insert(id, Waiting::Repeatable(line));
-                }
-                Waiting::Call => answers.push(lost(&id)),
+            if !it.is_repeatable(&reads) {
+                answers.push(lost(&id));
+                continue;
             }
+            if !is_initialize(&id) {
+                replay.push(it.line.clone());
+            }
+            self.waiting.insert(id, it);
         }
         Handover { answers, replay }
     }
@@ -198,6 +211,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.note_sent(&request(1, "tools/call", r#"{"name":"launch_instance"}"#));
         memory.note_sent(&request(2, "tools/list", "{}"));
+        memory.note_sent(&request(4, "tools/call", r#"{"name":"list_instances"}"#));
         memory.note_sent(&request(3, "tools/call", "{}"));
         memory.note_sent(
             r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#,
@@ -206,9 +220,10 @@ mod tests {
         let [lost] = &handover.answers[..] else { panic!("{:?}", handover.answers) };
         let lost: serde_json::Value = serde_json::from_str(lost).unwrap();
         assert_eq!((lost["id"].as_i64(), lost["error"]["code"].as_i64()), (Some(1), Some(-32603)));
-        assert_eq!(handover.replay, [request(2, "tools/list", "{}")]);
+        assert_eq!(handover.replay.len(), 2, "{:?}", handover.replay);
         assert!(memory.is_waiting());
         assert!(memory.note_received(&answer(2)), "the client waits for this one");
+        assert!(memory.note_received(&answer(4)), "and for this one");
         assert!(!memory.is_waiting());
     }
 

@@ -61,6 +61,7 @@ pub(super) async fn serve_client(
             }
             Server::There(stream) => {
                 tracing::info!("attached to the server of `{}`", data_dir.path().display());
+                may_lock_at = Instant::now();
                 let never = std::future::pending();
                 (client.pump(stream, &stop, never, FAREWELL).await?, None)
             }

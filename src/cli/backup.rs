@@ -1,0 +1,62 @@
+//! `backup` and `restore`: the whole state as one file.
+
+use std::path::Path;
+
+use anyhow::Context;
+use orch_adapters::store::SledStore;
+use orch_core::ports::clock::{Clock, SystemClock};
+use serde_json::{Value, json};
+
+use super::args::Globals;
+use super::{ExitStatus, say};
+use crate::app::data_dir::{DataDir, Locking};
+use crate::app::socket::{self, Control};
+use crate::config::Env;
+
+/// Through the running server, or from the directory itself when none runs.
+pub(super) async fn backup(
+    env: &dyn Env,
+    globals: &Globals,
+    file: &Path,
+) -> anyhow::Result<ExitStatus> {
+    let data_dir = DataDir::open(&globals.load(env)?)?;
+    let file = std::path::absolute(file).context("the file has no absolute path")?;
+    let counts = match data_dir.lock()? {
+        Locking::Ours(_lock) => {
+            let store = SledStore::open(data_dir.path())?;
+            json!(store.backup(&file, SystemClock.now())?.counts)
+        }
+        Locking::Held(_) => {
+            let control = Control::Backup { file: file.clone() };
+            let answer = socket::ask(&data_dir.socket(), &control).await?;
+            let mut answer = answer.context("the running server does not answer on its socket")?;
+            answer["counts"].take()
+        }
+    };
+    say(format!("wrote `{}`: {}", file.display(), shown(&counts)));
+    Ok(ExitStatus::Done)
+}
+
+/// Into a data directory that has no database yet and that nobody uses.
+pub(super) async fn restore(
+    env: &dyn Env,
+    globals: &Globals,
+    file: &Path,
+) -> anyhow::Result<ExitStatus> {
+    let data_dir = DataDir::open(&globals.load(env)?)?;
+    let _lock = data_dir.lock_or_refuse()?;
+    let restored = SledStore::restore(file, data_dir.path())?;
+    say(format!(
+        "restored `{}` from `{}`, made {}: {}",
+        data_dir.path().display(),
+        file.display(),
+        restored.created,
+        shown(&json!(restored.counts)),
+    ));
+    Ok(ExitStatus::Done)
+}
+
+fn shown(counts: &Value) -> String {
+    let counts = counts.as_object().into_iter().flatten();
+    counts.map(|(table, n)| format!("{n} {table}")).collect::<Vec<_>>().join(", ")
+}

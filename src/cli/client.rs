@@ -1,0 +1,227 @@
+//! An MCP client for the verbs that call operations: over the socket of a running server, over HTTP, or to a server in
+//! this process when none runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use parking_lot::Mutex;
+use rmcp::model::{
+    CallToolRequestParams, ClientCapabilities, ClientConfig, ClientRequest, Implementation,
+    JsonObject, ProgressNotificationParam, Request, ServerResult, Tool,
+};
+use rmcp::service::{
+    ClientLifecycleMode, NotificationContext, PeerRequestOptions, RequestHandle, RoleClient,
+    RunningService,
+};
+use rmcp::transport::streamable_http_client::{
+    StreamableHttpClientTransport, StreamableHttpClientTransportConfig,
+};
+use rmcp::{ClientHandler, ClientServiceExt};
+use serde_json::{Map, Value};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use crate::app::data_dir::{DataDir, Locking};
+use crate::app::{App, Kind, Running};
+use crate::config::{Config, Env};
+
+/// How this client introduces itself; audit tells it from an agent's by this name.
+const NAME: &str = "mcp-orch-cli";
+const BUFFER: usize = 256 * 1024;
+
+/// Told of progress while a call runs: how far, of how much, and what is going on.
+pub(super) type Listener = Arc<dyn Fn(f64, Option<f64>, &str) + Send + Sync>;
+
+/// A connection to a server, wherever it is.
+pub(super) struct Connection {
+    service: RunningService<RoleClient, Handler>,
+    /// The server, when it is in this process.
+    running: Option<Box<Running>>,
+    /// The server, when this process started it.
+    child: Option<Child>,
+}
+
+/// What an operation answered.
+pub(super) struct Outcome {
+    pub is_error: bool,
+    pub value: Value,
+    pub text: String,
+}
+
+/// Of the protocol's library, what other files of the command line need of a tool.
+pub(super) struct ToolInfo {
+    pub name: String,
+    pub title: String,
+    pub input: Map<String, Value>,
+    pub is_destructive: bool,
+}
+
+struct Handler {
+    listener: Mutex<Option<Listener>>,
+}
+
+impl ClientHandler for Handler {
+    fn get_info(&self) -> ClientConfig {
+        let implementation = Implementation::new(NAME, env!("CARGO_PKG_VERSION"));
+        ClientConfig::new(ClientCapabilities::default(), implementation)
+    }
+
+    async fn on_progress(
+        &self,
+        params: ProgressNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        let listener = self.listener.lock().clone();
+        if let Some(listener) = listener {
+            listener(params.progress, params.total, params.message.as_deref().unwrap_or_default());
+        }
+    }
+}
+
+impl Connection {
+    /// To whoever serves the data directory, and else to this process.
+    pub(super) async fn local(config: &Config, env: &dyn Env) -> anyhow::Result<Connection> {
+        let data_dir = DataDir::open(config)?;
+        match data_dir.lock()? {
+            Locking::Ours(lock) => {
+                let app = App::build(config, env, Kind::Stdio, data_dir, lock).await?;
+                let running = Box::new(app.start()?);
+                let (ours, theirs) = tokio::io::duplex(BUFFER);
+                running.serve_stream(theirs);
+                let mut connection = over(tokio::io::split(ours)).await?;
+                connection.running = Some(running);
+                Ok(connection)
+            }
+            Locking::Held(holder) => {
+                let stream = UnixStream::connect(data_dir.socket()).await.with_context(|| {
+                    let who = holder.map_or_else(String::new, |it| format!(" ({it})"));
+                    format!("the server of `{}`{who} does not answer", data_dir.path().display())
+                })?;
+                over(stream.into_split()).await
+            }
+        }
+    }
+
+    /// To a server anywhere, by its URL with or without `/mcp`.
+    pub(super) async fn http(url: &str, bearer: Option<&str>) -> anyhow::Result<Connection> {
+        let url = url.trim_end_matches('/');
+        let uri = if url.ends_with("/mcp") { url.to_owned() } else { format!("{url}/mcp") };
+        if !(uri.starts_with("http://") || uri.starts_with("https://")) {
+            bail!("`{url}` is no URL\nhint: it is such as `http://127.0.0.1:3000`");
+        }
+        // Fails only when it was done before.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
+        let mut config = StreamableHttpClientTransportConfig::with_uri(uri.as_str());
+        if let Some(bearer) = bearer {
+            config = config.auth_header(bearer);
+        }
+        let transport = StreamableHttpClientTransport::with_client(client, config);
+        let service = handler()
+            .serve_with_lifecycle(transport, ClientLifecycleMode::Initialize)
+            .await
+            .with_context(|| format!("no connection to `{uri}`"))?;
+        Ok(Connection { service, running: None, child: None })
+    }
+
+    /// To a `stdio` process of this program, as an MCP client starts it.
+    pub(super) async fn spawned(data_dir: &Path) -> anyhow::Result<Connection> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("stdio")
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(["--log-level", "warn"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("`mcp-orch stdio` cannot be started")?;
+        let pipes = child.stdout.take().zip(child.stdin.take()).context("it has no pipes")?;
+        let mut connection = over(pipes).await?;
+        connection.child = Some(child);
+        Ok(connection)
+    }
+
+    pub(super) async fn tools(&self) -> anyhow::Result<Vec<ToolInfo>> {
+        let tools =
+            self.service.list_all_tools().await.context("the server names no operations")?;
+        Ok(tools.into_iter().map(tool_info).collect())
+    }
+
+    /// Calls an operation; `listener` hears of its progress. Dropped meanwhile, the call goes on; `interrupt` ends it.
+    pub(super) async fn call(
+        &self,
+        name: &str,
+        arguments: Map<String, Value>,
+        listener: Option<Listener>,
+        interrupt: impl Future<Output = ()>,
+    ) -> anyhow::Result<Option<Outcome>> {
+        *self.service.service().listener.lock() = listener;
+        let params = CallToolRequestParams::new(name.to_owned())
+            .with_arguments(JsonObject::from_iter(arguments));
+        let request = ClientRequest::CallToolRequest(Request::new(params));
+        let mut handle: RequestHandle<RoleClient> = self
+            .service
+            .send_request_with_option(request, PeerRequestOptions::no_options())
+            .await?;
+        let answered = tokio::select! {
+            it = &mut handle.rx => Some(it),
+            () = interrupt => None,
+        };
+        *self.service.service().listener.lock() = None;
+        let Some(answered) = answered else {
+            handle.cancel(Some("interrupted".to_owned())).await?;
+            return Ok(None);
+        };
+        let result = match answered.context("the connection to the server was lost")?? {
+            ServerResult::CallToolResult(it) => it,
+            other => {
+                bail!("the server answered something else than the result of a call: {other:?}")
+            }
+        };
+        let texts = result.content.iter().filter_map(|it| it.as_text());
+        Ok(Some(Outcome {
+            is_error: result.is_error == Some(true),
+            text: texts.map(|it| it.text.as_str()).collect::<Vec<_>>().join("\n"),
+            value: result.structured_content.unwrap_or(Value::Null),
+        }))
+    }
+
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        self.service.cancel().await.context("the connection did not end well")?;
+        if let Some(running) = self.running {
+            running.drain().await;
+        }
+        if let Some(mut child) = self.child {
+            child.wait().await.context("`mcp-orch stdio` did not end")?;
+        }
+        Ok(())
+    }
+}
+
+fn handler() -> Handler {
+    Handler { listener: Mutex::new(None) }
+}
+
+async fn over<R, W>(halves: (R, W)) -> anyhow::Result<Connection>
+where
+    R: tokio::io::AsyncRead + Send + Unpin + 'static,
+    W: tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let service = handler()
+        .serve_with_lifecycle(halves, ClientLifecycleMode::Initialize)
+        .await
+        .context("the server did not answer the handshake")?;
+    Ok(Connection { service, running: None, child: None })
+}
+
+fn tool_info(tool: Tool) -> ToolInfo {
+    let description = tool.description.as_deref().unwrap_or_default();
+    ToolInfo {
+        title: description.lines().next().unwrap_or_default().to_owned(),
+        input: Map::from_iter(tool.input_schema.iter().map(|(k, v)| (k.clone(), v.clone()))),
+        is_destructive: tool.annotations.and_then(|it| it.destructive_hint).unwrap_or(false),
+        name: tool.name.into_owned(),
+    }
+}

@@ -1,0 +1,197 @@
+//! From `key=value` on the command line to the arguments of an operation, guided by its input schema.
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value};
+
+/// Lays `words` over `base`. `env.NAME=value` sets one entry of an object; a list takes JSON or commas.
+pub(super) fn arguments(
+    schema: &Map<String, Value>,
+    base: Map<String, Value>,
+    words: &[String],
+) -> anyhow::Result<Map<String, Value>> {
+    let mut arguments = base;
+    for word in words {
+        let (path, text) = word.split_once('=').with_context(|| {
+            format!("`{word}` is not `key=value`\nhint: or give all arguments as `--json '{{…}}'`")
+        })?;
+        let (key, inner) = match path.split_once('.') {
+            Some((key, inner)) => (key, Some(inner)),
+            None => (path, None),
+        };
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let property =
+            properties.and_then(|it| it.get(key)).with_context(|| unknown(key, properties))?;
+        let Some(inner) = inner else {
+            arguments.insert(key.to_owned(), coerce(key, property, text)?);
+            continue;
+        };
+        let entry = arguments.entry(key).or_insert_with(|| Value::Object(Map::new()));
+        let Value::Object(entry) = entry else { bail!("`{key}` is given twice, in two ways") };
+        let schema = entry_schema(property, inner);
+        let value = match schema {
+            Some(schema) => coerce(path, schema, text)?,
+            None => Value::String(text.to_owned()),
+        };
+        entry.insert(inner.to_owned(), value);
+    }
+    Ok(arguments)
+}
+
+fn unknown(key: &str, properties: Option<&Map<String, Value>>) -> String {
+    let names: Vec<&str> =
+        properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let near = nearest(key, names.iter().copied());
+    let hint = match (near.first(), names.is_empty()) {
+        (Some(it), _) => format!("did you mean `{it}`?"),
+        (None, true) => "this operation takes none".to_owned(),
+        (None, false) => format!("there are {}", names.join(", ")),
+    };
+    format!("there is no argument `{key}`\nhint: {hint}")
+}
+
+/// Those of `names` that could have been meant, best first.
+pub(super) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut scored: Vec<(f64, &str)> = names
+        .map(|name| {
+            let contained = !given.is_empty() && (name.contains(given) || given.contains(name));
+            let score = strsim::jaro_winkler(given, name) + if contained { 0.3 } else { 0.0 };
+            (score, name)
+        })
+        .filter(|(score, _)| 0.8 < *score)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(3).map(|(_, name)| name).collect()
+}
+
+/// The schema of one entry of an object.
+fn entry_schema<'a>(property: &'a Value, name: &str) -> Option<&'a Value> {
+    alternatives(property).into_iter().find_map(|it| {
+        it.get("properties")
+            .and_then(|it| it.get(name))
+            .or_else(|| it.get("additionalProperties").filter(|it| it.is_object()))
+    })
+}
+
+fn alternatives(schema: &Value) -> Vec<&Value> {
+    let mut all = vec![schema];
+    for key in ["anyOf", "oneOf"] {
+        if let Some(options) = schema.get(key).and_then(Value::as_array) {
+            all.extend(options.iter().flat_map(alternatives));
+        }
+    }
+    all
+}
+
+/// Whether the schema takes values of this JSON type.
+fn takes(schema: &Value, kind: &str) -> bool {
+    alternatives(schema).into_iter().any(|it| match it.get("type") {
+        Some(Value::String(it)) => it == kind,
+        Some(Value::Array(kinds)) => kinds.iter().any(|it| it == kind),
+        _ => it.get("enum").is_some() && kind == "string",
+    })
+}
+
+fn coerce(key: &str, schema: &Value, text: &str) -> anyhow::Result<Value> {
+    let parsed: Option<Value> = serde_json::from_str(text).ok();
+    let fits = |it: &Value| match it {
+        Value::Null => takes(schema, "null"),
+        Value::Bool(_) => takes(schema, "boolean"),
+        Value::Number(it) => {
+            takes(schema, "number") || (takes(schema, "integer") && (it.is_i64() || it.is_u64()))
+        }
+        Value::Array(_) => takes(schema, "array"),
+        Value::Object(_) => takes(schema, "object"),
+        // What looks like JSON text is text as it stands.
+        Value::String(_) => false,
+    };
+    if let Some(it) = parsed.filter(fits) {
+        return Ok(it);
+    }
+    if takes(schema, "string") {
+        return Ok(Value::String(text.to_owned()));
+    }
+    if takes(schema, "array") && !text.starts_with('[') {
+        let items = alternatives(schema).into_iter().find_map(|it| it.get("items"));
+        let items = items.context("this list has no kind of items")?;
+        let words = text.split(',').map(str::trim).filter(|it| !it.is_empty());
+        return words.map(|it| coerce(key, items, it)).collect::<Result<_, _>>().map(Value::Array);
+    }
+    let wanted: Vec<&str> = [
+        ("boolean", "`true` or `false`"),
+        ("integer", "a whole number"),
+        ("number", "a number"),
+        ("array", "a list such as `a,b` or `[\"a\", \"b\"]`"),
+        ("object", "an object such as `{\"a\": \"b\"}`, or `KEY.a=b`"),
+    ]
+    .into_iter()
+    .filter(|(kind, _)| takes(schema, kind))
+    .map(|(_, text)| text)
+    .collect();
+    bail!("`{key}`: `{text}` is not {}", wanted.join(" or "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> anyhow::Result<Value> {
+        let schema = json!({"properties": {
+            "name": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "cpu": {"type": ["number", "null"]},
+            "count": {"type": "integer"},
+            "wait": {"type": "boolean"},
+            "ports": {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"type": "object"}]}},
+            "command": {"type": "array", "items": {"type": "string"}},
+            "env": {"type": "object", "additionalProperties": {"type": "string"}},
+            "quota": {"type": "object", "properties": {"cpu": {"type": "number"}}},
+        }});
+        let words: Vec<String> = words.iter().map(|it| (*it).to_owned()).collect();
+        arguments(schema.as_object().unwrap(), Map::new(), &words).map(Value::Object)
+    }
+
+    #[test]
+    fn values_become_what_the_schema_wants() {
+        let words = [
+            "name=123",
+            "cpu=0.5",
+            "count=2",
+            "wait=false",
+            "ports=80,443",
+            "command=sh,-c,ls",
+            "env.A=1",
+            "env.B=x=y",
+            "quota.cpu=2",
+        ];
+        let expected = json!({
+            "name": "123", "cpu": 0.5, "count": 2, "wait": false, "ports": [80, 443], "command": ["sh", "-c", "ls"],
+            "env": {"A": "1", "B": "x=y"}, "quota": {"cpu": 2},
+        });
+        assert_eq!(parse(&words).unwrap(), expected);
+        let json_list = parse(&["ports=[{\"container_port\": 80}]", "command=[\"a,b\"]"]).unwrap();
+        assert_eq!(json_list, json!({"ports": [{"container_port": 80}], "command": ["a,b"]}));
+        assert_eq!(parse(&["ports=80"]).unwrap(), json!({"ports": [80]}));
+        assert_eq!(parse(&["cpu=null"]).unwrap(), json!({"cpu": null}));
+    }
+
+    #[test]
+    fn mistakes_say_what_is_wanted() {
+        let error_of = |word: &str| parse(&[word]).unwrap_err().to_string();
+        assert!(error_of("count=two").contains("`count`: `two` is not a whole number"));
+        assert!(error_of("count=1.5").contains("a whole number"));
+        assert!(error_of("wait=maybe").contains("`true` or `false`"));
+        assert!(error_of("nme=x").contains("did you mean `name`?"));
+        assert!(error_of("web").contains("is not `key=value`"));
+        assert!(error_of("env=5").contains("an object"));
+    }
+
+    #[test]
+    fn near_names_are_found_by_part_and_by_typing_errors() {
+        let names = ["launch_instance", "list_instances", "list_nodes", "terminate_instance"];
+        let near = |given| nearest(given, names.into_iter());
+        assert_eq!(near("lanch_instance")[0], "launch_instance");
+        assert_eq!(near("nodes")[0], "list_nodes");
+        assert!(near("zebra").is_empty());
+    }
+}
