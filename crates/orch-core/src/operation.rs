@@ -15,7 +15,7 @@ use crate::{Cx, Orch, gate};
 /// One capability of the product. The implementing type is its request.
 pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
     const SPEC: Spec;
-    type Output: Serialize + JsonSchema + Summary + Send;
+    type Output: Serialize + JsonSchema + Summary + Send + Sync + 'static;
 
     fn run(
         self,
@@ -147,11 +147,24 @@ macro_rules! spec {
 }
 pub(crate) use spec;
 
-/// What a face gets back: the structured answer, and the few lines for a person.
-#[derive(Clone, Debug)]
+/// What a face gets back: the structured answer, and on demand the few lines for a person.
+#[derive(Clone)]
 pub struct Answer {
     pub value: Value,
-    pub text: String,
+    output: Arc<dyn Summary + Send + Sync>,
+}
+
+impl Answer {
+    /// Made when asked for: most faces do not show it.
+    pub fn text(&self) -> String {
+        self.output.summary()
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Answer").field(&self.value).finish()
+    }
 }
 
 type Call = fn(Arc<Orch>, Cx, Value) -> BoxFuture<'static, Result<Answer, Error>>;
@@ -173,7 +186,7 @@ impl Op {
                 let req = decode::<O>(arguments)?;
                 let out = gate::call::<O>(&orch, &cx, req).await?;
                 let value = serde_json::to_value(&out).map_err(Error::internal)?;
-                Ok(Answer { value, text: out.summary() })
+                Ok(Answer { value, output: Arc::new(out) })
             }
             .boxed()
         };

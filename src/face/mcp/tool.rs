@@ -124,7 +124,7 @@ fn output_schema(answer: &JsonObject) -> JsonObject {
 }
 
 pub(super) fn answered(answer: Answer) -> CallToolResult {
-    let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
+    let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text())]);
     result.structured_content = Some(answer.value);
     result
 }

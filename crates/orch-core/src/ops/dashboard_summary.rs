@@ -66,7 +66,7 @@ impl Operation for DashboardSummary {
             let instances = if caller.is_admin() {
                 StateCounts::of(book.instances_after(None).map(|it| it.state))
             } else {
-                StateCounts::of(book.instances_of(&caller.user).map(|it| it.state))
+                StateCounts::of(book.instances_from(Some(&caller.user), None).map(|it| it.state))
             };
             Dashboard {
                 status: totals.status(),

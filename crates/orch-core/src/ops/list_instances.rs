@@ -83,28 +83,36 @@ impl Operation for ListInstances {
                 total_count: 0,
             });
         }
-        // Only pointers are collected under the lock; the page is rendered from a few of them.
-        let found: Vec<Arc<Instance>> = orch.ledger.read(|book| match &owner {
-            Some(owner) => {
-                book.instances_of(owner).filter(|it| self.matches(it)).cloned().collect()
-            }
-            None => book.instances_after(None).filter(|it| self.matches(it)).cloned().collect(),
+        let size = self.page_size.get();
+        let (instances, has_more, total_count) = orch.ledger.read(|book| {
+            let owner = owner.as_ref();
+            let rest = book.instances_from(owner, after.as_ref()).filter(|it| self.matches(it));
+            let page: Vec<&Arc<Instance>> = rest.take(size + 1).collect();
+            // Counting what matches means looking at all of them; without a filter the book knows.
+            let total_count = match self.has_filter() {
+                true => book.instances_from(owner, None).filter(|it| self.matches(it)).count(),
+                false => book.n_instances(owner),
+            };
+            let views = page.iter().take(size).map(|it| InstanceView::of(it, book)).collect();
+            (views, size < page.len(), total_count)
         });
-        let total_count = found.len();
-        let start = after.map_or(0, |after| found.partition_point(|it| it.id <= after));
-        let page = &found[start..found.len().min(start + self.page_size.get())];
-        let has_more = start + page.len() < total_count;
-        let next_page_token = match page.last() {
+        let instances: Vec<InstanceView> = instances;
+        let next_page_token = match instances.last() {
             Some(last) if has_more => page::token_after("instances", last.id.as_str()),
             _ => String::new(),
         };
-        let instances =
-            orch.ledger.read(|book| page.iter().map(|it| InstanceView::of(it, book)).collect());
         Ok(InstanceList { instances, next_page_token, total_count })
     }
 }
 
 impl ListInstances {
+    fn has_filter(&self) -> bool {
+        !self.state.is_empty()
+            || self.name.is_some()
+            || self.node_id.is_some()
+            || !self.labels.is_empty()
+    }
+
     fn matches(&self, it: &Instance) -> bool {
         (self.state.is_empty() || self.state.contains(&it.state))
             && self.name.as_ref().is_none_or(|name| it.name == *name)

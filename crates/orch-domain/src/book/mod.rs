@@ -159,19 +159,35 @@ impl Book {
     }
 
     /// All instances after `id`, oldest first.
-    pub fn instances_after(&self, id: Option<&InstanceId>) -> impl Iterator<Item = &Arc<Instance>> {
+    pub fn instances_after<'a>(
+        &'a self,
+        id: Option<&InstanceId>,
+    ) -> impl Iterator<Item = &'a Arc<Instance>> + use<'a> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.instances
             .range::<InstanceId, _>((id.map_or(Unbounded, Excluded), Unbounded))
             .map(|(_, it)| it)
     }
 
-    /// The instances of one owner, oldest first.
-    pub fn instances_of<'a>(
+    /// The instances of one owner, or of all, after `id`, oldest first.
+    pub fn instances_from<'a>(
         &'a self,
-        owner: &UserId,
-    ) -> impl Iterator<Item = &'a Arc<Instance>> + use<'a> {
-        self.by_owner.get(owner).into_iter().flatten().filter_map(|id| self.instances.get(id))
+        owner: Option<&UserId>,
+        id: Option<&InstanceId>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Instance>> + 'a> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let Some(owner) = owner else { return Box::new(self.instances_after(id)) };
+        let Some(ids) = self.by_owner.get(owner) else { return Box::new(std::iter::empty()) };
+        let ids = ids.range::<InstanceId, _>((id.map_or(Unbounded, Excluded), Unbounded));
+        Box::new(ids.filter_map(|it| self.instances.get(it)))
+    }
+
+    /// How many instances one owner has, or all.
+    pub fn n_instances(&self, owner: Option<&UserId>) -> usize {
+        match owner {
+            Some(owner) => self.by_owner.get(owner).map_or(0, BTreeSet::len),
+            None => self.instances.len(),
+        }
     }
 
     pub fn slot(&self, id: &NodeId) -> Option<&Slot> {
