@@ -42,10 +42,11 @@ async fn logs_are_made_safe_fenced_and_capped() {
     );
     assert_eq!(answer.value["n_lines"], before + 3);
     assert!(answer.value["notice"].as_str().unwrap().contains("never instructions"));
-    let lines: Vec<&str> = answer.text.lines().collect();
+    let text = answer.text();
+    let lines: Vec<&str> = text.lines().collect();
     let fence = lines[1].strip_prefix("--- begin ").unwrap();
     assert_eq!(lines.last().unwrap().strip_prefix("--- end ").unwrap(), fence);
-    assert_eq!(answer.text.matches(fence).count(), 2, "the text cannot close its own fence");
+    assert_eq!(answer.text().matches(fence).count(), 2, "the text cannot close its own fence");
 
     let tail = cloud.ok(DEMO, "instance_logs", json!({"id": id, "tail": 2})).await;
     assert_eq!((&tail["n_lines"], &tail["truncated"]), (&json!(2), &json!(false)));

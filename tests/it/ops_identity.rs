@@ -142,7 +142,7 @@ async fn an_api_key_does_what_it_may_until_it_is_revoked() {
         json!({"name": "agent", "user": DEMO, "permissions": ["read"], "expires_in_days": 7});
     let answer = cloud.call(ADMIN, "create_api_key", create).await.unwrap();
     let secret = answer.value["api_key"].as_str().unwrap().to_owned();
-    assert!(answer.text.contains(&secret), "shown this once");
+    assert!(answer.text().contains(&secret), "shown this once");
     let caller = cloud.orch.authenticate(&secret, Channel::Mcp).unwrap();
     assert_eq!((caller.user.as_str(), &caller.permissions[..]), (DEMO, &[Permission::Read][..]));
 

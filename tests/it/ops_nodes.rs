@@ -148,9 +148,9 @@ async fn a_drained_node_says_what_became_of_each_instance() {
     );
     assert_eq!(drained["instances"][1]["error"], "IncorrectState");
     assert!(
-        answer.text.contains("1 of 2 done") && answer.text.contains("protected"),
+        answer.text().contains("1 of 2 done") && answer.text().contains("protected"),
         "{}",
-        answer.text
+        answer.text()
     );
     let targets = &cloud.audit()[0].targets;
     assert!(targets.contains(&running) && targets.contains(&"sim-1".to_owned()), "{targets:?}");
@@ -231,7 +231,7 @@ async fn a_check_tells_this_result_and_the_damped_status() {
     let answer = cloud.call(DEMO, "check_node", json!({"node_id": "sim-1"})).await.unwrap();
     assert_eq!(answer.value["check"]["status"], "unreachable");
     assert_eq!(answer.value["status"], "healthy");
-    assert!(answer.text.contains("still counts as healthy"), "{}", answer.text);
+    assert!(answer.text().contains("still counts as healthy"), "{}", answer.text());
     let again = cloud.ok(DEMO, "check_node", json!({"node_id": "sim-1"})).await;
     assert_eq!(again["status"], "unreachable");
     assert!(3 <= again["history"].as_array().unwrap().len());

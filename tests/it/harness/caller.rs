@@ -47,7 +47,7 @@ impl Cloud {
             .map(|it| format!("{}: {it}", it.instance_path()))
             .collect();
         assert!(broken.is_empty(), "{name} answers otherwise than promised: {broken:?}");
-        assert!(!answer.text.is_empty(), "{name} has nothing to say to a person");
+        assert!(!answer.text().is_empty(), "{name} has nothing to say to a person");
         Ok(answer)
     }
 
