@@ -255,3 +255,28 @@ async fn somebody_elses_instance_looks_like_none() {
     let mine = demo("GET", "/instances".to_owned()).await.ok(200);
     assert_eq!(mine["total_count"], 0);
 }
+
+#[tokio::test]
+async fn wrong_passwords_are_refused_and_then_slowed_down() {
+    let cloud = Cloud::start().await;
+    let login = |password: &str| {
+        let body = json!({"username": "demo", "password": password});
+        ask("POST", "/auth/login").json(&body).of(&cloud)
+    };
+    let mut last = login("wrong-0").await;
+    for n in 1..=12 {
+        assert!(!last.text.contains("wrong-"), "a password is not repeated: {}", last.text);
+        if last.status == 429 {
+            break;
+        }
+        assert!(last.header(header::WWW_AUTHENTICATE).starts_with("Bearer"));
+        last.problem(401, "Unauthenticated");
+        last = login(&format!("wrong-{n}")).await;
+    }
+    let problem = last.problem(429, "TooManyRequests");
+    let seconds: u64 = last.header(header::RETRY_AFTER).parse().unwrap();
+    assert!((1..=60).contains(&seconds));
+    assert_eq!(problem["retry_after_ms"].as_u64().unwrap().div_ceil(1000), seconds);
+    // Also with the right one: guessing goes on no faster.
+    login("demo").await.problem(429, "TooManyRequests");
+}

@@ -59,6 +59,22 @@ async fn run(cloud: &Cloud, line: &str) -> Reply {
 #[tokio::test]
 async fn the_examples_that_users_know_work_word_for_word() {
     let cloud = Cloud::demo().await;
+    let login = run(
+        &cloud,
+        r#"curl -X POST http://localhost:8000/auth/login \
+  -H "Content-Type: application/json" \
+  -d '{"username": "demo", "password": "demo"}'"#,
+    )
+    .await
+    .ok(200);
+    assert_eq!(
+        (&login["token_type"], &login["user"]["id"]),
+        (&json!("bearer"), &json!("user-demo-001"))
+    );
+    let token = login["access_token"].as_str().unwrap();
+    let me = ask("GET", "/auth/me").bearer(token).of(&cloud).await.ok(200);
+    assert_eq!(me["username"], "demo");
+
     let launched = run(
         &cloud,
         r#"curl -X POST http://localhost:8000/instances \
@@ -85,6 +101,27 @@ async fn the_examples_that_users_know_work_word_for_word() {
   -H "X-User-ID: user-demo-001""#;
     let stopped = run(&cloud, &stop.replace("{instance_id}", id)).await.ok(200);
     assert_eq!(stopped["state"], "stopped");
+
+    let summary = run(
+        &cloud,
+        r#"curl http://localhost:8000/dashboard/summary \
+  -H "X-User-ID: user-demo-001""#,
+    )
+    .await
+    .ok(200);
+    assert!(summary.is_object());
+    let capacity = run(&cloud, "curl http://localhost:8000/dashboard/capacity").await.ok(200);
+    assert_eq!((&capacity["max_cpu"], &capacity["max_memory_gb"]), (&json!(14), &json!(60)));
+    assert!(capacity["cpu_options"].is_array() && capacity["memory_options"].is_array());
+    for line in [
+        "curl http://localhost:8000/cluster/status",
+        r#"curl "http://localhost:8000/cluster/status?include_nodes=true""#,
+        "curl http://localhost:8000/cluster/nodes",
+        r#"curl "http://localhost:8000/cluster/nodes?role=worker""#,
+        "curl http://localhost:8000/cluster/nodes/sim-1/health",
+    ] {
+        run(&cloud, line).await.ok(200);
+    }
 
     let terminate = r#"curl -X DELETE http://localhost:8000/instances/{instance_id} \
   -H "X-User-ID: user-demo-001""#;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use orch_core::cx::{Progress, ProgressUpdate};
-use orch_core::operation::{Effect, Route};
+use orch_core::operation::{Effect, Method, Route};
 use orch_core::{Answer, Cx, Op, gate};
 use orch_domain::Error;
 use serde_json::{Map, Value, json};
@@ -24,21 +24,21 @@ const STREAM_AFTER: Duration = Duration::from_millis(300);
 /// Shorter than the idle timeout of common proxies.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
-pub(super) async fn handle(
-    rest: Arc<Rest>,
-    op: Arc<Op>,
-    route: &'static Route,
-    request: Request,
-) -> Response {
-    serve(rest, &op, route, request).await.unwrap_or_else(IntoResponse::into_response)
+/// One route of one operation.
+pub(super) struct Endpoint {
+    pub(super) rest: Arc<Rest>,
+    pub(super) op: Arc<Op>,
+    pub(super) route: &'static Route,
+    /// Where what it creates is found by its `id`.
+    pub(super) collection: Option<&'static str>,
 }
 
-async fn serve(
-    rest: Arc<Rest>,
-    op: &Op,
-    route: &'static Route,
-    request: Request,
-) -> Result<Response, Problem> {
+pub(super) async fn handle(endpoint: Arc<Endpoint>, request: Request) -> Response {
+    serve(&endpoint, request).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn serve(endpoint: &Endpoint, request: Request) -> Result<Response, Problem> {
+    let Endpoint { rest, op, route, .. } = endpoint;
     let (mut parts, body) = request.into_parts();
     let cx = cx_of(&parts.extensions);
     // Before the body is read: who may not call is told so, whatever they sent.
@@ -51,14 +51,13 @@ async fn serve(
     let body = arguments::read_body(&parts.headers, body).await?;
     let mut arguments = arguments::merge(&op.input, route, &path, &parts.uri, body)?;
     if route.path == logs::PATH && logs::take_follow(&mut arguments) {
-        return logs::follow(&rest, &cx, arguments).await;
+        return logs::follow(rest, &cx, arguments).await;
     }
 
-    let success =
-        Success { status: status_of(op, &arguments), collection: collection_of(op, route) };
+    let success = Success { status: status_of(op, &arguments), collection: endpoint.collection };
     let arguments = Value::Object(arguments);
     if wants_events(&parts.headers) {
-        return stream(&rest, op, cx, arguments).await;
+        return stream(rest, op, cx, arguments).await;
     }
     let answer = (op.call)(rest.orch.clone(), cx, arguments).await?;
     Ok(success.answer(answer))
@@ -67,7 +66,6 @@ async fn serve(
 /// What a success looks like over HTTP.
 struct Success {
     status: StatusCode,
-    /// Where what was created is found by its `id`.
     collection: Option<&'static str>,
 }
 
@@ -103,8 +101,14 @@ pub(super) fn success_of(effect: Effect) -> StatusCode {
     }
 }
 
-fn collection_of(op: &Op, route: &Route) -> Option<&'static str> {
-    (op.spec.effect == Effect::Creates && !route.path.contains('{')).then_some(route.path)
+/// The path of a collection whose members `catalogue` can read, when `op` adds to it.
+pub(super) fn collection_of(op: &Op, route: &Route, catalogue: &[Arc<Op>]) -> Option<&'static str> {
+    let reads_member = |it: &Route| {
+        let member = it.path.strip_prefix(route.path).and_then(|it| it.strip_prefix("/{"));
+        it.method == Method::Get && member.is_some_and(|it| !it.contains('/'))
+    };
+    let is_readable = catalogue.iter().flat_map(|it| it.spec.routes).any(reads_member);
+    (op.spec.effect == Effect::Creates && is_readable).then_some(route.path)
 }
 
 fn is_true(arguments: &Map<String, Value>, name: &str) -> bool {

@@ -2,10 +2,9 @@
 
 use axum::response::Response;
 use axum::response::sse::Event;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use orch_core::Cx;
 use orch_core::ports::engine::{LogLine, LogQuery, LogStream};
-use orch_core::service::engines::engine_error;
 use orch_domain::Error;
 use orch_domain::name::InstanceId;
 use orch_domain::text;
@@ -18,7 +17,7 @@ use crate::face::rest::{Rest, call};
 
 pub(super) const PATH: &str = "/instances/{id}/logs";
 /// Lines that are there already, unless `tail` says otherwise.
-const DEFAULT_TAIL: u32 = 100;
+const DEFAULT_TAIL: u32 = 200;
 const MAX_TAIL: u32 = 10_000;
 const MAX_LINE: usize = 16 * 1024;
 
@@ -54,21 +53,15 @@ pub(super) async fn follow(
     if MAX_TAIL < tail {
         return Err(Error::invalid("tail", format!("{tail} is more than {MAX_TAIL}")).into());
     }
-    let instance = rest.orch.instance(cx, &request.id)?;
-    let node_id = instance.node_id.clone();
     let query = LogQuery { tail: Some(tail), since: request.since, follow: true };
-    let engine = rest.orch.engine(&node_id)?;
-    let lines = engine
-        .logs(&instance.id.container_name(), query)
-        .await
-        .map_err(|err| engine_error(&node_id, err))?;
-    let shutdown = rest.orch.shutdown.clone();
+    let lines = rest.orch.logs(cx, &request.id, query).await?;
     let logs = lines
-        .map_ok(|it| line_event(&it))
-        .map_err(move |err| call::error_event(&Problem::from(engine_error(&node_id, err))))
         // An error is the last event, and not a broken connection.
-        .map(|it| it.unwrap_or_else(|err| err))
-        .take_until(shutdown.cancelled_owned());
+        .map(|it| match it {
+            Ok(line) => line_event(&line),
+            Err(err) => call::error_event(&err.into()),
+        })
+        .take_until(rest.orch.shutdown.clone().cancelled_owned());
     let end = futures::stream::once(async { Event::default().event("end").data("{}") });
     Ok(call::events(logs.chain(end).map(Ok)))
 }
@@ -78,10 +71,10 @@ fn line_event(line: &LogLine) -> Event {
         LogStream::Stdout => "stdout",
         LogStream::Stderr => "stderr",
     };
-    let mut text = text::sanitize(&line.text);
-    if MAX_LINE < text.len() {
-        text = text::excerpt(&text, MAX_LINE);
-    }
+    let text = match line.text.len() {
+        0..=MAX_LINE => line.text.clone(),
+        _ => text::excerpt(&line.text, MAX_LINE),
+    };
     let data = json!({"at": line.at, "stream": stream, "text": text});
     Event::default().event("log").data(data.to_string())
 }

@@ -23,10 +23,11 @@ use futures::FutureExt;
 use http::{HeaderValue, Method, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use orch_core::operation::Method as RouteMethod;
-use orch_core::{Cx, Orch, ops};
+use orch_core::{Cx, Op, Orch, ops};
 use orch_domain::caller::{Caller, Channel};
 
 use crate::auth::{self, Access};
+use crate::face::rest::call::Endpoint;
 use crate::face::rest::paths::Paths;
 use crate::face::rest::problem::Problem;
 
@@ -42,7 +43,7 @@ pub(crate) struct Rest {
 /// All of REST. Its fallback answers unknown paths, so that it is the last to be merged with other routers or the only
 /// one with a fallback.
 pub fn router(orch: Arc<Orch>, access: Arc<Access>, metrics: Option<PrometheusHandle>) -> Router {
-    let catalogue = ops::catalogue();
+    let catalogue: Vec<Arc<Op>> = ops::catalogue().into_iter().map(Arc::new).collect();
     let document = openapi::document(&catalogue);
     let rest = Arc::new(Rest {
         orch,
@@ -52,12 +53,16 @@ pub fn router(orch: Arc<Orch>, access: Arc<Access>, metrics: Option<PrometheusHa
     });
 
     let mut paths = Paths::default();
-    for op in catalogue {
-        let op = Arc::new(op);
+    for op in &catalogue {
         for route in op.spec.routes {
-            let (rest, op) = (rest.clone(), op.clone());
+            let endpoint = Arc::new(Endpoint {
+                rest: rest.clone(),
+                op: op.clone(),
+                route,
+                collection: call::collection_of(op, route, &catalogue),
+            });
             paths.add(method_of(route.method), route.path, move |request| {
-                call::handle(rest.clone(), op.clone(), route, request).boxed()
+                call::handle(endpoint.clone(), request).boxed()
             });
         }
     }

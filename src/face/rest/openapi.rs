@@ -4,13 +4,15 @@ mod examples;
 mod pages;
 mod problems;
 
+use std::sync::Arc;
+
 use orch_core::Op;
 use orch_core::operation::{Effect, Group, Method, Route};
 use serde_json::{Map, Value, json};
 
-use crate::face::rest::call;
+use crate::face::rest::{call, logs};
 
-pub fn document(catalogue: &[Op]) -> Value {
+pub fn document(catalogue: &[Arc<Op>]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     let mut schemas = problems::schemas();
     for op in catalogue {
@@ -91,6 +93,15 @@ fn operation(op: &Op, route: &Route, position: usize, schemas: &mut Map<String, 
         let properties = op.input.get("properties").and_then(Value::as_object);
         let names = properties.into_iter().flat_map(Map::keys).filter(|it| is_left(it));
         parameters.extend(names.map(|it| parameter(op, it, "query")));
+        if route.path == logs::PATH {
+            parameters.push(json!({
+                "name": "follow",
+                "in": "query",
+                "description": "Answer a stream of `log` events as lines are written, until the container or the client \
+                    ends; goes with `tail` and `since` only.",
+                "schema": {"type": "boolean", "default": false},
+            }));
+        }
     }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
@@ -168,7 +179,7 @@ fn responses(op: &Op, route: &Route) -> Value {
         rehearsed["description"] = "What would happen (`dry_run` was true)".into();
         responses.insert("200".to_owned(), rehearsed);
     }
-    if op.spec.name == "instance_logs" {
+    if route.path == logs::PATH {
         answer["content"]["text/event-stream"] = json!({
             "schema": {"type": "string", "description": "With `follow=true`: a `log` event per line, then `end`"},
         });
