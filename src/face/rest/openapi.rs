@@ -30,7 +30,6 @@ pub fn document(catalogue: &[Arc<Op>]) -> Value {
     let tags: Vec<Value> = groups.map(|it| json!({"name": it})).collect();
     json!({
         "openapi": "3.1.0",
-        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
             "title": "mcp-orch",
             "version": env!("CARGO_PKG_VERSION"),

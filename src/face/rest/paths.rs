@@ -97,7 +97,7 @@ fn near(known: &[String], path: &str) -> Vec<String> {
                 )
                 .sum();
             let is_close = distance(given[0], segments[0]) <= 2 && segments[0].len() > 2;
-            let apart = differences + 2 * given.len().abs_diff(segments.len());
+            let apart = differences + 3 * given.len().abs_diff(segments.len());
             is_close.then_some((apart, it))
         })
         .collect();
