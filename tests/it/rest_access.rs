@@ -22,6 +22,7 @@ fn routes() -> Vec<(&'static str, Option<Permission>, &'static str, String)> {
             };
             let segments = route.path.split('/').map(|it| match it {
                 "{id}" => "i-0123456789abcdef0",
+                "{key_id}" => "k-0123456789ab",
                 it if it.starts_with('{') => "something",
                 it => it,
             });
