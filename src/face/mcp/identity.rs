@@ -5,10 +5,9 @@ use rmcp::model::{Icon, Implementation, ServerCapabilities, ServerConfig};
 const INSTRUCTIONS: &str = include_str!("../../../prompts/instructions.md");
 
 /// Three stacked machines, drawn here so that no client has to fetch anything.
-const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' \
-    stroke='%232563eb' stroke-width='2'%3E%3Crect x='3' y='3' width='18' height='5' rx='1'/%3E%3Crect x='3' y='10' \
-    width='18' height='5' rx='1'/%3E%3Crect x='3' y='17' width='18' height='4' rx='1'/%3E%3Cpath d='M6 5.5h.01M6 12.5h.01\
-    M6 19h.01'/%3E%3C/svg%3E";
+const ICON: &str = "data:image/svg+xml,%3Csvg%20xmlns='http://www.w3.org/2000/svg'%20viewBox='0%200%2024%2024'%20fill='none'\
+    %20stroke='%232563eb'%20stroke-width='2'%3E%3Crect%20x='3'%20y='3'%20width='18'%20height='5'%20rx='1'/%3E%3Crect%20x='3'\
+    %20y='10'%20width='18'%20height='5'%20rx='1'/%3E%3Crect%20x='3'%20y='17'%20width='18'%20height='4'%20rx='1'/%3E%3C/svg%3E";
 
 /// Only what is served is advertised: tools and prompts do not change while the server runs, so they have no
 /// `listChanged`.
