@@ -76,7 +76,7 @@ impl Stage<'_> {
         self.call("stop_instance", json!({ "id": id })).await?;
         self.call("start_instance", json!({ "id": id })).await?;
         self.visit(&address).await?;
-        let command = json!(["/bin/busybox", "uname", "-n"]);
+        let command = json!(["echo", "hello from inside"]);
         self.call("exec_in_instance", json!({ "id": id, "command": command })).await?;
         self.call("terminate_instance", json!({ "id": id })).await?;
         Ok(())
