@@ -106,10 +106,11 @@ impl fmt::Display for Cpu {
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_multiple_of(1024) {
-            write!(f, "{} GiB", self.0 / 1024)
-        } else {
-            write!(f, "{} MiB", self.0)
+        match self.0 {
+            mib if mib.is_multiple_of(1024) => write!(f, "{} GiB", mib / 1024),
+            mib @ 0..2048 => write!(f, "{mib} MiB"),
+            // Rounded down: what is shown as free is there.
+            mib => write!(f, "{}.{} GiB", mib / 1024, mib % 1024 * 10 / 1024),
         }
     }
 }
@@ -208,6 +209,15 @@ mod tests {
     fn absurd_amounts_are_refused() {
         for bad in ["-1", "1e300", "4097", "null", "\"2\""] {
             assert!(serde_json::from_str::<Cpu>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn memory_reads_in_the_unit_that_suits_it() {
+        for (mib, text) in
+            [(512, "512 MiB"), (2048, "2 GiB"), (24_105, "23.5 GiB"), (2047, "2047 MiB")]
+        {
+            assert_eq!(Memory(mib).to_string(), text);
         }
     }
 
