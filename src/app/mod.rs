@@ -4,6 +4,7 @@
 //! The one place that names concrete adapters and faces together.
 
 pub mod data_dir;
+pub mod database;
 mod failpoint;
 mod http;
 pub mod machine;

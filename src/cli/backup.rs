@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use anyhow::Context;
-use orch_adapters::store::SledStore;
-use orch_core::ports::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use super::args::Globals;
 use super::{ExitStatus, say};
 use crate::app::data_dir::{DataDir, Locking};
+use crate::app::database;
 use crate::app::socket::{self, Control};
 use crate::config::Env;
 
@@ -23,8 +22,7 @@ pub(super) async fn backup(
     let file = std::path::absolute(file).context("the file has no absolute path")?;
     let counts = match data_dir.lock()? {
         Locking::Ours(_lock) => {
-            let store = SledStore::open(data_dir.path())?;
-            json!(store.backup(&file, SystemClock.now())?.counts)
+            json!(database::backup(data_dir.path(), &file)?.counts)
         }
         Locking::Held(_) => {
             let control = Control::Backup { file: file.clone() };
@@ -45,7 +43,7 @@ pub(super) async fn restore(
 ) -> anyhow::Result<ExitStatus> {
     let data_dir = DataDir::open(&globals.load(env)?)?;
     let _lock = data_dir.lock_or_refuse()?;
-    let restored = SledStore::restore(file, data_dir.path())?;
+    let restored = database::restore(file, data_dir.path())?;
     say(format!(
         "restored `{}` from `{}`, made {}: {}",
         data_dir.path().display(),

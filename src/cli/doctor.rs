@@ -5,14 +5,13 @@ mod docker;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
-use orch_adapters::store::SledStore;
 use orch_core::ports::clock::{Clock, SystemClock};
 use orch_domain::time::Timestamp;
 
 use super::args::Globals;
 use super::{ExitStatus, chain, print};
 use crate::app::data_dir::{DataDir, Locking};
-use crate::app::machine;
+use crate::app::{database, machine};
 use crate::config::{Config, Env};
 
 /// Less free space than this is too little for images and the database.
@@ -152,9 +151,9 @@ fn database(path: &Path) -> Finding {
     if !path.join("store").exists() {
         return good("database", "none yet; the first start makes it");
     }
-    match SledStore::open(path) {
-        Ok(_) => good("database", "whole"),
-        Err(err) => bad("database", chain(&err.into())),
+    match database::check(path) {
+        Ok(()) => good("database", "whole"),
+        Err(err) => bad("database", chain(&err)),
     }
 }
 

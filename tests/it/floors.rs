@@ -179,8 +179,8 @@ fn faces_name_no_adapter_and_only_the_wiring_does() {
 
 #[test]
 fn each_protocol_is_known_in_one_place() {
-    // The bridge of `stdio` hands on frames that the SDK reads and writes.
-    nobody_names("src", &["rmcp"], &["src/face/mcp", "src/cli/stdio"]);
+    // The bridge of `stdio` hands on frames that the SDK reads and writes, and `call` is an MCP client.
+    nobody_names("src", &["rmcp"], &["src/face/mcp", "src/cli/stdio", "src/cli/client.rs"]);
     nobody_names("crates", &["rmcp"], &[]);
     // MCP over HTTP answers with statuses of its own.
     nobody_names("src", &["StatusCode"], &["src/face/rest", "src/face/mcp/http.rs"]);

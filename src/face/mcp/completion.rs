@@ -73,7 +73,7 @@ async fn images(orch: &Arc<Orch>, cx: &Cx) -> Result<BTreeSet<String>, Error> {
     let listed = resource::ask(orch, cx, "list_images", json!({}));
     if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, listed).await {
         let entries = answer["images"].as_array().into_iter().flatten();
-        images.extend(entries.filter_map(|it| it["name"].as_str()).map(str::to_owned));
+        images.extend(entries.filter_map(|it| it["image"].as_str()).map(str::to_owned));
     }
     Ok(images)
 }
