@@ -54,7 +54,8 @@ pub(super) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> 
     let mut scored: Vec<(f64, &str)> = names
         .map(|name| {
             let contained = !given.is_empty() && (name.contains(given) || given.contains(name));
-            let score = strsim::jaro_winkler(given, name) + if contained { 0.3 } else { 0.0 };
+            // A part of the name is near by itself, however little the rest looks like it.
+            let score = strsim::jaro_winkler(given, name).max(if contained { 0.9 } else { 0.0 });
             (score, name)
         })
         .filter(|(score, _)| 0.8 < *score)

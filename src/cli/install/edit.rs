@@ -129,10 +129,10 @@ mod tests {
     "mcpServers": {
         "other": {"command":   "keep-my-spaces", "extra": [1,2]},
         "mcp-orch": {
+            "command": "/bin/x",
             "args": [
                 "stdio"
-            ],
-            "command": "/bin/x"
+            ]
         }
     },
     "alpha": {"b": 1, "a": 2}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::sim::SimControl;
-use orch_adapters::store::SledStore;
+use orch_adapters::store::{OpenError, SledStore};
 use orch_core::operation::{Answer, Op};
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
@@ -68,7 +68,7 @@ impl Lab {
         };
         let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
         let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, orch: None };
-        lab.start(Arc::new(NoFailpoints));
+        lab.start(Arc::new(NoFailpoints)).await;
         lab.orch()
             .ledger
             .write(None, |book| {
@@ -90,10 +90,17 @@ impl Lab {
         self.orch.as_ref().expect("started")
     }
 
-    fn start(&mut self, failpoints: Arc<dyn Failpoints>) {
+    async fn start(&mut self, failpoints: Arc<dyn Failpoints>) {
         assert!(self.orch.is_none());
+        // The last task of the one before may still be closing it, on another thread.
+        let store = eventually("the store to be free", || async {
+            match SledStore::open(self.dir.path()) {
+                Err(OpenError::InUse { .. }) => None,
+                opened => Some(opened.unwrap()),
+            }
+        });
         let parts = Parts {
-            store: Arc::new(SledStore::open(self.dir.path()).unwrap()),
+            store: Arc::new(store.await),
             engines: self.engines.clone(),
             clock: Arc::new(SystemClock),
             failpoints,
@@ -115,7 +122,7 @@ impl Lab {
             gone.upgrade().is_none().then_some(())
         })
         .await;
-        self.start(failpoints);
+        self.start(failpoints).await;
         self.orch().recover();
     }
 
