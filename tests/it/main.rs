@@ -19,6 +19,7 @@ mod ops_cluster;
 mod ops_containers;
 mod ops_identity;
 mod ops_nodes;
+mod official_clients;
 mod prompts;
 mod rest_access;
 mod rest_arguments;

@@ -1,11 +1,11 @@
 //! The texts of prompts: the folder and the registry name the same, and each renders to its golden file.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use mcp_orch::face::mcp::{Prompts, REGISTRY};
 use orch_core::ops;
+use serde_json::Value;
 
 fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -58,26 +58,39 @@ fn each_prompt_renders_to_its_golden_file() {
     assert_eq!(stems(&golden), REGISTRY.iter().map(|it| it.name.to_owned()).collect());
 }
 
+/// Names of parameters and fields, at any depth.
+fn fields_of(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(Value::Object(properties)) = map.get("properties") {
+                found.extend(properties.keys().cloned());
+            }
+            map.values().for_each(|it| fields_of(it, found));
+        }
+        Value::Array(items) => items.iter().for_each(|it| fields_of(it, found)),
+        _ => {}
+    }
+}
+
 /// A prompt that names a tool which is not there sends the model astray.
 #[test]
-fn every_tool_that_a_text_names_exists() {
-    let catalogue = ops::catalogue();
-    let known: BTreeSet<&str> = catalogue.iter().map(|it| it.spec.name).collect();
-    let verbs: BTreeSet<&str> =
-        known.iter().filter_map(|it| it.split_once('_')).map(|(verb, _)| verb).collect();
-    let nouns = ["cluster_status", "cluster_capacity", "instance_logs", "instance_stats"];
+fn what_a_text_names_exists() {
+    let mut known: BTreeSet<String> =
+        ["feasible_sizes", "deploy_and_verify"].map(str::to_owned).into();
+    for op in ops::catalogue() {
+        known.insert(op.spec.name.to_owned());
+        fields_of(&Value::Object(op.input), &mut known);
+        fields_of(&Value::Object(op.output), &mut known);
+    }
     let mut files: Vec<PathBuf> =
         fs_err::read_dir(folder("prompts/mcp")).unwrap().map(|it| it.unwrap().path()).collect();
     files.push(folder("prompts/instructions.md"));
     for file in files {
         let text = fs_err::read_to_string(&file).unwrap();
-        let quoted = text.split('`').skip(1).step_by(2);
-        let names = quoted.map(|it| it.split([' ', ':']).next().unwrap_or_default());
-        for name in names.filter(|it| it.contains('_')) {
-            let verb = name.split('_').next().unwrap();
-            let is_a_tool = verbs.contains(verb) || nouns.contains(&name);
-            // Words such as `client_token` are fields, and no operation begins with their first part.
-            assert!(!is_a_tool || known.contains(name), "{}: `{name}`", file.display());
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let name = quoted.split([' ', ':', '=']).next().unwrap_or_default();
+            let is_known = !name.contains('_') || known.contains(name);
+            assert!(is_known, "{}: `{name}`", file.display());
         }
     }
 }
