@@ -15,6 +15,7 @@ mod mcp_http;
 mod mcp_prompts;
 mod mcp_resources;
 mod mcp_tools;
+mod official_clients;
 mod ops_cluster;
 mod ops_containers;
 mod ops_identity;

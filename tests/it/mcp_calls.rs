@@ -189,7 +189,7 @@ async fn the_server_ends_without_undoing_what_it_accepted() {
     let key = world.api_key(DEMO, &[Permission::Write]).await;
     let call = json!({"name": "launch_instance", "arguments": {"image": "pull/slow:1"}});
     let message = mcp::request(Era::Modern, json!(1), "tools/call", call.clone());
-    let over_http = tokio::spawn(mcp::post(&site, &key, &message).send());
+    let over_http = world.orch.tracker.spawn(mcp::post(&site, &key, &message).send());
     is_launching(&world).await;
     let mut bare = Bare::connect(&world, ADMIN, Era::Legacy).await;
     bare.request(1, "tools/call", call).await;

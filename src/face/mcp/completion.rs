@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch_core::{Cx, Orch, gate};
-use orch_domain::Error;
 use orch_domain::caller::Permission;
+use orch_domain::{Error, page};
 use rmcp::model::{CompleteRequestParams, CompleteResult, CompletionInfo, Reference};
 use serde_json::json;
 
@@ -49,7 +49,7 @@ pub(super) async fn complete(
             book.slots().map(|it| it.node.id.to_string()).collect::<BTreeSet<String>>()
         }),
         Completes::Instances => instance_ids(orch, cx)?,
-        Completes::Images => images(orch, cx).await?,
+        Completes::Images => images(orch, cx, &argument.value).await?,
         Completes::Nothing => BTreeSet::new(),
     };
     Ok(CompleteResult::new(best(candidates, &argument.value)))
@@ -64,13 +64,14 @@ fn instance_ids(orch: &Orch, cx: &Cx) -> Result<BTreeSet<String>, Error> {
 }
 
 /// Of the caller's instances, and those the nodes have.
-async fn images(orch: &Arc<Orch>, cx: &Cx) -> Result<BTreeSet<String>, Error> {
+async fn images(orch: &Arc<Orch>, cx: &Cx, typed: &str) -> Result<BTreeSet<String>, Error> {
     let caller = cx.caller()?;
     let mut images: BTreeSet<String> = orch.ledger.read(|book| {
         let seen = book.instances_after(None).filter(|it| caller.sees(&it.owner));
         seen.map(|it| it.image.to_string()).collect()
     });
-    let listed = resource::ask(orch, cx, "list_images", json!({}));
+    let arguments = json!({"name": typed, "page_size": page::MAX_PAGE_SIZE});
+    let listed = resource::ask(orch, cx, "list_images", arguments);
     if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, listed).await {
         let entries = answer["images"].as_array().into_iter().flatten();
         images.extend(entries.filter_map(|it| it["image"].as_str()).map(str::to_owned));

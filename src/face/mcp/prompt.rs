@@ -72,7 +72,7 @@ pub enum PromptError {
     #[error("the prompt {} has no front matter: it must begin with a line `---`, then YAML, then a line `---`", path.display())]
     NoFrontMatter { path: PathBuf },
     #[error("the front matter of the prompt {} is not as expected", path.display())]
-    FrontMatter { path: PathBuf, source: serde_saphyr::Error },
+    FrontMatter { path: PathBuf, source: Box<serde_saphyr::Error> },
     #[error("the prompt {}: {rule}", path.display())]
     Rule { path: PathBuf, rule: String },
     #[error("the prompt {} is none of those there are; hint: {known}", path.display())]
@@ -175,7 +175,7 @@ impl Prompt {
             .split_once("\n---\n")
             .ok_or_else(|| PromptError::NoFrontMatter { path: path() })?;
         let front: FrontMatter = serde_saphyr::from_str(front)
-            .map_err(|source| PromptError::FrontMatter { path: path(), source })?;
+            .map_err(|err| PromptError::FrontMatter { path: path(), source: Box::new(err) })?;
         let prompt = Prompt { registered, front, body: body.trim().to_owned() };
         match prompt.broken_rule() {
             Some(rule) => Err(PromptError::Rule { path: path(), rule }),

@@ -76,7 +76,10 @@ pub(super) fn list(cx: &Cx, cursor: Option<&str>) -> Result<ListToolsResult, Err
 
 fn tool(op: &Op) -> Tool {
     let spec = &op.spec;
-    Tool::new(Cow::Borrowed(spec.name), Cow::Borrowed(spec.text.trim_end()), op.input.clone())
+    let mut input = Value::Object(op.input.clone());
+    without_null(&mut input);
+    let Value::Object(input) = input else { unreachable!("an object stays one") };
+    Tool::new(Cow::Borrowed(spec.name), Cow::Borrowed(spec.text.trim_end()), input)
         .with_title(title(spec))
         .with_raw_output_schema(Arc::new(output_schema(&op.output)))
         .with_annotations(ToolAnnotations::from_raw(
@@ -101,6 +104,41 @@ fn meta(spec: &Spec) -> JsonObject {
         meta.insert("mcp-orch/needs".to_owned(), needs.as_str().into());
     }
     meta
+}
+
+/// Takes `null` out of what parameters may be: leaving one out says the same, and some model providers refuse a tool
+/// whose parameter has two types. A `null` that comes anyway is still taken.
+fn without_null(schema: &mut Value) {
+    let is_null = |it: &Value| *it == "null" || it["type"] == "null" || it.is_null();
+    match schema {
+        Value::Object(map) => {
+            for several in ["type", "enum", "anyOf"] {
+                if let Some(Value::Array(items)) = map.get_mut(several) {
+                    items.retain(|it| !is_null(it));
+                }
+            }
+            if let Some(Value::Array(types)) = map.get_mut("type")
+                && types.len() == 1
+            {
+                map["type"] = types.remove(0);
+            }
+            if let Some(Value::Array(alternatives)) = map.get_mut("anyOf")
+                && let [Value::Object(only)] = &alternatives[..]
+            {
+                let only = only.clone();
+                map.remove("anyOf");
+                for (key, value) in only {
+                    map.entry(key).or_insert(value);
+                }
+            }
+            if map.get("default").is_some_and(Value::is_null) {
+                map.remove("default");
+            }
+            map.values_mut().for_each(without_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_null),
+        _ => {}
+    }
 }
 
 /// What a call answers, or the object of a refusal. The latter belongs to the schema because a refusal is structured

@@ -32,6 +32,15 @@ impl Setup {
         }
     }
 
+    /// Everybody who connects is the administrator.
+    pub(crate) fn no_auth(data_dir: &Path) -> Setup {
+        Setup {
+            data_dir: data_dir.to_owned(),
+            arguments: vec!["--no-auth".to_owned()],
+            environment: Vec::new(),
+        }
+    }
+
     pub(crate) fn argument(mut self, it: &str) -> Setup {
         self.arguments.push(it.to_owned());
         self
