@@ -1,0 +1,116 @@
+//! The ledger on a store whose commits become durable, or fail, when the test says so.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use orch_domain::book::Rows;
+use orch_domain::name::{UserId, UserName};
+use orch_domain::time::Timestamp;
+use orch_domain::user::{Quota, User};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::ports::store::{AuditQuery, StoreIdentity};
+
+type Answer = oneshot::Sender<Result<(), StoreError>>;
+
+struct ScriptedStore {
+    identity: StoreIdentity,
+    queued: Mutex<Vec<Answer>>,
+    /// Told when the store is read anew, which then takes a while.
+    reloading: Mutex<Option<mpsc::Sender<()>>>,
+}
+
+impl ScriptedStore {
+    fn answer(&self, result: impl Fn() -> Result<(), StoreError>) {
+        self.queued.lock().drain(..).for_each(|it| drop(it.send(result())));
+    }
+}
+
+impl Store for ScriptedStore {
+    fn identity(&self) -> &StoreIdentity {
+        &self.identity
+    }
+    fn load(&self) -> Result<Rows, StoreError> {
+        if let Some(it) = self.reloading.lock().take() {
+            it.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(Rows::default())
+    }
+    fn commit(&self, _: Commit) -> oneshot::Receiver<Result<(), StoreError>> {
+        let (answer, answered) = oneshot::channel();
+        self.queued.lock().push(answer);
+        answered
+    }
+    fn last_audit_id(&self) -> AuditId {
+        AuditId(0)
+    }
+    fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn trim_audit(&self, _: AuditId) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+}
+
+fn ledger() -> (Arc<ScriptedStore>, Ledger) {
+    let identity = StoreIdentity { controller_id: "c".to_owned(), token_secret: [0; 32] };
+    let store =
+        Arc::new(ScriptedStore { identity, queued: Mutex::default(), reloading: Mutex::default() });
+    let ledger = Ledger::open(store.clone(), Arc::default(), PortRange::DEFAULT).unwrap();
+    (store, ledger)
+}
+
+fn user(name: &str) -> User {
+    User {
+        id: UserId::try_new(name).unwrap(),
+        name: UserName::try_new(name).unwrap(),
+        password_hash: String::new(),
+        permissions: vec![orch_domain::caller::Permission::Admin],
+        quota: Quota::DEMO,
+        created_at: Timestamp::ZERO,
+        tokens_valid_from: Timestamp::ZERO,
+    }
+}
+
+fn names(ledger: &Ledger) -> Vec<String> {
+    ledger.read(|book| book.users().map(|it| it.name.to_string()).collect())
+}
+
+#[test]
+fn an_answer_that_changes_nothing_waits_for_what_it_saw() {
+    let (store, ledger) = ledger();
+    let mut first = Box::pin(ledger.write(None, |book| book.add_user(user("ann"))));
+    assert!(first.as_mut().now_or_never().is_none());
+    let cx = Cx::new(None);
+    let mut second = Box::pin(ledger.write(Some(&cx), |book| Ok(book.users().count())));
+    assert!(second.as_mut().now_or_never().is_none(), "ann is not durable yet");
+    store.answer(|| Ok(()));
+    assert_eq!(first.now_or_never().unwrap().unwrap(), ());
+    assert_eq!(second.now_or_never().unwrap().unwrap(), 1);
+}
+
+#[test]
+fn a_writer_that_waited_for_a_reload_takes_its_own_change_back_too() {
+    let (store, ledger) = ledger();
+    let (reloading, is_reloading) = mpsc::channel();
+    *store.reloading.lock() = Some(reloading);
+    let full = || Err(StoreError::DiskFull { source: "no room".into() });
+    std::thread::scope(|scope| {
+        let mut first = Box::pin(ledger.write(None, |book| book.add_user(user("ann"))));
+        assert!(first.as_mut().now_or_never().is_none());
+        store.answer(full);
+        let failed = scope.spawn(move || first.now_or_never().unwrap().is_err());
+        is_reloading.recv().unwrap();
+        // Begins while the book is locked for the reload.
+        let mut second = Box::pin(ledger.write(None, |book| book.add_user(user("bob"))));
+        assert!(second.as_mut().now_or_never().is_none());
+        store.answer(full);
+        assert!(second.now_or_never().unwrap().is_err());
+        assert!(failed.join().unwrap());
+    });
+    assert_eq!(names(&ledger), Vec::<String>::new(), "nothing of it is durable");
+}
