@@ -1,5 +1,6 @@
 //! The cluster as resources: read, listed in pages, and watched in both eras; each caller sees what is theirs.
 
+use orch_core::ports::engine::LogStream;
 use rmcp::model::{
     ErrorCode, ReadResourceRequestParams, ResourceContents, ServerNotification,
     SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequestParams,
@@ -8,8 +9,8 @@ use rmcp::service::{ServiceError, Subscription};
 use serde_json::{Value, json};
 
 use crate::harness::mcp::{self, Client, EVERY_WAY, Era, Heard, Way};
-use crate::harness::within;
 use crate::harness::world::{ADMIN, DEMO, World};
+use crate::harness::{eventually, within};
 
 async fn read(client: &Client, uri: &str) -> Result<Value, ErrorCode> {
     let reading = client.read_resource(ReadResourceRequestParams::new(uri));
@@ -186,6 +187,46 @@ async fn a_listener_hears_of_what_it_asked_for_until_the_server_ends() {
             );
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_grows_is_told_of() {
+    let world = World::with_nodes(1).await;
+    let client = mcp::connect(&world, DEMO, Way::Stream, Era::Modern).await;
+    let id = launch(&client, "talker").await;
+    let (logs, container) = (format!("instance://{id}/logs"), format!("mo-{id}"));
+    let filter = SubscriptionFilter::builder().resource_subscription(logs.as_str()).build();
+    let mut subscription = client.listen(filter).await.unwrap();
+    let followed = async || (0 < world.control("n1").n_calls("logs")).then_some(());
+    eventually("the log is followed", followed).await;
+    for round in ["before", "after"] {
+        // A line may come before the follower listens; the one after it is heard.
+        let writing = async {
+            loop {
+                world.control("n1").write_log(&container, LogStream::Stdout, round);
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        let update = tokio::select! {
+            it = next(&mut subscription) => it,
+            () = writing => unreachable!("it goes on writing"),
+        };
+        let ServerNotification::ResourceUpdatedNotification(update) = update else {
+            panic!("nothing else was asked for: {update:?}")
+        };
+        assert_eq!(update.params.uri, logs);
+        assert!(read(&client, &logs).await.unwrap()["text"].as_str().unwrap().contains(round));
+        // Stopped and started, it is another container life; it is followed again.
+        client.answer("stop_instance", json!({"id": id})).await;
+        client.answer("start_instance", json!({"id": id})).await;
+        quiet(&mut subscription).await;
+    }
+}
+
+/// Until nothing is said for a while.
+async fn quiet(subscription: &mut Subscription) {
+    let while_silent = std::time::Duration::from_millis(500);
+    while tokio::time::timeout(while_silent, subscription.next()).await.is_ok() {}
 }
 
 /// A hundred changes at once are a few messages.

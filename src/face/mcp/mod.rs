@@ -3,12 +3,14 @@
 //!
 //! Only this folder knows the protocol and its library. A request is answered by `server`, which asks `who` calls and
 //! hands on to `tool` (and `call` for the life of one call), `resource`, `prompt` or `completion`. `change` turns what
-//! happens in the cluster into word about resources, `subscription` brings it to clients. `http` and `stream` are the
+//! happens in the cluster into word about resources, `subscription` brings it to clients, with
+//! `follow` for logs that grow. `http` and `stream` are the
 //! two ways in.
 
 mod call;
 mod change;
 mod completion;
+mod follow;
 mod http;
 mod identity;
 mod prompt;

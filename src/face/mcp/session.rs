@@ -28,7 +28,7 @@ struct State {
 
 /// The subscription of the session; it ends when the session is dropped.
 struct Watch {
-    wanted: Wanted,
+    wanted: Arc<Wanted>,
     _ends_it: DropGuard,
 }
 
@@ -47,10 +47,10 @@ impl Session {
         self.wanted(face, caller, peer);
     }
 
-    fn wanted(&self, face: &Arc<Face>, caller: Caller, peer: &Peer<RoleServer>) -> Wanted {
+    fn wanted(&self, face: &Arc<Face>, caller: Caller, peer: &Peer<RoleServer>) -> Arc<Wanted> {
         let mut state = self.0.lock();
         let watch = state.watch.get_or_insert_with(|| {
-            let (wanted, ended) = (Wanted::default(), CancellationToken::new());
+            let (wanted, ended) = (Arc::<Wanted>::default(), CancellationToken::new());
             let subscription = Subscription {
                 face: face.clone(),
                 caller,
@@ -72,20 +72,17 @@ impl Session {
         uri: Uri,
         as_written: String,
     ) -> Result<(), Error> {
-        let wanted = self.wanted(face, caller, peer);
-        let mut wanted = wanted.lock();
-        if MAX_URIS <= wanted.len() && !wanted.contains_key(&uri) {
-            return Err(Error::conflict(format!(
-                "this session is subscribed to {MAX_URIS} resources already; unsubscribe from some first"
-            )));
+        if self.wanted(face, caller, peer).add(uri, as_written) {
+            return Ok(());
         }
-        wanted.insert(uri, as_written);
-        Ok(())
+        Err(Error::conflict(format!(
+            "this session is subscribed to {MAX_URIS} resources already; unsubscribe from some first"
+        )))
     }
 
     pub(super) fn unsubscribe(&self, uri: &Uri) {
         if let Some(watch) = &self.0.lock().watch {
-            watch.wanted.lock().remove(uri);
+            watch.wanted.remove(uri);
         }
     }
 }

@@ -5,23 +5,63 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch_domain::caller::Caller;
+use orch_domain::name::InstanceId;
 use parking_lot::Mutex;
 use rmcp::RoleServer;
 use rmcp::model::{ResourceUpdatedNotificationParam, SubscriptionFilter};
 use rmcp::service::{Peer, SubscriptionSink};
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Face;
 use super::change::Change;
+use super::follow::LogWatch;
 use super::resource::Uri;
 
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(100);
 /// Of one client.
 pub(super) const MAX_URIS: usize = 1000;
 
-/// What a client wants to hear about, each URI as the client wrote it. Shared, because sessions add and remove.
-pub(super) type Wanted = Arc<Mutex<BTreeMap<Uri, String>>>;
+/// What a client wants to hear about. Shared, because sessions add and remove.
+#[derive(Default)]
+pub(super) struct Wanted {
+    /// Each as the client wrote it.
+    uris: Mutex<BTreeMap<Uri, String>>,
+    added: Notify,
+}
+
+impl Wanted {
+    pub(super) fn of(filter: &SubscriptionFilter) -> Wanted {
+        let uris = filter.resource_subscriptions.iter().flatten();
+        let uris = uris.filter_map(|it| Uri::parse(it).map(|uri| (uri, it.clone()))).collect();
+        Wanted { uris: Mutex::new(uris), added: Notify::new() }
+    }
+
+    /// False: there are too many already.
+    pub(super) fn add(&self, uri: Uri, as_written: String) -> bool {
+        let mut uris = self.uris.lock();
+        if MAX_URIS <= uris.len() && !uris.contains_key(&uri) {
+            return false;
+        }
+        uris.insert(uri, as_written);
+        self.added.notify_one();
+        true
+    }
+
+    pub(super) fn remove(&self, uri: &Uri) {
+        self.uris.lock().remove(uri);
+    }
+
+    fn logs(&self) -> Vec<InstanceId> {
+        let uris = self.uris.lock();
+        let logs = uris.keys().filter_map(|it| match it {
+            Uri::Logs(id) => Some(id.clone()),
+            _ => None,
+        });
+        logs.collect()
+    }
+}
 
 /// The two ways word reaches a client, one per era.
 pub(super) enum Outlet {
@@ -41,17 +81,11 @@ pub(super) fn accepted(requested: &SubscriptionFilter) -> SubscriptionFilter {
     accepted
 }
 
-pub(super) fn wanted(filter: &SubscriptionFilter) -> Wanted {
-    let uris = filter.resource_subscriptions.iter().flatten();
-    let wanted = uris.filter_map(|it| Uri::parse(it).map(|uri| (uri, it.clone()))).collect();
-    Arc::new(Mutex::new(wanted))
-}
-
 /// One client's subscription, for as long as it lasts.
 pub(super) struct Subscription {
     pub(super) face: Arc<Face>,
     pub(super) caller: Caller,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: Arc<Wanted>,
     pub(super) wants_list: bool,
     pub(super) outlet: Outlet,
 }
@@ -59,20 +93,19 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Until `ended`, or the server ends.
     pub(super) async fn run(self, ended: CancellationToken) {
-        let orch = &self.face.orch;
-        let mut changes = self.face.changes.subscribe(orch);
+        let orch = self.face.orch.clone();
+        let mut changes = self.face.changes.subscribe(&orch);
+        let mut logs = LogWatch::default();
         loop {
+            logs.follow(&orch, &self.caller, &self.wanted.logs());
             let mut pending = Pending::default();
-            let first = tokio::select! {
-                change = changes.recv() => change,
+            tokio::select! {
+                change = changes.recv() => self.note(change, &mut pending),
+                id = logs.next() => self.note_lines(id, &mut pending),
+                () = self.wanted.added.notified() => continue,
                 () = ended.cancelled() => return,
                 () = self.face.shutdown.cancelled() => return,
                 () = orch.shutdown.cancelled() => return,
-            };
-            match first {
-                Ok(change) => self.note(change, &mut pending),
-                Err(RecvError::Lagged(_)) => self.note(Change::Everything, &mut pending),
-                Err(RecvError::Closed) => return,
             }
             let mut gathered = std::pin::pin!(tokio::time::sleep(GATHER));
             loop {
@@ -80,35 +113,39 @@ impl Subscription {
                     biased;
                     () = ended.cancelled() => return,
                     () = &mut gathered => break,
-                    change = changes.recv() => match change {
-                        Ok(change) => self.note(change, &mut pending),
-                        Err(RecvError::Lagged(_)) => self.note(Change::Everything, &mut pending),
-                        Err(RecvError::Closed) => break,
-                    },
+                    change = changes.recv() => self.note(change, &mut pending),
+                    id = logs.next() => self.note_lines(id, &mut pending),
                 }
             }
             // A client that does not read holds up only this loop, which then tells it less and later.
             tokio::select! {
-                () = self.tell(pending) => {}
+                () = self.tell(&pending) => {}
                 () = ended.cancelled() => return,
                 () = self.face.shutdown.cancelled() => return,
+                () = orch.shutdown.cancelled() => return,
             }
+            pending.changed.iter().for_each(|it| logs.retry(it));
         }
     }
 
-    fn note(&self, change: Change, pending: &mut Pending) {
-        let wanted = self.wanted.lock();
+    fn note_lines(&self, id: InstanceId, pending: &mut Pending) {
+        pending.uris.extend(self.wanted.uris.lock().get(&Uri::Logs(id)).cloned());
+    }
+
+    fn note(&self, change: Result<Change, RecvError>, pending: &mut Pending) {
+        let wanted = self.wanted.uris.lock();
         let mut add = |uri: Uri| {
             if let Some(as_written) = wanted.get(&uri) {
                 pending.uris.insert(as_written.clone());
             }
         };
-        match change {
+        match change.unwrap_or(Change::Everything) {
             Change::Instance { id, owner, list_changed } => {
                 add(Uri::Cluster);
                 if self.caller.sees(&owner) {
                     add(Uri::Instance(id.clone()));
-                    add(Uri::Logs(id));
+                    add(Uri::Logs(id.clone()));
+                    pending.changed.insert(id);
                     pending.list_changed |= list_changed;
                 }
             }
@@ -125,7 +162,7 @@ impl Subscription {
         }
     }
 
-    async fn tell(&self, pending: Pending) {
+    async fn tell(&self, pending: &Pending) {
         if pending.list_changed && self.wants_list {
             // Who is gone is noticed by whoever reads from it, and ends this subscription.
             match &self.outlet {
@@ -133,13 +170,13 @@ impl Subscription {
                 Outlet::Listen(sink) => drop(sink.notify_resource_list_changed().await),
             }
         }
-        for uri in pending.uris {
+        for uri in &pending.uris {
             match &self.outlet {
                 Outlet::Session(peer) => {
-                    let update = ResourceUpdatedNotificationParam::new(uri);
+                    let update = ResourceUpdatedNotificationParam::new(uri.as_str());
                     drop(peer.notify_resource_updated(update).await);
                 }
-                Outlet::Listen(sink) => drop(sink.notify_resource_updated(uri).await),
+                Outlet::Listen(sink) => drop(sink.notify_resource_updated(uri.as_str()).await),
             }
         }
     }
@@ -148,5 +185,6 @@ impl Subscription {
 #[derive(Default)]
 struct Pending {
     uris: BTreeSet<String>,
+    changed: BTreeSet<InstanceId>,
     list_changed: bool,
 }
