@@ -11,11 +11,11 @@ use rmcp::model::{
     JsonObject, ProgressNotificationParam, Request, ServerResult, Tool,
 };
 use rmcp::service::{
-    ClientLifecycleMode, NotificationContext, PeerRequestOptions, RequestHandle, RoleClient,
-    RunningService,
+    ClientInitializeError, ClientLifecycleMode, NotificationContext, PeerRequestOptions,
+    RequestHandle, RoleClient, RunningService,
 };
 use rmcp::transport::streamable_http_client::{
-    StreamableHttpClientTransport, StreamableHttpClientTransportConfig,
+    StreamableHttpClientTransport, StreamableHttpClientTransportConfig, StreamableHttpError,
 };
 use rmcp::{ClientHandler, ClientServiceExt};
 use serde_json::{Map, Value};
@@ -121,7 +121,7 @@ impl Connection {
         let service = handler()
             .serve_with_lifecycle(transport, ClientLifecycleMode::Initialize)
             .await
-            .with_context(|| format!("no connection to `{uri}`"))?;
+            .map_err(|err| unconnected(&uri, err))?;
         Ok(Connection { service, running: None, child: None })
     }
 
@@ -197,6 +197,26 @@ impl Connection {
             child.wait().await.context("`mcp-orch stdio` did not end")?;
         }
         Ok(())
+    }
+}
+
+/// Says what kept us from a server, without the layers it came through.
+fn unconnected(uri: &str, err: ClientInitializeError) -> anyhow::Error {
+    let over_http = match &err {
+        ClientInitializeError::TransportError { error, .. } => {
+            error.error.downcast_ref::<StreamableHttpError<reqwest::Error>>()
+        }
+        _ => None,
+    };
+    match over_http {
+        Some(StreamableHttpError::AuthRequired(_)) => anyhow::anyhow!(
+            "the server at `{uri}` does not know you\n\
+             hint: give an API key or access token with `--api-key`, or in `MCP_ORCH_API_KEY`"
+        ),
+        Some(StreamableHttpError::Client(err)) if err.is_connect() => anyhow::anyhow!(
+            "nothing answers at `{uri}`\nhint: start it with `mcp-orch serve`, or check the address"
+        ),
+        _ => anyhow::Error::new(err).context(format!("no connection to `{uri}`")),
     }
 }
 

@@ -55,6 +55,11 @@ pub fn run() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
+/// Whether a command line is understood; for the tests of the documents.
+pub fn check(words: &[&str]) -> Result<(), String> {
+    Cli::try_parse_from(words).map(drop).map_err(|err| err.to_string())
+}
+
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
     let env = &ProcessEnv;
     let globals = cli.globals;

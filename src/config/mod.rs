@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 pub use env::{Env, ProcessEnv};
 pub use error::ConfigError;
 pub use layers::{Flag, Sources, load};
+pub use nodes_file::Plan;
 pub use sections::*;
 pub use table::{environment_table, example_file, key_table};
 pub use value::{LogLevel, Ports, Seconds};

@@ -81,7 +81,8 @@ execution:
 
 #[test]
 fn a_mistake_names_where_what_and_what_is_allowed() {
-    let cases: &[(&str, &[(&str, &str)], &[&str])] = &[
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: &[Case] = &[
         ("server:\n  prot: 1\n", &[], &["config.yaml", "`server.prot`", "unknown field", "`port`"]),
         ("sever: {}\n", &[], &["config.yaml", "`sever`", "`server`"]),
         ("server:\n  port: 70000\n", &[], &["`server.port`", "70000", "from 0 to 65535"]),

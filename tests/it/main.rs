@@ -3,7 +3,11 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod authorisation;
+mod cli_call;
+mod cli_files;
+mod cli_serve;
 mod crash;
+mod documents;
 mod drift;
 mod engine_contract;
 mod floors;

@@ -6,6 +6,7 @@ pub(crate) mod docker;
 pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod mcp;
+pub(crate) mod program;
 pub(crate) mod registry;
 pub(crate) mod server;
 pub(crate) mod world;

@@ -23,6 +23,11 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
+    /// As it is installed.
+    pub(crate) fn plain(data_dir: &Path) -> Setup {
+        Setup { data_dir: data_dir.to_owned(), arguments: Vec::new(), environment: Vec::new() }
+    }
+
     /// With the demo users, so that a header names the caller.
     pub(crate) fn demo(data_dir: &Path) -> Setup {
         Setup {

@@ -1,0 +1,127 @@
+//! `mcp-orch call`: in this process, through the socket of a running server, and over HTTP.
+
+use serde_json::json;
+
+use crate::harness::program::{Home, ran};
+use crate::harness::server::Setup;
+
+#[test]
+fn without_a_server_the_call_is_answered_in_this_process_and_kept() {
+    let home = Home::new();
+    home.add_simulated_node();
+    let launched = home.call(&[
+        "launch_instance",
+        "name=web",
+        "image=demo:1",
+        "ports=80,443",
+        "cpu=0.5",
+        "env.GREETING=hello",
+        "labels.team=a",
+        "wait=true",
+    ]);
+    assert_eq!(launched["state"], "running", "{launched}");
+    assert_eq!(launched["ports"].as_array().unwrap().len(), 2);
+    assert_eq!(launched["labels"], json!({"team": "a"}));
+    let listed = home.call(&["list_instances"]);
+    assert_eq!(listed["instances"][0]["id"], launched["id"]);
+    let id = format!("id={}", launched["id"].as_str().unwrap());
+    assert_eq!(home.call(&["terminate_instance", &id])["state"], "terminated");
+}
+
+#[test]
+fn an_answer_is_a_table_a_text_or_json() {
+    let home = Home::new();
+    home.add_simulated_node();
+    let table = home.done(&["call", "list_nodes"]);
+    let header = table.lines().nth(1).unwrap();
+    assert!(header.contains("id") && header.contains("status"), "{table}");
+    assert!(table.contains("sim-1"), "{table}");
+    assert!(home.done(&["call", "whoami"]).starts_with("You are `admin`"));
+    assert_eq!(home.call(&["whoami"])["username"], "admin");
+}
+
+#[test]
+fn exit_status_and_stderr_tell_a_mistake_from_a_refusal() {
+    let home = Home::new();
+    let ran = home.run(&["call", "lanch_instance", "image=demo:1"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (1, ""));
+    assert!(ran.stderr.contains("did you mean `launch_instance`"), "{}", ran.stderr);
+
+    let ran = home.run(&["call", "launch_instance", "imge=demo:1"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("did you mean `image`?"), "{}", ran.stderr);
+
+    let ran = home.run(&["call", "launch_instance", "image=demo:1", "count=many"]);
+    assert!(ran.stderr.contains("`count`: `many` is not a whole number"), "{}", ran.stderr);
+
+    let ran = home.run(&["call", "get_instance", "id=i-00000000000000000"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (3, ""));
+    assert!(ran.stderr.starts_with("error: NotFound: "), "{}", ran.stderr);
+
+    let ran = home.run(&["call", "get_instance", "id=i-00000000000000000", "-o", "json"]);
+    let error: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.status, &error["error"]), (3, &json!("NotFound")));
+
+    let ran = home.run(&["call", "whoami", "--url", "http://127.0.0.1:1"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("nothing answers at"), "{}", ran.stderr);
+
+    assert_eq!(home.run(&["call"]).status, 2);
+    assert_eq!(home.run(&["call", "whoami", "--output", "xml"]).status, 2);
+}
+
+#[test]
+fn arguments_come_as_json_from_a_file_or_from_words_over_it() {
+    let home = Home::new();
+    home.add_simulated_node();
+    home.write("launch.json", r#"{"image": "demo:1", "name": "from-file", "count": 1}"#);
+    let launched = home.call(&["launch_instance", "--json", "@launch.json", "name=from-word"]);
+    assert_eq!((&launched["name"], &launched["image"]), (&json!("from-word"), &json!("demo:1")));
+    let ran = home.run(&["call", "launch_instance", "--json", "[1]"]);
+    assert!(ran.stderr.contains("`--json` has to be a JSON object"), "{}", ran.stderr);
+}
+
+#[test]
+fn tools_lists_the_catalogue() {
+    let listed = Home::new().done(&["tools"]);
+    let names: Vec<&str> = listed.lines().filter_map(|it| it.split_whitespace().next()).collect();
+    let wanted: Vec<&str> = orch_core::ops::catalogue().iter().map(|it| it.spec.name).collect();
+    assert_eq!(names, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_server_the_call_goes_to_it_by_its_socket_or_its_url() {
+    let home = Home::new();
+    let server = Setup::demo(&home.data_dir()).start().await;
+    tokio::task::block_in_place(|| home.add_simulated_node());
+    let node = server.get("/cluster/nodes/sim-1").await;
+    assert_eq!(node["engine"], "sim", "{node}");
+
+    // Audit tells a person at a terminal from an agent.
+    let audit = server.get("/audit?operation=register_node").await;
+    assert_eq!(audit["entries"][0]["channel"], "cli", "{audit}");
+
+    let nobody =
+        tokio::task::block_in_place(|| home.run(&["call", "list_nodes", "--url", &server.url]));
+    assert_eq!(nobody.status, 1, "{}", nobody.stdout);
+    assert!(nobody.stderr.contains("does not know you"), "{}", nobody.stderr);
+    assert!(nobody.stderr.contains("hint: give an API key"), "{}", nobody.stderr);
+
+    let login = json!({"username": "demo", "password": "demo"});
+    let (_, login) = server.call("POST", "/auth/login", Some(login)).await;
+    let token = login["access_token"].as_str().unwrap();
+    let mut command = home.command(&[
+        "call",
+        "whoami",
+        "--url",
+        &server.url,
+        "--output",
+        "json",
+        "--api-key",
+        token,
+    ]);
+    let ran = tokio::task::block_in_place(|| ran(&mut command));
+    let me: serde_json::Value =
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{}", ran.stderr));
+    assert_eq!(me["username"], "demo");
+}
