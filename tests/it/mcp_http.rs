@@ -69,7 +69,8 @@ async fn a_session_belongs_to_the_user_who_began_it() {
     // What a call may do comes from its own credential and not from the session's.
     let call = json!({"name": "launch_instance", "arguments": {"image": "nginx"}});
     let call = mcp::request(Era::Legacy, json!(3), "tools/call", call);
-    let refused = within("a refusal", session.post(&call).send()).await.unwrap().text().await.unwrap();
+    let refused =
+        within("a refusal", session.post(&call).send()).await.unwrap().text().await.unwrap();
     assert!(refused.contains("Forbidden"), "{refused}");
     assert_eq!(status(session.delete()).await, 204);
     assert_eq!(status(session.post(&ping)).await, 404);

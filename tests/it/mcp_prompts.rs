@@ -56,7 +56,8 @@ async fn what_is_typed_is_completed_from_what_the_caller_sees() {
     let foreign = admin.answer("launch_instance", json!({"image": "secret/thing:1"})).await;
     for (way, era) in EVERY_WAY {
         let client = mcp::connect(&world, DEMO, way, era).await;
-        let launch = json!({"image": "web/shop:2", "name": format!("{way:?}{era:?}").to_lowercase()});
+        let launch =
+            json!({"image": "web/shop:2", "name": format!("{way:?}{era:?}").to_lowercase()});
         let own = client.answer("launch_instance", launch).await;
         let own = own["id"].as_str().unwrap();
         let nodes = client.complete_prompt_simple("diagnose_node", "node_id", "n1").await.unwrap();
@@ -68,14 +69,18 @@ async fn what_is_typed_is_completed_from_what_the_caller_sees() {
             assert!(ids.iter().any(|it| it == own), "{ids:?}");
             assert!(!ids.iter().any(|it| foreign["id"] == it.as_str()), "{ids:?}");
         }
-        let images = client.complete_prompt_simple("launch_instance", "image", "shop").await.unwrap();
+        let images =
+            client.complete_prompt_simple("launch_instance", "image", "shop").await.unwrap();
         assert_eq!(images, ["web/shop:2"]);
-        let on_nodes = client.complete_prompt_simple("launch_instance", "image", "nginx").await.unwrap();
+        let on_nodes =
+            client.complete_prompt_simple("launch_instance", "image", "nginx").await.unwrap();
         assert_eq!(on_nodes, ["nginx:alpine"]);
         let free = client.complete_prompt_simple("launch_instance", "purpose", "a").await.unwrap();
         assert!(free.is_empty());
         let unknown = client.complete_prompt_simple("launch_instance", "colour", "r").await;
-        assert!(matches!(unknown, Err(ServiceError::McpError(it)) if it.code == ErrorCode::INVALID_PARAMS));
+        assert!(
+            matches!(unknown, Err(ServiceError::McpError(it)) if it.code == ErrorCode::INVALID_PARAMS)
+        );
         client.answer("terminate_instance", json!({"id": own})).await;
     }
 }

@@ -331,7 +331,6 @@ pub(crate) fn events(body: &str) -> Vec<Value> {
     data.filter(|it| !it.is_empty()).map(|it| serde_json::from_str(it).unwrap()).collect()
 }
 
-
 /// A session as a client up to 2025-11-25 has it over HTTP.
 #[derive(Clone)]
 pub(crate) struct Session {
@@ -343,7 +342,8 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) async fn begin(site: &Site, key: &str) -> Session {
         let client = json!({"name": "bare", "version": "0"});
-        let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
+        let hello =
+            json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
         let message = request(Era::Legacy, json!(0), "initialize", hello);
         let request = http_client()
             .post(&site.url)

@@ -7,7 +7,7 @@ use orch_domain::Error;
 use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::book::{Book, Change};
 use orch_domain::port::PortRange;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::Cx;
 use crate::event::{Events, Subject};
@@ -20,8 +20,9 @@ pub struct Ledger {
     store: Arc<dyn Store>,
     events: Arc<Events>,
     last_audit_id: AtomicU64,
-    /// Counts the times the book was read anew, so that of many writers that failed together one repairs.
-    n_reloads: Mutex<u64>,
+    /// Counts the times the book was read anew, so that of many writers that failed together one repairs. Changes
+    /// only under the lock of the book: a writer that wrote into the new book must not take it for the old one.
+    n_reloads: AtomicU64,
 }
 
 impl Ledger {
@@ -37,7 +38,7 @@ impl Ledger {
             store,
             events,
             last_audit_id,
-            n_reloads: Mutex::new(0),
+            n_reloads: AtomicU64::new(0),
         })
     }
 
@@ -53,16 +54,19 @@ impl Ledger {
         cx: Option<&Cx>,
         work: impl FnOnce(&mut Book) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let n_reloads = *self.n_reloads.lock();
-        let (out, changes, durable) = {
+        let (out, changes, durable, n_reloads) = {
             let mut book = self.book.write();
             let (out, changes) = book.transaction(work)?;
-            if changes.is_empty() {
+            if changes.is_empty() && cx.is_none() {
                 return Ok(out);
             }
-            let audit = cx.and_then(Cx::audit_for_commit).into_iter().collect();
+            // A caller waits even when nothing changed: what the answer says may still be on its way to the disk.
+            let audit = match changes.is_empty() {
+                true => Vec::new(),
+                false => cx.and_then(Cx::audit_for_commit).into_iter().collect(),
+            };
             let durable = self.store.commit(Commit { changes: changes.clone(), audit });
-            (out, changes, durable)
+            (out, changes, durable, self.n_reloads.load(Ordering::Relaxed))
         };
         match durable.await.unwrap_or(Err(StoreError::Closed)) {
             Ok(()) => {
@@ -99,15 +103,14 @@ impl Ledger {
 
     /// Goes back to what is durable, unless another writer did since `seen`.
     fn reload(&self, seen: u64) {
-        let mut n_reloads = self.n_reloads.lock();
-        if *n_reloads != seen {
+        let mut book = self.book.write();
+        if self.n_reloads.load(Ordering::Relaxed) != seen {
             return;
         }
-        let mut book = self.book.write();
         match load(&*self.store, book.port_range()) {
             Ok(it) => {
                 *book = it;
-                *n_reloads += 1;
+                self.n_reloads.fetch_add(1, Ordering::Relaxed);
             }
             // The store goes on refusing commits until a later write gets here again.
             Err(err) => tracing::error!("the database cannot be read back: {err}"),
@@ -138,3 +141,6 @@ fn refusal(err: StoreError) -> Error {
     };
     Error::Unavailable { message: message.to_owned(), source: Some(Box::new(err)) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! The ledger on a store whose commits become durable, or fail, when the test says so.
+
+use futures::FutureExt;
+use orch_domain::book::Rows;
+use orch_domain::name::{UserId, UserName};
+use orch_domain::time::Timestamp;
+use orch_domain::user::{Quota, User};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::ports::store::{AuditQuery, StoreIdentity};
+
+type Answer = oneshot::Sender<Result<(), StoreError>>;
+
+struct ScriptedStore {
+    identity: StoreIdentity,
+    queued: Mutex<Vec<Answer>>,
+}
+
+impl ScriptedStore {
+    fn answer(&self, result: impl Fn() -> Result<(), StoreError>) {
+        self.queued.lock().drain(..).for_each(|it| drop(it.send(result())));
+    }
+}
+
+impl Store for ScriptedStore {
+    fn identity(&self) -> &StoreIdentity {
+        &self.identity
+    }
+    fn load(&self) -> Result<Rows, StoreError> {
+        Ok(Rows::default())
+    }
+    fn commit(&self, _: Commit) -> oneshot::Receiver<Result<(), StoreError>> {
+        let (answer, answered) = oneshot::channel();
+        self.queued.lock().push(answer);
+        answered
+    }
+    fn last_audit_id(&self) -> AuditId {
+        AuditId(0)
+    }
+    fn audit(&self, _: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn trim_audit(&self, _: AuditId) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+}
+
+fn ledger() -> (Arc<ScriptedStore>, Ledger) {
+    let identity = StoreIdentity { controller_id: "c".to_owned(), token_secret: [0; 32] };
+    let store = Arc::new(ScriptedStore { identity, queued: Mutex::default() });
+    let ledger = Ledger::open(store.clone(), Arc::default(), PortRange::DEFAULT).unwrap();
+    (store, ledger)
+}
+
+fn user(name: &str) -> User {
+    User {
+        id: UserId::try_new(name).unwrap(),
+        name: UserName::try_new(name).unwrap(),
+        password_hash: String::new(),
+        permissions: vec![orch_domain::caller::Permission::Admin],
+        quota: Quota::DEMO,
+        created_at: Timestamp::ZERO,
+        tokens_valid_from: Timestamp::ZERO,
+    }
+}
+
+fn names(ledger: &Ledger) -> Vec<String> {
+    ledger.read(|book| book.users().map(|it| it.name.to_string()).collect())
+}
+
+#[test]
+fn an_answer_that_changes_nothing_waits_for_what_it_saw() {
+    let (store, ledger) = ledger();
+    let mut first = Box::pin(ledger.write(None, |book| book.add_user(user("ann"))));
+    assert!(first.as_mut().now_or_never().is_none());
+    let cx = Cx::new(None);
+    let mut second = Box::pin(ledger.write(Some(&cx), |book| Ok(book.users().count())));
+    assert!(second.as_mut().now_or_never().is_none(), "ann is not durable yet");
+    store.answer(|| Ok(()));
+    assert_eq!(first.now_or_never().unwrap().unwrap(), ());
+    assert_eq!(second.now_or_never().unwrap().unwrap(), 1);
+}
+
+#[test]
+fn writers_that_failed_together_leave_nothing_behind() {
+    let (store, ledger) = ledger();
+    let mut first = Box::pin(ledger.write(None, |book| book.add_user(user("ann"))));
+    let mut second = Box::pin(ledger.write(None, |book| book.add_user(user("bob"))));
+    assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+    store.answer(|| Err(StoreError::DiskFull { source: "no room".into() }));
+    assert!(first.now_or_never().unwrap().is_err());
+    // Between the two, as the book is whole again.
+    let mut third = Box::pin(ledger.write(None, |book| book.add_user(user("cid"))));
+    assert!(third.as_mut().now_or_never().is_none());
+    assert!(second.now_or_never().unwrap().is_err());
+    assert_eq!(names(&ledger), ["cid"], "what failed is gone, and what came after stays");
+}
