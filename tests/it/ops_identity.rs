@@ -51,6 +51,30 @@ async fn guessing_has_to_wait() {
 }
 
 #[tokio::test]
+async fn guessing_many_at_once_counts_like_one_after_the_other() {
+    let cloud = Cloud::start().await;
+    let guesses = (0..40).map(|n| login(&cloud, "demo", if n == 39 { "demo" } else { "guess" }));
+    let answers: Vec<_> = futures::future::join_all(guesses)
+        .await
+        .into_iter()
+        .map(|it| it.map(|_| ()).map_err(|err| err.code()))
+        .collect();
+    let n_tried = answers.iter().filter(|it| **it == Err(Unauthenticated)).count();
+    // As many more as were under way when the last of the ten came back.
+    assert!((10..14).contains(&n_tried), "{n_tried} passwords were tried");
+    assert_eq!(answers[39], Err(TooManyRequests));
+}
+
+#[tokio::test]
+async fn the_built_in_administrator_stays_whoever_else_is_one() {
+    let cloud = Cloud::start().await;
+    let other = json!({"username": "root", "password": "long enough", "permissions": ["admin"]});
+    cloud.ok(ADMIN, "create_user", other).await;
+    let refusal = cloud.refused(ADMIN, "delete_user", json!({"user_id": ADMIN}), Conflict).await;
+    assert!(refusal["message"].as_str().unwrap().contains("built in"), "{refusal}");
+}
+
+#[tokio::test]
 async fn a_new_password_ends_the_other_logins() {
     let cloud = Cloud::start().await;
     let before = token(&login(&cloud, "demo", "demo").await.unwrap());

@@ -42,6 +42,10 @@ impl Operation for ChangePassword {
         let now = orch.clock.now();
         orch.ledger
             .write(Some(cx), |book| {
+                // An administrator who gives the user another password at this moment means to lock somebody out.
+                if book.user(id).is_none_or(|it| it.password_hash != user.password_hash) {
+                    return Err(Error::conflict("the password was changed meanwhile; log in anew"));
+                }
                 book.change_user(id, |it| {
                     it.password_hash = password_hash;
                     it.tokens_valid_from = now;

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::service::bootstrap::ADMIN_ID;
 use crate::{Cx, Orch};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -38,6 +39,13 @@ impl Operation for DeleteUser {
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<DeletedUser, Error> {
         cx.audit_target(&self.user_id);
+        // Whoever is at the machine itself acts as this user, and the next start would want it back under a name that
+        // somebody else may have by then.
+        if self.user_id.as_str() == ADMIN_ID {
+            return Err(Error::conflict(format!(
+                "`{ADMIN_ID}` is built in and cannot be deleted; give it another password with `update_user`"
+            )));
+        }
         orch.ledger.write(Some(cx), |book| book.remove_user(&self.user_id)).await?;
         Ok(DeletedUser { id: self.user_id })
     }

@@ -9,11 +9,13 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use orch_domain::Error;
 use orch_domain::caller::{Caller, Channel, Permission};
 use orch_domain::name::{ApiKeyId, UserId, UserName};
+use orch_domain::password::Password;
 use orch_domain::time::Timestamp;
 use orch_domain::user::User;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::Orch;
 use crate::ports::store::StoreIdentity;
@@ -23,6 +25,8 @@ const ISSUER: &str = "mcp-orch";
 /// Wrong passwords for one name before it has to wait.
 const MAX_FAILURES: u32 = 10;
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+/// Passwords hashed at the same time. Each takes 19 MiB and a whole CPU, and who asks need not have logged in.
+const HASHES_AT_ONCE: usize = 4;
 
 pub struct Identity {
     encoding: EncodingKey,
@@ -30,6 +34,7 @@ pub struct Identity {
     token_lifetime: Duration,
     /// Wrong passwords per name since the start of its window.
     failures: Mutex<HashMap<UserName, (u32, Instant)>>,
+    hashing: Semaphore,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,6 +60,7 @@ impl Identity {
             decoding: DecodingKey::from_secret(secret),
             token_lifetime: settings.token_lifetime,
             failures: Mutex::default(),
+            hashing: Semaphore::new(HASHES_AT_ONCE),
         }
     }
 
@@ -63,7 +69,8 @@ impl Identity {
         let claims = Claims {
             iss: ISSUER.to_owned(),
             sub: user.id.clone(),
-            at: now.as_millis(),
+            // A clock that was set back must not make tokens that are older than the last change of the password.
+            at: now.max(user.tokens_valid_from).as_millis(),
             iat: now.as_millis() / 1000,
             exp: now.plus_millis(lifetime.as_millis() as u64).as_millis() / 1000,
         };
@@ -128,12 +135,23 @@ pub fn new_api_key(random: u64) -> Result<(ApiKeyId, String, [u8; 32]), Error> {
 }
 
 impl Orch {
+    /// Hashing is meant to be slow, so it runs where it keeps nobody waiting, and not too much of it at once.
+    pub async fn hash(&self, password: &Password) -> Result<String, Error> {
+        let _turn = self.identity.hashing.acquire().await.map_err(Error::internal)?;
+        let password = password.clone();
+        tokio::task::spawn_blocking(move || hash_password(password.expose()))
+            .await
+            .map_err(Error::internal)?
+    }
+
     /// Checks a password and issues an access token.
     pub async fn login(
         &self,
         name: &UserName,
         password: &str,
     ) -> Result<(std::sync::Arc<User>, Token), Error> {
+        let _turn = self.identity.hashing.acquire().await.map_err(Error::internal)?;
+        // Only when it is its turn, so that many guesses at once count like as many one after the other.
         self.identity.check_failures(name)?;
         let user = self.ledger.read(|book| book.user_named(name).cloned());
         // An unknown name costs the same time as a wrong password, so that names cannot be found out.

@@ -7,7 +7,6 @@ use orch_domain::password::Password;
 use orch_domain::user::{Quota, User};
 
 use crate::Orch;
-use crate::service::identity::hash_password;
 
 impl Orch {
     /// A user to add to the book. Whether the password is good enough is the caller's to say.
@@ -30,14 +29,6 @@ impl Orch {
             created_at: now,
             tokens_valid_from: now,
         })
-    }
-
-    /// Hashing is meant to be slow, so it runs where it keeps nobody waiting.
-    pub async fn hash(&self, password: &Password) -> Result<String, Error> {
-        let password = password.clone();
-        tokio::task::spawn_blocking(move || hash_password(password.expose()))
-            .await
-            .map_err(Error::internal)?
     }
 
     pub fn user(&self, id: &UserId) -> Result<std::sync::Arc<User>, Error> {

@@ -60,6 +60,7 @@ fn ledger() -> (Arc<ScriptedStore>, Ledger) {
     let identity = StoreIdentity { controller_id: "c".to_owned(), token_secret: [0; 32] };
     let store =
         Arc::new(ScriptedStore { identity, queued: Mutex::default(), reloading: Mutex::default() });
+    let store = Arc::new(ScriptedStore { identity, queued: Mutex::default() });
     let ledger = Ledger::open(store.clone(), Arc::default(), PortRange::DEFAULT).unwrap();
     (store, ledger)
 }
@@ -113,4 +114,16 @@ fn a_writer_that_waited_for_a_reload_takes_its_own_change_back_too() {
         assert!(failed.join().unwrap());
     });
     assert_eq!(names(&ledger), Vec::<String>::new(), "nothing of it is durable");
+fn writers_that_failed_together_leave_nothing_behind() {
+    let (store, ledger) = ledger();
+    let mut first = Box::pin(ledger.write(None, |book| book.add_user(user("ann"))));
+    let mut second = Box::pin(ledger.write(None, |book| book.add_user(user("bob"))));
+    assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+    store.answer(|| Err(StoreError::DiskFull { source: "no room".into() }));
+    assert!(first.now_or_never().unwrap().is_err());
+    // Between the two, as the book is whole again.
+    let mut third = Box::pin(ledger.write(None, |book| book.add_user(user("cid"))));
+    assert!(third.as_mut().now_or_never().is_none());
+    assert!(second.now_or_never().unwrap().is_err());
+    assert_eq!(names(&ledger), ["cid"], "what failed is gone, and what came after stays");
 }
