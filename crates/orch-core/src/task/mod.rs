@@ -2,6 +2,7 @@
 
 mod driver;
 mod expire;
+mod gauges;
 mod reconcile;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ impl Orch {
         self.recover();
         driver::every(self, "health", self.settings.health_period, |orch| async move {
             orch.sweep().await;
+            gauges::set(&orch);
             "all nodes checked".to_owned()
         });
         driver::every(self, "reconcile", self.settings.reconcile_period, reconcile::activate);

@@ -1,0 +1,24 @@
+//! How much there is of what, for `/metrics`; set after each health sweep.
+
+use orch_domain::instance::InstanceState;
+use orch_domain::node::NodeStatus;
+
+use crate::Orch;
+
+pub(super) fn set(orch: &Orch) {
+    orch.ledger.read(|book| {
+        for state in InstanceState::ALL {
+            let n = book.instances_after(None).filter(|it| it.state == state).count();
+            metrics::gauge!("mcp_orch_instances", "state" => state.as_str()).set(n as f64);
+        }
+        for status in NodeStatus::ALL {
+            let n = book.slots().filter(|it| it.node.status == status).count();
+            metrics::gauge!("mcp_orch_nodes", "status" => status.as_str()).set(n as f64);
+        }
+        for slot in book.slots() {
+            let node = slot.node.id.to_string();
+            let load = orch_domain::placement::load(&slot.used, &slot.node.capacity);
+            metrics::gauge!("mcp_orch_node_load", "node" => node).set(load);
+        }
+    });
+}
