@@ -1,8 +1,5 @@
 //! The ledger on a store whose commits become durable, or fail, when the test says so.
 
-use std::sync::mpsc;
-use std::time::Duration;
-
 use futures::FutureExt;
 use orch_domain::book::Rows;
 use orch_domain::name::{UserId, UserName};
@@ -19,8 +16,6 @@ type Answer = oneshot::Sender<Result<(), StoreError>>;
 struct ScriptedStore {
     identity: StoreIdentity,
     queued: Mutex<Vec<Answer>>,
-    /// Told when the store is read anew, which then takes a while.
-    reloading: Mutex<Option<mpsc::Sender<()>>>,
 }
 
 impl ScriptedStore {
@@ -34,10 +29,6 @@ impl Store for ScriptedStore {
         &self.identity
     }
     fn load(&self) -> Result<Rows, StoreError> {
-        if let Some(it) = self.reloading.lock().take() {
-            it.send(()).unwrap();
-            std::thread::sleep(Duration::from_millis(100));
-        }
         Ok(Rows::default())
     }
     fn commit(&self, _: Commit) -> oneshot::Receiver<Result<(), StoreError>> {
@@ -58,8 +49,6 @@ impl Store for ScriptedStore {
 
 fn ledger() -> (Arc<ScriptedStore>, Ledger) {
     let identity = StoreIdentity { controller_id: "c".to_owned(), token_secret: [0; 32] };
-    let store =
-        Arc::new(ScriptedStore { identity, queued: Mutex::default(), reloading: Mutex::default() });
     let store = Arc::new(ScriptedStore { identity, queued: Mutex::default() });
     let ledger = Ledger::open(store.clone(), Arc::default(), PortRange::DEFAULT).unwrap();
     (store, ledger)
@@ -95,25 +84,6 @@ fn an_answer_that_changes_nothing_waits_for_what_it_saw() {
 }
 
 #[test]
-fn a_writer_that_waited_for_a_reload_takes_its_own_change_back_too() {
-    let (store, ledger) = ledger();
-    let (reloading, is_reloading) = mpsc::channel();
-    *store.reloading.lock() = Some(reloading);
-    let full = || Err(StoreError::DiskFull { source: "no room".into() });
-    std::thread::scope(|scope| {
-        let mut first = Box::pin(ledger.write(None, |book| book.add_user(user("ann"))));
-        assert!(first.as_mut().now_or_never().is_none());
-        store.answer(full);
-        let failed = scope.spawn(move || first.now_or_never().unwrap().is_err());
-        is_reloading.recv().unwrap();
-        // Begins while the book is locked for the reload.
-        let mut second = Box::pin(ledger.write(None, |book| book.add_user(user("bob"))));
-        assert!(second.as_mut().now_or_never().is_none());
-        store.answer(full);
-        assert!(second.now_or_never().unwrap().is_err());
-        assert!(failed.join().unwrap());
-    });
-    assert_eq!(names(&ledger), Vec::<String>::new(), "nothing of it is durable");
 fn writers_that_failed_together_leave_nothing_behind() {
     let (store, ledger) = ledger();
     let mut first = Box::pin(ledger.write(None, |book| book.add_user(user("ann"))));
