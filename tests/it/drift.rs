@@ -1,9 +1,12 @@
 //! What changes behind our back: the record follows what the engine shows, and what is nobody's goes, late and only if
 //! it is ours.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use orch_adapters::engines::NodeEngines;
 use orch_core::ports::engine::ContainerLabels;
+use orch_core::ports::failpoint::{Failpoint, Failpoints};
 use orch_domain::name::{InstanceId, NodeId, UserId};
 use orch_domain::time::Timestamp;
 use serde_json::{Value, json};
@@ -127,4 +130,40 @@ async fn a_wiped_node_ends_its_instances_and_frees_what_they_held() {
         lab.orch().ledger.read(|book| book.usage(&UserId::try_new("ann").unwrap()).instances),
         0
     );
+}
+
+/// Ends the container of a launch between its start and the record of it.
+struct EndsAtOnce(Arc<NodeEngines>);
+
+impl Failpoints for EndsAtOnce {
+    fn reach(&self, at: Failpoint) {
+        if at == Failpoint::LaunchStarted {
+            let node = self.0.fleet().control(&NodeId::try_new("n1").unwrap()).unwrap();
+            node.containers().iter().for_each(|it| node.exit(&it.name, 3));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_ends_at_once_is_seen_at_once() {
+    let mut lab = Lab::new(1).await;
+    let failpoints = Arc::new(EndsAtOnce(lab.engines.clone()));
+    lab.restart_with(failpoints).await;
+    let orch = lab.orch().clone();
+    let following = lab.orch().tracker.spawn(async move {
+        orch.follow_events(&NodeId::try_new("n1").unwrap()).await.ok();
+    });
+    eventually("the event stream", || async {
+        (0 < lab.node("n1").n_calls("events")).then_some(())
+    })
+    .await;
+    let arguments = json!({"image": "web:1", "wait": false});
+    let id = lab.ask("launch_instance", arguments).await["id"].clone();
+    eventually("the record to follow", || async {
+        let instance = lab.ask("get_instance", json!({"id": id})).await;
+        (state(&instance) == ("stopped", "Client.InstanceInitiatedShutdown")).then_some(())
+    })
+    .await;
+    following.abort();
+    lab.check("ended at once");
 }

@@ -263,3 +263,40 @@ async fn pages_and_filters_find_each_instance_once() {
     let err = lab.call("list_instances", json!({"page_token": "nonsense"})).await.unwrap_err();
     assert!(matches!(err, Error::InvalidParameter { .. }), "{err}");
 }
+
+#[tokio::test]
+async fn when_one_of_a_count_fails_the_others_do_not_stay() {
+    let lab = Lab::with(1, SimConfig { fail_starts: 1, ..SimConfig::default() }).await;
+    let err = lab.call("launch_instance", json!({"image": "web:1", "count": 3})).await.unwrap_err();
+    assert!(matches!(err, Error::EngineError { .. }), "{err}");
+    let left: Vec<_> =
+        lab.instances().await.into_iter().filter(|it| it["state"] != "terminated").collect();
+    assert!(left.is_empty(), "{left:?}");
+    lab.check("one of three failed");
+    lab.ask("launch_instance", json!({"image": "web:1", "count": 3})).await;
+}
+
+#[tokio::test]
+async fn a_start_that_somebody_ends_or_a_lost_node_says_so() {
+    let lab = Lab::with(1, SimConfig { start_delay_ms: 100, ..SimConfig::default() }).await;
+    let id = lab.ask("launch_instance", json!({"image": "web:1"})).await["id"].clone();
+    let one = json!({"id": id});
+    lab.ask("stop_instance", one.clone()).await;
+    lab.node("n1").configure(|it| it.unreachable = true);
+    let err = lab.call("start_instance", one.clone()).await.unwrap_err();
+    assert!(matches!(err, Error::NodeUnreachable { .. }), "{err}");
+    lab.node("n1").configure(|it| it.unreachable = false);
+    let start = lab.call("start_instance", one.clone());
+    let terminate = async {
+        let is_pending = || async {
+            (lab.ask("get_instance", one.clone()).await["state"] == "pending").then_some(())
+        };
+        eventually("the start to be under way", is_pending).await;
+        lab.ask("terminate_instance", one.clone()).await;
+    };
+    let (started, ()) = futures::future::join(start, terminate).await;
+    let err = started.unwrap_err();
+    assert!(matches!(err, Error::IncorrectState { .. }), "{err}");
+    assert!(err.to_string().contains("terminated on request"), "{err}");
+    lab.check("a start that was ended");
+}

@@ -113,7 +113,7 @@ impl Lab {
         self.restart_with(Arc::new(NoFailpoints)).await;
     }
 
-    async fn restart_with(&mut self, failpoints: Arc<dyn Failpoints>) {
+    pub(crate) async fn restart_with(&mut self, failpoints: Arc<dyn Failpoints>) {
         let orch = self.orch.take().unwrap();
         assert!(orch.drain(Duration::from_secs(10)).await);
         let gone = Arc::downgrade(&orch);

@@ -69,6 +69,7 @@ impl Operation for UpdateNode {
             .write(Some(cx), |book| book.change_node(&id, |node| self.apply(engine, node)))
             .await?;
         if is_moved {
+            crate::task::follow(orch, &id);
             let node = orch.ledger.read(|book| book.slot(&id).map(|it| it.node.clone()));
             if let Some(node) = node {
                 orch.check(&node).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use orch_domain::name::{InstanceId, NodeId};
 use parking_lot::Mutex;
@@ -23,6 +23,8 @@ pub struct Flight {
     /// The record changed: what is being done may not be wanted any more.
     pub changed: Notify,
     pub phase: watch::Sender<Phase>,
+    /// Its container ended while it was worked on, perhaps after the step that started it.
+    pub has_ended: AtomicBool,
     /// How often this launch had to move to other host ports.
     pub n_port_moves: AtomicU32,
 }
@@ -56,6 +58,7 @@ impl Flights {
         let flight = Arc::new(Flight {
             changed: Notify::new(),
             phase: watch::Sender::new(Phase::default()),
+            has_ended: AtomicBool::new(false),
             n_port_moves: AtomicU32::new(0),
         });
         in_flight.insert(id.clone(), flight.clone());
@@ -75,6 +78,14 @@ impl Flights {
 
     pub fn end(&self, id: &InstanceId) {
         self.in_flight.lock().remove(id);
+    }
+
+    /// Leaves word with the flight of `id` that its container ended, to be looked into when it is done. False: there is
+    /// none.
+    pub fn tell_end(&self, id: &InstanceId) -> bool {
+        let in_flight = self.in_flight.lock();
+        let flight = in_flight.get(id);
+        flight.inspect(|it| it.has_ended.store(true, Ordering::Relaxed)).is_some()
     }
 
     pub fn is_in_flight(&self, id: &InstanceId) -> bool {

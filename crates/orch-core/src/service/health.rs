@@ -66,6 +66,11 @@ impl HealthBoard {
         self.nodes.read().get(node_id).and_then(|it| it.history.front().cloned())
     }
 
+    /// Damped; `None` before the first check.
+    fn status(&self, node_id: &NodeId) -> Option<NodeStatus> {
+        self.nodes.read().get(node_id).map(|it| it.damped.status())
+    }
+
     pub fn last_sweep(&self) -> Option<Timestamp> {
         *self.last_sweep.read()
     }
@@ -128,63 +133,62 @@ impl Orch {
     /// Checks one node now, whatever its period.
     pub async fn check(self: &Arc<Orch>, node: &Node) -> Result<Check, Error> {
         let (check, answer) = self.probe(node).await;
-        let changed = {
+        let is_current = |it: &Node| it.engine == node.engine && it.created_at == node.created_at;
+        // It was removed, or got another engine, while it was being checked: then this says nothing about it.
+        if self.ledger.read(|book| book.slot(&node.id).is_none_or(|it| !is_current(&it.node))) {
+            return Ok(check);
+        }
+        {
             let mut nodes = self.health.nodes.write();
             let health = nodes.entry(node.id.clone()).or_default();
             health.history.push_front(check.clone());
             health.history.truncate(HISTORY);
-            health
-                .damped
-                .observe(check.status, self.settings.damping)
-                .then(|| health.damped.status())
-        };
-        self.record(node, changed, answer.ok()).await?;
+            health.damped.observe(check.status, self.settings.damping);
+        }
+        self.record(&node.id, is_current, answer.ok()).await?;
         Ok(check)
     }
 
-    /// Writes a changed status or capacity to the node's record.
+    /// Makes the node's record say what its checks say. Compared with the record as it is, and not with what the last
+    /// check changed, so that a write that failed is made up for by the next check.
     async fn record(
         self: &Arc<Orch>,
-        node: &Node,
-        status: Option<NodeStatus>,
+        id: &NodeId,
+        is_current: impl Fn(&Node) -> bool,
         info: Option<EngineInfo>,
     ) -> Result<(), Error> {
-        let capacity =
-            info.map(|it| it.capacity).filter(|it| !node.capacity_is_fixed && *it != node.capacity);
-        if status.is_none() && capacity.is_none() {
+        let correction = |node: &Node| {
+            let status = self.health.status(id)?;
+            let engine_has = info.as_ref().filter(|_| !node.capacity_is_fixed);
+            let capacity = engine_has.map_or(node.capacity, |it| it.capacity);
+            let differs = status != node.status || capacity != node.capacity;
+            (differs && is_current(node)).then_some((status, capacity))
+        };
+        if self.ledger.read(|book| book.slot(id).and_then(|it| correction(&it.node))).is_none() {
             return Ok(());
         }
         let now = self.clock.now();
-        let written = self
+        let changed = self
             .ledger
             .write(None, |book| {
-                book.change_node(&node.id, |it| {
-                    if let Some(status) = status {
+                let Some(before) = book.slot(id).map(|it| it.node.clone()) else { return Ok(None) };
+                let Some((status, capacity)) = correction(&before) else { return Ok(None) };
+                book.change_node(id, |it| {
+                    it.capacity = capacity;
+                    if it.status != status {
                         it.status = status;
                         it.status_since = now;
                     }
-                    if let Some(capacity) = capacity {
-                        it.capacity = capacity;
-                    }
-                })
+                })?;
+                Ok((before.status != status).then_some((before.status, status)))
             })
-            .await;
-        match written {
-            // Removed while it was being checked.
-            Err(Error::NotFound { .. }) => {
-                self.health.forget(&node.id);
-                Ok(())
-            }
-            Err(err) => Err(err),
-            Ok(_) => {
-                if let Some(status) = status {
-                    tracing::info!("node `{}` is {status} (was {})", node.id, node.status);
-                    if status == NodeStatus::Healthy {
-                        self.reconcile_soon(&node.id);
-                    }
-                }
-                Ok(())
+            .await?;
+        if let Some((before, status)) = changed {
+            tracing::info!("node `{id}` is {status} (was {before})");
+            if status == NodeStatus::Healthy {
+                self.reconcile_soon(id);
             }
         }
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::event::Subject;
 use crate::service::flight::Phase;
+use crate::service::launch::start_error;
 use crate::view::instance::{InstanceView, OneInstance};
 use crate::{Cx, Orch};
 
@@ -41,20 +42,17 @@ impl Orch {
         if wait {
             self.wait_for(cx, std::slice::from_ref(id)).await?;
         }
-        let view = self
-            .ledger
-            .read(|book| Ok(OneInstance(InstanceView::of(&*self.visible(cx, book, id)?, book))))?;
+        let (instance, view) = self.ledger.read(|book| {
+            let instance = self.visible(cx, book, id)?;
+            let view = OneInstance(InstanceView::of(&instance, book));
+            Ok((instance, view))
+        })?;
         // A start that failed is back where it was, with the reason: that is not what was asked for.
-        match (action, view.0.state, &view.0.state_reason) {
+        match (action, instance.state) {
             (
                 Action::Start | Action::Restart,
                 InstanceState::Stopped | InstanceState::Terminated,
-                Some(reason),
-            ) if wait => Err(Error::EngineError {
-                node_id: view.0.node_id.clone(),
-                message: format!("`{id}` did not start: {}", reason.message),
-                source: reason.message.clone().into(),
-            }),
+            ) if wait && instance.state_reason.is_some() => Err(start_error(&instance)),
             _ => Ok(view),
         }
     }
@@ -119,7 +117,10 @@ fn too_long(seen: &[Arc<Instance>]) -> Error {
     let left: Vec<String> = seen
         .iter()
         .filter(|it| it.state.is_transitional())
-        .map(|it| format!("`{}` is still {}", it.id, it.state))
+        .map(|it| match &it.state_reason {
+            Some(reason) => format!("`{}` is still {} ({})", it.id, it.state, reason.message),
+            None => format!("`{}` is still {}", it.id, it.state),
+        })
         .collect();
     let all_pending = seen.iter().all(|it| it.state == InstanceState::Pending);
     let going_on = if all_pending { "the launch goes on" } else { "the work goes on" };

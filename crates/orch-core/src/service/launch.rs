@@ -40,36 +40,43 @@ impl Orch {
     ) -> Result<Vec<Arc<Instance>>, Error> {
         let instances = match self.wait_for(cx, &reserved.ids).await {
             Err(err @ Error::Cancelled { .. }) if !reserved.existed => {
-                self.cancel_launch(&reserved.ids).await;
+                self.undo_launch(&reserved.ids, "its launch was cancelled by the caller").await;
                 return Err(err);
             }
             other => other?,
         };
+        // What an earlier call launched is answered in its present state, whatever that is by now.
+        if reserved.existed {
+            return Ok(instances);
+        }
+        // All or none: the others do not stay when one could not be launched.
+        if let Some(failed) = instances.iter().find(|it| has_failed(it)) {
+            if 1 < instances.len() {
+                let reason = format!("`{}`, which was launched with it, failed", failed.id);
+                self.undo_launch(&reserved.ids, &reason).await;
+                self.wait_for(cx, &reserved.ids).await?;
+            }
+            return Err(launch_error(failed));
+        }
         match instances.iter().find(|it| it.state != InstanceState::Running) {
-            // What an earlier call launched is answered in its present state, whatever that is by now.
-            Some(failed) if !reserved.existed => Err(launch_error(failed)),
-            _ => Ok(instances),
+            Some(ended) => Err(launch_error(ended)),
+            None => Ok(instances),
         }
     }
 
-    async fn cancel_launch(self: &Arc<Orch>, ids: &[InstanceId]) {
+    async fn undo_launch(self: &Arc<Orch>, ids: &[InstanceId], reason: &str) {
         let now = self.clock.now();
         let cancelled = self
             .ledger
             .write(None, |book| {
                 for id in ids {
-                    book.shut_down(
-                        id,
-                        ReasonCode::LaunchCancelled
-                            .because("its launch was cancelled by the caller"),
-                        now,
-                    );
+                    book.shut_down(id, ReasonCode::LaunchCancelled.because(reason), now);
                 }
                 Ok(())
             })
             .await;
         if let Err(err) = cancelled {
-            tracing::warn!("a cancelled launch could not be undone: {err}");
+            tracing::warn!("a launch could not be undone: {err}");
         }
         ids.iter().for_each(|it| self.settle(it));
     }
@@ -94,12 +101,23 @@ impl Orch {
     }
 }
 
+/// Whether its launch came to nothing, and not because somebody wanted it so.
+fn has_failed(instance: &Instance) -> bool {
+    let is_wanted = |it: &StateReason| {
+        matches!(it.code, ReasonCode::LaunchCancelled | ReasonCode::UserInitiatedShutdown)
+    };
+    instance.state == InstanceState::Terminated
+        && instance.launched_at.is_none()
+        && !instance.state_reason.as_ref().is_some_and(is_wanted)
+}
+
 /// The error of a launch that ended otherwise than running, from the reason its record keeps.
 fn launch_error(instance: &Instance) -> Error {
-    let reason = instance.state_reason.clone().unwrap_or(StateReason {
-        code: ReasonCode::EngineError,
-        message: format!("it is {}", instance.state),
-    });
+    // It is still there, so it was launched.
+    if instance.state == InstanceState::Stopped {
+        return start_error(instance);
+    }
+    let reason = reason_of(instance);
     let message =
         format!("`{}` was not launched: {}; nothing of it is left", instance.id, reason.message);
     match reason.code {
@@ -113,25 +131,46 @@ fn launch_error(instance: &Instance) -> Error {
             Error::Cancelled { message }
         }
         ReasonCode::NodeUnreachable => Error::unreachable(&instance.node_id, reason.message),
-        // It did start, and then ended by itself: the caller should look at what it wrote.
-        ReasonCode::InstanceInitiatedShutdown
-        | ReasonCode::OutOfMemory
-        | ReasonCode::ContainerStopped
-            if instance.state == InstanceState::Stopped =>
-        {
-            Error::IncorrectState {
-                id: instance.id.to_string(),
-                state: instance.state.to_string(),
-                message: format!(
-                    "`{}` started and ended at once: {}; `instance_logs` shows what it wrote",
-                    instance.id, reason.message
-                ),
-            }
-        }
         _ => Error::EngineError {
             node_id: instance.node_id.clone(),
             message,
             source: reason.message.into(),
         },
     }
+}
+
+/// The error of a start after which the instance does not run.
+pub(super) fn start_error(instance: &Instance) -> Error {
+    let (id, reason) = (&instance.id, reason_of(instance));
+    let incorrect = |message| Error::IncorrectState {
+        id: id.to_string(),
+        state: instance.state.to_string(),
+        message,
+    };
+    match reason.code {
+        // It did start, and then ended by itself: the caller should look at what it wrote.
+        ReasonCode::InstanceInitiatedShutdown
+        | ReasonCode::OutOfMemory
+        | ReasonCode::ContainerStopped => incorrect(format!(
+            "`{id}` started and ended at once: {}; `instance_logs` shows what it wrote",
+            reason.message
+        )),
+        ReasonCode::UserInitiatedShutdown => incorrect(format!(
+            "`{id}` is {} again: it was {} while this call waited",
+            instance.state, reason.message
+        )),
+        ReasonCode::NodeUnreachable => Error::unreachable(&instance.node_id, reason.message),
+        _ => Error::EngineError {
+            node_id: instance.node_id.clone(),
+            message: format!("`{id}` did not start: {}", reason.message),
+            source: reason.message.into(),
+        },
+    }
+}
+
+fn reason_of(instance: &Instance) -> StateReason {
+    instance.state_reason.clone().unwrap_or(StateReason {
+        code: ReasonCode::EngineError,
+        message: format!("it is {}", instance.state),
+    })
 }

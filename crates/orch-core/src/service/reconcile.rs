@@ -53,23 +53,19 @@ impl Orch {
     pub async fn reconcile_node(self: &Arc<Orch>, node_id: &NodeId) -> Result<Reconciled, Error> {
         let engine = self.engine(node_id)?;
         let controller_id = self.ledger.store().identity().controller_id.clone();
-        let listed_at = self.clock.now();
+        // Read before the list is asked for, so that nothing in it is newer than the list.
+        let records: Vec<Arc<Instance>> = self.ledger.read(|book| {
+            let slot = book.slot(node_id).into_iter();
+            slot.flat_map(|it| &it.instances).filter_map(|id| book.instance(id).cloned()).collect()
+        });
         let containers =
             limited(engine.list(&controller_id)).await.map_err(|err| engine_error(node_id, err))?;
         let mut report = Reconciled { n_containers: containers.len(), ..Reconciled::default() };
         let by_name: HashMap<&str, &Container> =
             containers.iter().map(|it| (it.name.as_str(), it)).collect();
-        let records: Vec<Arc<Instance>> = self.ledger.read(|book| {
-            let slot = book.slot(node_id).into_iter();
-            slot.flat_map(|it| &it.instances).filter_map(|id| book.instance(id).cloned()).collect()
-        });
         for instance in records {
             if instance.state.is_transitional() {
                 self.settle(&instance.id);
-                continue;
-            }
-            // What changed after the list was asked for is not in it.
-            if listed_at <= instance.state_since {
                 continue;
             }
             let container = by_name.get(instance.id.container_name().as_str());
@@ -212,9 +208,11 @@ impl Orch {
             let Some(id) = event.instance_id else { continue };
             tracing::debug!("`{node_id}` reports {} of {id}", event.action);
             // An instance in flight is being looked after; its own step sees what happened.
-            if !self.flights.is_in_flight(&id)
-                && let Err(err) = self.reconcile_instance(&id).await
-            {
+            let is_looked_after = match event.action.as_str() {
+                "die" | "oom" | "destroy" => self.flights.tell_end(&id),
+                _ => self.flights.is_in_flight(&id),
+            };
+            if !is_looked_after && let Err(err) = self.reconcile_instance(&id).await {
                 tracing::debug!("{id} could not be reconciled: {err}");
             }
         }

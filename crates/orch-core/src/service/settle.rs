@@ -49,7 +49,7 @@ impl Orch {
             };
             let Some(instance) = wanted() else {
                 if self.flights.end_unless(id, || wanted().is_some()) {
-                    return;
+                    return self.look_after(id, flight).await;
                 }
                 continue;
             };
@@ -73,6 +73,22 @@ impl Orch {
                     () = self.shutdown.cancelled() => {}
                 }
             }
+        }
+    }
+
+    /// A command that ends at once may do so before its start is recorded, and its event then found a flight.
+    async fn look_after(self: &Arc<Orch>, id: &InstanceId, flight: &Flight) {
+        let is_running = |it: &Arc<Instance>| it.state == InstanceState::Running;
+        if !flight.has_ended.load(Ordering::Relaxed)
+            || !self.ledger.read(|book| book.instance(id).is_some_and(is_running))
+        {
+            return;
+        }
+        tokio::select! {
+            result = self.reconcile_instance(id) => if let Err(err) = result {
+                tracing::debug!("{id} could not be reconciled: {err}");
+            },
+            () = self.shutdown.cancelled() => {}
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use driver::{TaskBoard, TaskStatus};
-pub(crate) use reconcile::{Followers, follow};
+pub(crate) use reconcile::{Followers, follow, unfollow};
 
 use crate::Orch;
 

@@ -1,20 +1,27 @@
 //! Compares every reachable node with its records, and keeps an ear on every engine's events.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use orch_domain::name::NodeId;
-use orch_domain::node::NodeStatus;
+use orch_domain::node::{EngineConfig, NodeStatus};
 use parking_lot::Mutex;
+use tokio_util::sync::DropGuard;
 
 use crate::Orch;
 
 /// Nodes whose events are being followed. Invariant: one follower per entry.
 #[derive(Default)]
 pub(crate) struct Followers {
-    nodes: Mutex<HashSet<NodeId>>,
+    nodes: Mutex<HashMap<NodeId, Follower>>,
+}
+
+struct Follower {
+    /// Whose events they are: a node that gets another engine is followed anew.
+    engine: EngineConfig,
+    _stop: DropGuard,
 }
 
 /// Nodes compared at the same time.
@@ -26,6 +33,7 @@ pub(super) async fn activate(orch: Arc<Orch>) -> String {
     let nodes: Vec<(NodeId, NodeStatus)> = orch
         .ledger
         .read(|book| book.slots().map(|it| (it.node.id.clone(), it.node.status)).collect());
+    orch.followers.nodes.lock().retain(|id, _| orch.ledger.read(|book| book.slot(id).is_some()));
     for (node_id, _) in &nodes {
         follow(&orch, node_id);
     }
@@ -57,26 +65,37 @@ pub(super) async fn activate(orch: Arc<Orch>) -> String {
     )
 }
 
-/// One follower per node, until the node is removed.
+/// One follower per node, until it is removed or gets another engine.
 pub(crate) fn follow(orch: &Arc<Orch>, node_id: &NodeId) {
-    if !orch.followers.nodes.lock().insert(node_id.clone()) {
-        return;
+    let engine = orch.ledger.read(|book| book.slot(node_id).map(|it| it.node.engine.clone()));
+    let Some(engine) = engine else { return };
+    let stop = orch.shutdown.child_token();
+    {
+        let mut nodes = orch.followers.nodes.lock();
+        if nodes.get(node_id).is_some_and(|it| it.engine == engine) {
+            return;
+        }
+        nodes.insert(node_id.clone(), Follower { engine, _stop: stop.clone().drop_guard() });
     }
     let (orch, node_id) = (orch.clone(), node_id.clone());
     orch.tracker.clone().spawn(async move {
         let mut pause = RECONNECT;
-        while orch.ledger.read(|book| book.slot(&node_id).is_some()) {
+        loop {
             let followed = tokio::select! {
                 it = orch.follow_events(&node_id) => it,
-                () = orch.shutdown.cancelled() => return,
+                () = stop.cancelled() => return,
             };
             pause = if followed.is_ok() { RECONNECT } else { (pause * 2).min(MAX_RECONNECT) };
             let jitter = Duration::from_millis(orch.random() % (pause.as_millis() as u64 / 2 + 1));
             tokio::select! {
                 () = tokio::time::sleep(pause / 2 + jitter) => {}
-                () = orch.shutdown.cancelled() => return,
+                () = stop.cancelled() => return,
             }
         }
-        orch.followers.nodes.lock().remove(&node_id);
     });
+}
+
+/// For a node that is removed.
+pub(crate) fn unfollow(orch: &Orch, node_id: &NodeId) {
+    orch.followers.nodes.lock().remove(node_id);
 }

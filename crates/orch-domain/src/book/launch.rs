@@ -125,7 +125,7 @@ impl Book {
         random: &mut impl FnMut() -> u32,
     ) -> Result<(InstanceId, Decision), Error> {
         let demand = Demand { n_ports: launch.ports.len(), ..launch.demand.clone() };
-        let decision = placement::place(self.candidates(), &demand)
+        let decision = placement::place(self.candidates(demand.n_ports), &demand)
             .map_err(|it| Error::InsufficientCapacity(Box::new(it)))?;
         let ports = self.choose_ports(
             &decision.node_id,
@@ -230,9 +230,10 @@ impl Book {
         };
         let alive: Vec<InstanceId> =
             earlier.iter().filter(|it| is_repeat(it)).map(|it| it.id.clone()).collect();
-        // Several launches may share the token when one is older than the window; the latest is the one repeated.
-        let latest = alive.len().saturating_sub(launch.count as usize);
-        Ok((!alive.is_empty()).then(|| alive[latest..].to_vec()))
+        // Several launches may share the token when one is older than the window; the latest is the one repeated. Where
+        // fewer are left than are asked for, some of it is among the dead, and it is not the same launch any more.
+        let latest = alive.len().checked_sub(launch.count as usize);
+        Ok(latest.map(|it| alive[it..].to_vec()))
     }
 }
 

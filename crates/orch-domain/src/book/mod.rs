@@ -218,13 +218,25 @@ impl Book {
         self.usage.get(user).copied().unwrap_or_default()
     }
 
-    fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
-        self.nodes.values().map(|slot| Candidate {
+    /// As placement sees the nodes for a launch with `n_ports`.
+    fn candidates(&self, n_ports: usize) -> impl Iterator<Item = Candidate<'_>> {
+        self.nodes.values().map(move |slot| Candidate {
             node: &slot.node,
             used: slot.used,
             n_instances: slot.instances.len() as u32,
-            n_free_ports: self.port_range.len() - slot.ports.len(),
+            n_free_ports: self.n_free_ports(slot, n_ports),
         })
+    }
+
+    /// Exact only where it is less than `enough`.
+    fn n_free_ports(&self, slot: &Slot, enough: usize) -> usize {
+        let at_least = self.port_range.len().saturating_sub(slot.ports.len());
+        if enough <= at_least {
+            return at_least;
+        }
+        // A node may still hold ports of another range than the present one.
+        let held = slot.ports.range(self.port_range.first()..=self.port_range.last());
+        self.port_range.len() - held.count()
     }
 
     /// Inserts or replaces; all that is derived from instances follows here and nowhere else.

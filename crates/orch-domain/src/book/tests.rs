@@ -173,6 +173,43 @@ fn a_derived_token_guards_ten_minutes_and_not_the_dead() {
 }
 
 #[test]
+fn a_derived_token_does_not_answer_fewer_than_are_asked_for() {
+    let mut book = book(1, 10);
+    let three = with_token(launch(3, 0), "derived-1", true, "x");
+    let first = reserve(&mut book, &three, NOW).unwrap().0;
+    book.transaction(|it| it.request(&first.ids[0], Action::Terminate, NOW)).unwrap();
+    let small = |it: &mut Launch| it.demand.resources.cpu = Cpu::from_millis(100);
+    let mut again = three.clone();
+    small(&mut again);
+    let second = reserve(&mut book, &again, NOW).unwrap().0;
+    assert!(!second.existed);
+    assert_eq!(second.ids.len(), 3);
+    let third = reserve(&mut book, &again, NOW).unwrap().0;
+    assert!(third.existed);
+    assert_eq!(third.ids, second.ids);
+}
+
+#[test]
+fn ports_of_an_older_range_do_not_count_in_the_present_one() {
+    let mut old = book(1, 50);
+    let three = reserve(&mut old, &launch(3, 3), NOW).unwrap().0;
+    // As loaded after the range was made smaller: nine ports are held, and there are two.
+    let mut book = Book::new(PortRange::try_new(9000, 9001).unwrap());
+    book.put_node(node("n0"));
+    book.put_user(user("ann", 50));
+    for id in &three.ids {
+        book.put_instance((**old.instance(id).unwrap()).clone());
+    }
+    book.journal.clear();
+    let two = reserve(&mut book, &launch(1, 2), NOW).unwrap().0;
+    let ports: Vec<u16> =
+        book.instance(&two.ids[0]).unwrap().ports.iter().map(|it| it.host_port).collect();
+    assert_eq!(ports, [9000, 9001]);
+    let refusal = reserve(&mut book, &launch(1, 1), NOW).unwrap_err();
+    assert!(matches!(refusal, Error::InsufficientCapacity(_)), "{refusal}");
+}
+
+#[test]
 fn taken_ports_are_passed_with_growing_strides() {
     let mut book = book(1, 5);
     let id = reserve(&mut book, &launch(1, 1), NOW).unwrap().0.ids[0].clone();
