@@ -39,10 +39,13 @@ fn installed() -> Option<&'static Path> {
     folder.as_deref()
 }
 
-/// Everybody is the administrator, and there is a simulated node `sim-1`.
+/// Everybody is the administrator, and there is a simulated node `sim-1`, slow enough to have progress to tell of.
 async fn serve(data_dir: &Path) -> Server {
     let server = Setup::no_auth(data_dir).start().await;
-    let node = json!({"id": "sim-1", "hostname": "sim-1", "engine": "sim"});
+    let node = json!({
+        "id": "sim-1", "hostname": "sim-1", "engine": "sim",
+        "sim": {"pull_delay_ms": 200, "start_delay_ms": 50},
+    });
     let (status, answer) = server.call("POST", "/cluster/nodes", Some(node)).await;
     assert_eq!(status, 201, "{answer}");
     server

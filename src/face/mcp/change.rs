@@ -1,6 +1,7 @@
 //! What happens in the cluster, as word about resources. One task looks at each event once, for all subscribers.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use orch_core::Orch;
@@ -29,20 +30,36 @@ pub(super) enum Change {
 /// Started by the first who listens, so that a server without subscribers does nothing here.
 #[derive(Default)]
 pub(super) struct Changes {
-    sender: OnceLock<broadcast::Sender<Change>>,
+    word: OnceLock<Arc<Word>>,
+}
+
+struct Word {
+    sender: broadcast::Sender<Change>,
+    n_changes: AtomicU64,
 }
 
 impl Changes {
-    pub(super) fn subscribe(&self, orch: &Arc<Orch>) -> broadcast::Receiver<Change> {
-        let sender = self.sender.get_or_init(|| {
-            let sender = broadcast::Sender::new(1024);
+    fn word(&self, orch: &Arc<Orch>) -> &Arc<Word> {
+        self.word.get_or_init(|| {
+            let word = Arc::new(Word {
+                sender: broadcast::Sender::new(1024),
+                n_changes: AtomicU64::new(0),
+            });
             // Before the snapshot, so that nothing falls between the two.
             let events = orch.events.subscribe();
             let listed = Listed::of(orch);
-            orch.tracker.spawn(watch(orch.clone(), events, listed, sender.clone()));
-            sender
-        });
-        sender.subscribe()
+            orch.tracker.spawn(watch(orch.clone(), events, listed, word.clone()));
+            word
+        })
+    }
+
+    pub(super) fn subscribe(&self, orch: &Arc<Orch>) -> broadcast::Receiver<Change> {
+        self.word(orch).sender.subscribe()
+    }
+
+    /// How many there were. Who subscribes later than it asked can tell whether it missed one.
+    pub(super) fn count(&self, orch: &Arc<Orch>) -> u64 {
+        self.word(orch).n_changes.load(Ordering::SeqCst)
     }
 }
 
@@ -97,7 +114,7 @@ async fn watch(
     orch: Arc<Orch>,
     mut events: broadcast::Receiver<Subject>,
     mut listed: Listed,
-    sender: broadcast::Sender<Change>,
+    word: Arc<Word>,
 ) {
     loop {
         let event = tokio::select! {
@@ -113,8 +130,10 @@ async fn watch(
             Err(RecvError::Closed) => return,
         };
         if let Some(change) = change {
+            // Counted first: who subscribes between the two counts it as missed, and hears of it besides.
+            word.n_changes.fetch_add(1, Ordering::SeqCst);
             // Without a receiver there is nobody to tell.
-            sender.send(change).ok();
+            word.sender.send(change).ok();
         }
     }
 }

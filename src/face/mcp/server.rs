@@ -165,11 +165,15 @@ impl ServerHandler for Server {
         &self,
         requested: &SubscriptionFilter,
     ) -> Option<SubscriptionFilter> {
+        // The library acknowledges with what is answered here, and only then calls `listen`.
+        self.session.promise_listen(&self.face);
         Some(subscription::accepted(requested))
     }
 
     async fn listen(&self, cx: SubscriptionContext) -> Result<(), ErrorData> {
         let request = cx.request_context();
+        let changes = self.face.changes.subscribe(&self.face.orch);
+        let has_missed = self.session.begin_listen(&self.face);
         let caller = self.context(request).caller().map_err(protocol)?.clone();
         let subscription = Subscription {
             face: self.face.clone(),
@@ -177,6 +181,8 @@ impl ServerHandler for Server {
             wanted: Arc::new(Wanted::of(cx.accepted())),
             wants_list: cx.accepted().resources_list_changed == Some(true),
             outlet: Outlet::Listen(cx.sink().clone()),
+            changes,
+            has_missed,
         };
         let ended: CancellationToken = request.ct.clone();
         subscription.run(ended).await;

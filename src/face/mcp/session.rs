@@ -24,6 +24,15 @@ pub(super) struct Session(Mutex<State>);
 struct State {
     log_level: Option<LoggingLevel>,
     watch: Option<Watch>,
+    listens: Listens,
+}
+
+/// Subscriptions of the later era that were promised and have not begun.
+#[derive(Default)]
+struct Listens {
+    n_promised: u32,
+    /// How many changes there were before the first of them was promised.
+    n_changes: u64,
 }
 
 /// The subscription of the session; it ends when the session is dropped.
@@ -42,6 +51,24 @@ impl Session {
         self.0.lock().log_level
     }
 
+    /// A subscription is about to be acknowledged, and begins some time after that.
+    pub(super) fn promise_listen(&self, face: &Face) {
+        let n_changes = face.changes.count(&face.orch);
+        let listens = &mut self.0.lock().listens;
+        if listens.n_promised == 0 {
+            listens.n_changes = n_changes;
+        }
+        listens.n_promised += 1;
+    }
+
+    /// A promised subscription begins. Whether anything changed since it was promised; with several at once, since the
+    /// first of them was.
+    pub(super) fn begin_listen(&self, face: &Face) -> bool {
+        let listens = &mut self.0.lock().listens;
+        listens.n_promised = listens.n_promised.saturating_sub(1);
+        listens.n_changes != face.changes.count(&face.orch)
+    }
+
     /// Begins to tell the client when resources come and go.
     pub(super) fn watch(&self, face: &Arc<Face>, caller: Caller, peer: &Peer<RoleServer>) {
         self.wanted(face, caller, peer);
@@ -57,6 +84,8 @@ impl Session {
                 wanted: wanted.clone(),
                 wants_list: true,
                 outlet: Outlet::Session(peer.clone()),
+                changes: face.changes.subscribe(&face.orch),
+                has_missed: false,
             };
             face.orch.tracker.spawn(subscription.run(ended.clone()));
             Watch { wanted, _ends_it: ended.drop_guard() }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future;
 use orch_domain::caller::Caller;
 use orch_domain::name::InstanceId;
 use parking_lot::Mutex;
 use rmcp::RoleServer;
 use rmcp::model::{ResourceUpdatedNotificationParam, SubscriptionFilter};
 use rmcp::service::{Peer, SubscriptionSink};
-use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::Face;
@@ -88,19 +89,26 @@ pub(super) struct Subscription {
     pub(super) wanted: Arc<Wanted>,
     pub(super) wants_list: bool,
     pub(super) outlet: Outlet,
+    /// Made before the client is told that it is subscribed, so that it misses nothing from then on.
+    pub(super) changes: broadcast::Receiver<Change>,
+    /// Something changed between the two after all.
+    pub(super) has_missed: bool,
 }
 
 impl Subscription {
     /// Until `ended`, or the server ends.
-    pub(super) async fn run(self, ended: CancellationToken) {
+    pub(super) async fn run(mut self, ended: CancellationToken) {
         let orch = self.face.orch.clone();
-        let mut changes = self.face.changes.subscribe(&orch);
         let mut logs = LogWatch::default();
+        let mut pending = Pending::default();
+        if self.has_missed {
+            self.note(Ok(Change::Everything), &mut pending);
+        }
         loop {
             logs.follow(&orch, &self.caller, &self.wanted.logs());
-            let mut pending = Pending::default();
             tokio::select! {
-                change = changes.recv() => self.note(change, &mut pending),
+                () = future::ready(()), if !pending.uris.is_empty() || pending.list_changed => {}
+                change = self.changes.recv() => self.note(change, &mut pending),
                 id = logs.next() => self.note_lines(id, &mut pending),
                 () = self.wanted.added.notified() => continue,
                 () = ended.cancelled() => return,
@@ -113,7 +121,7 @@ impl Subscription {
                     biased;
                     () = ended.cancelled() => return,
                     () = &mut gathered => break,
-                    change = changes.recv() => self.note(change, &mut pending),
+                    change = self.changes.recv() => self.note(change, &mut pending),
                     id = logs.next() => self.note_lines(id, &mut pending),
                 }
             }
@@ -125,6 +133,7 @@ impl Subscription {
                 () = orch.shutdown.cancelled() => return,
             }
             pending.changed.iter().for_each(|it| logs.retry(it));
+            pending = Pending::default();
         }
     }
 
