@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use argon2::Argon2;
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use orch_domain::Error;
 use orch_domain::caller::{Caller, Channel, Permission};
@@ -17,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+pub use super::argon::hash_password;
+use super::argon::is_password;
 use crate::Orch;
 use crate::ports::store::StoreIdentity;
 use crate::settings::Settings;
@@ -107,22 +107,6 @@ impl Identity {
     fn note_failure(&self, name: &UserName) {
         self.failures.lock().entry(name.clone()).or_insert((0, Instant::now())).0 += 1;
     }
-}
-
-/// PHC string of argon2id with its default cost. Blocks for tens of milliseconds.
-pub fn hash_password(password: &str) -> Result<String, Error> {
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt).map_err(Error::internal)?;
-    let salt = SaltString::encode_b64(&salt).map_err(Error::internal)?;
-    Ok(Argon2::default()
-        .hash_password(password.as_bytes(), &salt)
-        .map_err(Error::internal)?
-        .to_string())
-}
-
-pub(super) fn is_password(password: &str, hash: &str) -> bool {
-    PasswordHash::new(hash)
-        .is_ok_and(|it| Argon2::default().verify_password(password.as_bytes(), &it).is_ok())
 }
 
 /// A new API key: its id, the text to show once, and the digest to keep.

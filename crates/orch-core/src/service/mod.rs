@@ -1,5 +1,6 @@
 //! The order of steps behind the operations.
 
+mod argon;
 pub mod audit;
 pub mod bootstrap;
 pub mod containers;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::service::identity::is_password;
+use crate::service::argon::is_password;
 
 #[test]
 fn the_hashes_of_the_demo_are_of_its_passwords() {
