@@ -223,3 +223,16 @@ async fn the_audit_is_read_newest_first_and_filtered() {
     let damaged = json!({"page_token": orch_domain::page::token_after("audit", "x")});
     cloud.refused(ADMIN, "list_audit", damaged, InvalidParameter).await;
 }
+
+#[tokio::test]
+async fn guesses_of_strangers_do_not_fill_the_audit() {
+    let lab = crate::harness::lab::Lab::new(0).await;
+    let nobody = orch_core::Cx::new(None);
+    for n in 0..80 {
+        let arguments = json!({"username": format!("stranger-{n}"), "password": ""});
+        lab.call_as(&nobody, "login", arguments).await.unwrap_err();
+    }
+    let arguments = json!({"operation": "login", "page_size": 1000});
+    let audited = lab.ask("list_audit", arguments).await;
+    assert_eq!(audited["entries"].as_array().unwrap().len(), 60, "{audited}");
+}

@@ -83,7 +83,12 @@ async fn guarded<O: Operation>(orch: &Arc<Orch>, cx: &Cx, req: O) -> Result<O::O
         let _entered = span.enter();
         log(err);
     }
-    if is_audited && let Some((mut entry, is_written)) = cx.audit_entry() {
+    // Whoever has no login must not be able to push what others did out of the audit.
+    let is_nobody = cx.maybe_caller().is_none() && result.is_err();
+    if is_audited
+        && (!is_nobody || orch.identity.may_audit_nobody())
+        && let Some((mut entry, is_written)) = cx.audit_entry()
+    {
         entry.outcome = match &result {
             Ok(_) => Outcome::Succeeded,
             Err(_) if is_written => Outcome::Failed,

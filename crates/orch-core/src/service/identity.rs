@@ -25,6 +25,7 @@ const ISSUER: &str = "mcp-orch";
 /// Wrong passwords for one name before it has to wait.
 const MAX_FAILURES: u32 = 10;
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+const MAX_AUDITED_NOBODY: u32 = 60;
 /// Passwords hashed at the same time. Each takes 19 MiB and a whole CPU, and who asks need not have logged in.
 const HASHES_AT_ONCE: usize = 4;
 
@@ -34,6 +35,8 @@ pub struct Identity {
     token_lifetime: Duration,
     /// Wrong passwords per name since the start of its window.
     failures: Mutex<HashMap<UserName, (u32, Instant)>>,
+    /// Audited refusals of calls without a login since the start of their window.
+    audited_nobody: Mutex<(u32, Instant)>,
     hashing: Semaphore,
 }
 
@@ -60,8 +63,20 @@ impl Identity {
             decoding: DecodingKey::from_secret(secret),
             token_lifetime: settings.token_lifetime,
             failures: Mutex::default(),
+            audited_nobody: Mutex::new((0, Instant::now())),
             hashing: Semaphore::new(HASHES_AT_ONCE),
         }
+    }
+
+    /// Whether one more refusal of somebody unknown may be audited: so many a minute, to show an attack without
+    /// letting it fill the audit.
+    pub(crate) fn may_audit_nobody(&self) -> bool {
+        let mut audited = self.audited_nobody.lock();
+        if FAILURE_WINDOW <= audited.1.elapsed() {
+            *audited = (0, Instant::now());
+        }
+        audited.0 += 1;
+        audited.0 <= MAX_AUDITED_NOBODY
     }
 
     fn issue(&self, user: &User, now: Timestamp) -> Result<Token, Error> {

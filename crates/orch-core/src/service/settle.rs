@@ -4,10 +4,12 @@
 //! engine for something that may safely be asked twice, then records what was seen. So the same code runs a fresh
 //! request, a repeated one, and one that an earlier process left half-done.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use orch_domain::Error;
 use orch_domain::instance::{Instance, InstanceState, ReasonCode, StateReason};
 use orch_domain::name::InstanceId;
@@ -37,7 +39,14 @@ impl Orch {
         let Some(flight) = self.flights.begin(id) else { return };
         let (orch, id) = (self.clone(), id.clone());
         let span = tracing::info_span!(parent: None, "settle", instance = %id);
-        self.tracker.spawn(async move { orch.fly(&id, &flight).await }.instrument(span));
+        let flying = async move {
+            // A bug in one step must not keep the instance from ever being worked on again: the reconciler finds it.
+            if AssertUnwindSafe(orch.fly(&id, &flight)).catch_unwind().await.is_err() {
+                tracing::error!("settling {id} panicked; the reconciler begins anew");
+                orch.flights.end(&id);
+            }
+        };
+        self.tracker.spawn(flying.instrument(span));
     }
 
     async fn fly(self: &Arc<Orch>, id: &InstanceId, flight: &Flight) {

@@ -1,9 +1,11 @@
 //! Runs a task again and again, and keeps what it last came to.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use orch_domain::time::Timestamp;
 use parking_lot::Mutex;
 use schemars::JsonSchema;
@@ -53,9 +55,13 @@ where
             }
             let (at, started) = (orch.clock.now(), Instant::now());
             let report = tokio::select! {
-                report = activate(orch.clone()) => report,
+                report = AssertUnwindSafe(activate(orch.clone())).catch_unwind() => report,
                 () = orch.shutdown.cancelled() => return,
             };
+            let report = report.unwrap_or_else(|_| {
+                tracing::error!("the task `{name}` panicked; it runs again after its period");
+                "panicked".to_owned()
+            });
             let mut tasks = orch.tasks.tasks.lock();
             let n_runs = tasks.get(name).map_or(0, |it| it.n_runs) + 1;
             tasks.insert(
