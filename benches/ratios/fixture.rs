@@ -8,11 +8,8 @@ use orch_core::ports::failpoint::NoFailpoints;
 use orch_core::settings::Settings;
 use orch_core::{Cx, Orch, ops};
 use orch_domain::caller::{Caller, Channel, Permission};
-use orch_domain::label::Labels;
-use orch_domain::name::{NodeId, UserId, UserName};
-use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use orch_domain::node::{EngineConfig, Node, SimConfig};
 use orch_domain::resource::{Cpu, Memory, Resources};
-use orch_domain::time::Timestamp;
 use orch_domain::user::{Quota, User};
 
 pub(crate) struct Fixture {
@@ -53,38 +50,22 @@ pub(crate) fn open(dir: &std::path::Path) -> Arc<Orch> {
 }
 
 pub(crate) fn node(n: usize) -> Node {
+    let sim = SimConfig { start_delay_ms: 3_600_000, ..SimConfig::default() };
     Node {
-        id: NodeId::try_new(format!("n{n:05}")).expect("an id"),
-        hostname: format!("host-{n}"),
-        address: "127.0.0.1".to_owned(),
-        role: Role::Worker,
-        engine: EngineConfig::Sim(SimConfig { start_delay_ms: 3_600_000, ..SimConfig::default() }),
-        tags: Default::default(),
-        labels: Labels::default(),
-        description: String::new(),
+        engine: EngineConfig::Sim(sim),
         capacity: Resources::new(Cpu::from_millis(64_000), Memory::from_mib(256 * 1024), 0),
         capacity_is_fixed: true,
-        cordoned: false,
-        created_at: Timestamp::ZERO,
-        status: NodeStatus::Healthy,
-        status_since: Timestamp::ZERO,
+        ..Node::test(&format!("n{n:05}"))
     }
 }
 
 pub(crate) fn user() -> User {
-    User {
-        id: UserId::try_new("bench").expect("an id"),
-        name: UserName::try_new("bench").expect("a name"),
-        password_hash: String::new(),
-        permissions: Permission::ALL.to_vec(),
-        quota: Quota {
-            instances: 1_000_000,
-            cpu: Cpu::from_millis(u32::MAX),
-            memory: Memory::from_mib(u32::MAX),
-        },
-        created_at: Timestamp::ZERO,
-        tokens_valid_from: Timestamp::ZERO,
-    }
+    let quota = Quota {
+        instances: 1_000_000,
+        cpu: Cpu::from_millis(u32::MAX),
+        memory: Memory::from_mib(u32::MAX),
+    };
+    User { quota, ..User::test("bench") }
 }
 
 pub(crate) fn cx() -> Cx {

@@ -8,10 +8,8 @@ use orch_core::ops;
 use orch_core::ports::store::Commit;
 use orch_domain::book::Change;
 use orch_domain::instance::{Goal, Instance, InstanceState};
-use orch_domain::name::InstanceId;
 use orch_domain::port::{PortBinding, Protocol};
 use orch_domain::resource::{Cpu, Memory, Resources};
-use orch_domain::time::Timestamp;
 
 use crate::fixture::{self, Fixture, cx, launch};
 use crate::{Figure, percentile, show};
@@ -127,32 +125,21 @@ async fn list() -> Figure {
 
 /// Stopped, so that nothing has to be done about it at start-up.
 fn instance(n: usize) -> Instance {
-    let at = Timestamp::from_millis(1_763_627_400_000 + n as i64);
+    let plain = Instance::test(n as u32);
     Instance {
-        id: InstanceId::new(at, n as u32),
         name: format!("web-{n}").parse().expect("a name"),
-        image: "nginx:alpine".parse().expect("an image"),
         state: InstanceState::Stopped,
-        state_reason: None,
-        state_since: at,
         goal: Goal::Stopped,
         node_id: fixture::node(n % 50).id,
-        generation: 1,
         resources: Resources::new(Cpu::from_millis(50), Memory::from_mib(8), 0),
         ports: vec![PortBinding {
             container_port: 80,
             host_port: 8000 + (n / 50) as u16,
             protocol: Protocol::Tcp,
         }],
-        env: Default::default(),
-        command: Vec::new(),
-        labels: Default::default(),
         owner: fixture::user().id,
-        created_at: at,
-        launched_at: Some(at),
-        terminated_at: None,
-        token: None,
-        termination_protection: false,
+        launched_at: Some(plain.created_at),
         container_id: Some("0".repeat(64)),
+        ..plain
     }
 }

@@ -73,7 +73,7 @@ async fn no_operation_runs_for_a_stranger() {
     for op in ops::catalogue() {
         let Some(_) = op.spec.needs else { continue };
         // With arguments that are wrong as well: who may not call is told that and nothing else.
-        let result = (op.call)(cloud.orch.clone(), Cx::new(None), json!({"nonsense": 1})).await;
+        let result = (op.call)(cloud.orch().clone(), Cx::new(None), json!({"nonsense": 1})).await;
         assert_eq!(result.unwrap_err().code(), ErrorCode::Unauthenticated, "{}", op.spec.name);
     }
     cloud.assert_untouched();
@@ -91,7 +91,7 @@ async fn no_operation_runs_without_its_permission_and_each_runs_with_it() {
         let call = |permissions: &[Permission]| {
             let cx = Cx::new(Some(caller(permissions)));
             assert_eq!(gate::authorise(&op.spec, &cx).is_ok(), permissions.contains(&needs));
-            (op.call)(cloud.orch.clone(), cx, json!({"nonsense": 1}))
+            (op.call)(cloud.orch().clone(), cx, json!({"nonsense": 1}))
         };
         match call(&others).await.unwrap_err() {
             Error::Forbidden { operation, needs: needed } => {

@@ -15,10 +15,10 @@ fn n1() -> NodeId {
 async fn a_capacity_fixed_during_a_check_stays() {
     let sim = SimConfig { delay_ms: 100, ..SimConfig::default() };
     let lab = Lab::with(1, sim).await;
-    lab.node("n1").configure(|it| it.cpu = orch_domain::resource::Cpu::from_millis(32_000));
+    lab.control("n1").configure(|it| it.cpu = orch_domain::resource::Cpu::from_millis(32_000));
     let check = lab.call("check_node", json!({"node_id": "n1"}));
     let fix = async {
-        let is_asked = || async { (lab.node("n1").n_calls("describe") == 1).then_some(()) };
+        let is_asked = || async { (lab.control("n1").n_calls("describe") == 1).then_some(()) };
         eventually("the check to be under way", is_asked).await;
         lab.ask("update_node", json!({"node_id": "n1", "cpu_cores": 2})).await;
     };
@@ -30,7 +30,7 @@ async fn a_capacity_fixed_during_a_check_stays() {
 #[tokio::test]
 async fn a_status_that_could_not_be_written_is_written_by_the_next_check() {
     let lab = Lab::new(1).await;
-    lab.node("n1").configure(|it| it.unreachable = true);
+    lab.control("n1").configure(|it| it.unreachable = true);
     let status = || async {
         lab.ask("check_node", json!({"node_id": "n1"})).await;
         lab.orch().ledger.read(|book| book.slot(&n1()).unwrap().node.status)
@@ -51,7 +51,7 @@ async fn a_node_with_another_engine_is_followed_anew_and_a_removed_one_no_more()
     let node = json!({"id": "n1", "hostname": "n1", "engine": "sim"});
     lab.ask("register_node", node.clone()).await;
     let followed = |n: u64| {
-        let node = lab.node("n1");
+        let node = lab.control("n1");
         async move {
             eventually("the events to be followed", || async {
                 (node.n_calls("events") == n).then_some(())

@@ -43,7 +43,7 @@ async fn each_kind_of_drift_has_its_state_and_reason() {
     for (drift, expected) in kinds {
         let lab = Lab::new(1).await;
         let (id, container) = launched(&lab).await;
-        drift(&lab.node("n1"), &container);
+        drift(&lab.control("n1"), &container);
         assert_eq!(reconcile(&lab).await.n_corrected, 1, "{expected:?}");
         assert_eq!(state(&lab.ask("get_instance", json!({"id": id})).await), expected);
         lab.check(expected.1);
@@ -60,10 +60,10 @@ async fn an_event_corrects_the_record_at_once() {
         orch.follow_events(&NodeId::try_new("n1").unwrap()).await.ok();
     });
     eventually("the event stream", || async {
-        (0 < lab.node("n1").n_calls("events")).then_some(())
+        (0 < lab.control("n1").n_calls("events")).then_some(())
     })
     .await;
-    lab.node("n1").remove_container(&container);
+    lab.control("n1").remove_container(&container);
     eventually("the record to follow", || async {
         (lab.ask("get_instance", json!({"id": id})).await["state"] == "terminated").then_some(())
     })
@@ -75,7 +75,7 @@ async fn an_event_corrects_the_record_at_once() {
 #[tokio::test]
 async fn an_orphan_of_ours_goes_after_a_second_look_and_decoys_stay() {
     let lab = Lab::new(1).await;
-    let node = lab.node("n1");
+    let node = lab.control("n1");
     let labels = |controller_id: &str, n: u32| ContainerLabels {
         controller_id: controller_id.to_owned(),
         instance_id: InstanceId::new(Timestamp::from_millis(1), n),
@@ -101,7 +101,7 @@ async fn an_orphan_of_ours_goes_after_a_second_look_and_decoys_stay() {
 async fn a_node_that_does_not_answer_loses_no_record() {
     let lab = Lab::new(1).await;
     let (id, _) = launched(&lab).await;
-    lab.node("n1").configure(|it| it.unreachable = true);
+    lab.control("n1").configure(|it| it.unreachable = true);
     let err = lab.orch().reconcile_node(&NodeId::try_new("n1").unwrap()).await.unwrap_err();
     assert_eq!(err.code().as_str(), "NodeUnreachable");
     assert_eq!(lab.ask("get_instance", json!({"id": id})).await["state"], "running");
@@ -117,7 +117,7 @@ async fn a_wiped_node_ends_its_instances_and_frees_what_they_held() {
         )
         .await;
     }
-    lab.node("n1").wipe();
+    lab.control("n1").wipe();
     assert_eq!(reconcile(&lab).await.n_corrected, 5);
     assert!(
         lab.instances()
@@ -154,7 +154,7 @@ async fn a_command_that_ends_at_once_is_seen_at_once() {
         orch.follow_events(&NodeId::try_new("n1").unwrap()).await.ok();
     });
     eventually("the event stream", || async {
-        (0 < lab.node("n1").n_calls("events")).then_some(())
+        (0 < lab.control("n1").n_calls("events")).then_some(())
     })
     .await;
     let arguments = json!({"image": "web:1", "wait": false});

@@ -86,7 +86,7 @@ fn has_word(line: &str, word: &str) -> bool {
         let after = line[at + word.len()..].chars().next();
         !before.is_some_and(is_inner)
             && !after.is_some_and(is_inner)
-            && line[..at].matches('"').count() % 2 == 0
+            && line[..at].matches('"').count().is_multiple_of(2)
     })
 }
 

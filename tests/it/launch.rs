@@ -9,8 +9,9 @@ use orch_domain::instance::InstanceState;
 use orch_domain::node::SimConfig;
 use serde_json::json;
 
+use crate::harness::caller::{ann, bob, op};
 use crate::harness::eventually;
-use crate::harness::lab::{Lab, ann, bob, op};
+use crate::harness::lab::Lab;
 
 #[tokio::test]
 async fn two_hundred_launches_with_one_token_are_one_instance() {
@@ -89,9 +90,9 @@ async fn fifty_ports_of_somebody_else_are_skipped_without_a_leftover() {
     assert!((8050..=9000).contains(&port), "{port}");
     lab.check("foreign ports");
     // What was found out is remembered: the next one does not run into the same ports.
-    let before = lab.node("n1").n_calls("start");
+    let before = lab.control("n1").n_calls("start");
     lab.ask("launch_instance", json!({"image": "web:1", "ports": [80], "name": "second"})).await;
-    assert!(lab.node("n1").n_calls("start") - before <= 3);
+    assert!(lab.control("n1").n_calls("start") - before <= 3);
 }
 
 #[tokio::test]
@@ -134,7 +135,7 @@ async fn a_cancelled_launch_leaves_nothing_behind() {
         })
         .await;
         assert_eq!(lab.instances().await[0]["state_reason"]["code"], "Client.LaunchCancelled");
-        assert!(lab.node("n1").containers().is_empty());
+        assert!(lab.control("n1").containers().is_empty());
         lab.check("cancelled");
     }
 }
@@ -160,7 +161,7 @@ async fn a_caller_that_is_dropped_after_cancelling_is_undone_too() {
 #[tokio::test]
 async fn a_node_that_does_not_answer_fails_the_launch_and_keeps_the_reservation_until_it_does() {
     let lab = Lab::new(1).await;
-    lab.node("n1").configure(|it| it.unreachable = true);
+    lab.control("n1").configure(|it| it.unreachable = true);
     let launch = lab
         .call("launch_instance", json!({"image": "web:1", "ports": [80], "wait": false}))
         .await
@@ -177,7 +178,7 @@ async fn a_node_that_does_not_answer_fails_the_launch_and_keeps_the_reservation_
             .read(|book| book.usage(&orch_domain::name::UserId::try_new("ann").unwrap()).instances),
         1
     );
-    lab.node("n1").configure(|it| it.unreachable = false);
+    lab.control("n1").configure(|it| it.unreachable = false);
     lab.at_rest().await;
     let instance = lab.ask("get_instance", json!({"id": id})).await;
     assert_eq!(
@@ -199,7 +200,7 @@ async fn protection_holds_and_users_see_their_own() {
         .await
         .unwrap();
     let id = mine.value["id"].clone();
-    let carol = crate::harness::lab::caller(
+    let carol = crate::harness::caller::caller(
         "carol",
         &[orch_domain::caller::Permission::Read, orch_domain::caller::Permission::Write],
     );
@@ -282,10 +283,10 @@ async fn a_start_that_somebody_ends_or_a_lost_node_says_so() {
     let id = lab.ask("launch_instance", json!({"image": "web:1"})).await["id"].clone();
     let one = json!({"id": id});
     lab.ask("stop_instance", one.clone()).await;
-    lab.node("n1").configure(|it| it.unreachable = true);
+    lab.control("n1").configure(|it| it.unreachable = true);
     let err = lab.call("start_instance", one.clone()).await.unwrap_err();
     assert!(matches!(err, Error::NodeUnreachable { .. }), "{err}");
-    lab.node("n1").configure(|it| it.unreachable = false);
+    lab.control("n1").configure(|it| it.unreachable = false);
     let start = lab.call("start_instance", one.clone());
     let terminate = async {
         let is_pending = || async {

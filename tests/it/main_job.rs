@@ -171,7 +171,7 @@ async fn ports_of_a_foreign_process_are_skipped_without_a_leftover() {
     let server = Setup::demo(dir.path()).start().await;
     let instance = launch(&server, web()).await;
     let port = instance["ports"][0]["host_port"].as_u64().unwrap();
-    assert!(8050 <= port && port <= 9000, "{port}");
+    assert!((8050..=9000).contains(&port), "{port}");
     assert_eq!(page(&instance).await, "hello\n");
     docker::agrees_with(&docker, &server, "foreign ports").await;
     terminate(&server, &instance).await;

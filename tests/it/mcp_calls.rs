@@ -189,18 +189,18 @@ async fn the_server_ends_without_undoing_what_it_accepted() {
     let key = world.api_key(DEMO, &[Permission::Write]).await;
     let call = json!({"name": "launch_instance", "arguments": {"image": "pull/slow:1"}});
     let message = mcp::request(Era::Modern, json!(1), "tools/call", call.clone());
-    let over_http = world.orch.tracker.spawn(mcp::post(&site, &key, &message).send());
+    let over_http = world.orch().tracker.spawn(mcp::post(&site, &key, &message).send());
     is_launching(&world).await;
     let mut bare = Bare::connect(&world, ADMIN, Era::Legacy).await;
     bare.request(1, "tools/call", call).await;
     eventually("both under way", || async { (world.n_live() == 2).then_some(()) }).await;
     site.shutdown.cancel();
-    world.orch.shutdown.cancel();
+    world.orch().shutdown.cancel();
     let answer = bare.answer_to(1).await;
     assert_eq!(answer["result"]["structuredContent"]["error"], "Unavailable", "{answer}");
     let answer: Value = over_http.await.unwrap().unwrap().json().await.unwrap();
     assert_eq!(answer["result"]["structuredContent"]["error"], "Unavailable", "{answer}");
-    assert!(world.orch.drain(Duration::from_secs(20)).await);
+    assert!(world.orch().drain(Duration::from_secs(20)).await);
     assert_eq!(world.n_live(), 2, "the next start goes on with them");
 }
 

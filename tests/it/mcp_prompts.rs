@@ -1,6 +1,7 @@
 //! Prompts and completions, as a client meets them.
 
 use orch_domain::caller::Permission;
+use orch_domain::node::Node;
 use rmcp::model::{ErrorCode, GetPromptRequestParams};
 use rmcp::service::ServiceError;
 use serde_json::{Value, json};
@@ -89,7 +90,7 @@ async fn what_is_typed_is_completed_from_what_the_caller_sees() {
 async fn completions_are_a_hundred_at_most_and_for_readers_only() {
     let world = World::with_nodes(0).await;
     for i in 0..120 {
-        world.add_node(&format!("node-{i:03}"), Default::default()).await;
+        world.add_node(Node::test(&format!("node-{i:03}"))).await;
     }
     let client = mcp::connect(&world, DEMO, Way::Stream, Era::Modern).await;
     let info = client.complete_resource_argument("node://{id}", "id", "", None).await.unwrap();

@@ -1,6 +1,7 @@
 //! The cluster as resources: read, listed in pages, and watched in both eras; each caller sees what is theirs.
 
 use orch_core::ports::engine::LogStream;
+use orch_domain::node::Node;
 use rmcp::model::{
     ErrorCode, ReadResourceRequestParams, ResourceContents, ServerNotification,
     SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequestParams,
@@ -89,7 +90,7 @@ async fn each_sees_the_nodes_and_their_own_instances() {
 async fn a_long_list_comes_in_pages() {
     let world = World::with_nodes(0).await;
     for i in 0..450 {
-        world.add_node(&format!("n{i:03}"), Default::default()).await;
+        world.add_node(Node::test(&format!("n{i:03}"))).await;
     }
     let client = mcp::connect(&world, DEMO, Way::Stream, Era::Modern).await;
     let id = launch(&client, "last").await;
@@ -181,7 +182,7 @@ async fn a_listener_hears_of_what_it_asked_for_until_the_server_ends() {
             "{first:?}"
         );
 
-        world.orch.shutdown.cancel();
+        world.orch().shutdown.cancel();
         let to_the_end = async { while all.next().await.unwrap().is_some() {} };
         within("the end", to_the_end).await;
         if way == Way::Http {
@@ -242,7 +243,7 @@ async fn many_changes_are_told_together() {
     let filter = SubscriptionFilter::builder().resource_subscription("cluster://status").build();
     let mut subscription = client.listen(filter).await.unwrap();
     for _ in 0..100 {
-        world.orch.events.publish(orch_core::event::Subject::Cluster);
+        world.orch().events.publish(orch_core::event::Subject::Cluster);
     }
     next(&mut subscription).await;
     let nothing_more =

@@ -12,7 +12,7 @@ use crate::harness::cloud::Cloud;
 
 async fn login(cloud: &Cloud, username: &str, password: &str) -> Result<Value, orch_domain::Error> {
     let arguments = json!({"username": username, "password": password});
-    cloud.call_with(Cx::new(None), "login", arguments).await.map(|it| it.value)
+    cloud.call_as(&Cx::new(None), "login", arguments).await.map(|it| it.value)
 }
 
 #[track_caller]
@@ -26,7 +26,7 @@ async fn a_login_answers_a_token_that_works() {
     let answer = login(&cloud, "demo", "demo").await.unwrap();
     assert_eq!((&answer["token_type"], &answer["user"]["id"]), (&json!("bearer"), &json!(DEMO)));
     assert_eq!(answer["expires_in"], 12 * 3600);
-    let caller = cloud.orch.authenticate(&token(&answer), Channel::Rest).unwrap();
+    let caller = cloud.orch().authenticate(&token(&answer), Channel::Rest).unwrap();
     assert_eq!(caller.user.as_str(), DEMO);
     for (username, password) in [("demo", "wrong"), ("nobody", "demo")] {
         let err = login(&cloud, username, password).await.unwrap_err();
@@ -87,10 +87,10 @@ async fn a_new_password_ends_the_other_logins() {
     let refusal =
         cloud.refused(DEMO, "change_password", change("demo", "short"), InvalidParameter).await;
     assert_eq!(refusal["parameter"], "new_password");
-    assert!(cloud.orch.authenticate(&before, Channel::Rest).is_ok());
+    assert!(cloud.orch().authenticate(&before, Channel::Rest).is_ok());
     let after = cloud.ok(DEMO, "change_password", change("demo", "long enough")).await;
-    assert!(cloud.orch.authenticate(&before, Channel::Rest).is_err());
-    assert!(cloud.orch.authenticate(&token(&after), Channel::Rest).is_ok());
+    assert!(cloud.orch().authenticate(&before, Channel::Rest).is_err());
+    assert!(cloud.orch().authenticate(&token(&after), Channel::Rest).is_ok());
     assert!(login(&cloud, "demo", "demo").await.is_err());
     login(&cloud, "demo", "long enough").await.unwrap();
 }
@@ -113,13 +113,13 @@ async fn a_users_life() {
     let update = json!({"user_id": id, "quota": {"instances": 2}});
     let ann = cloud.ok(ADMIN, "update_user", update).await;
     assert_eq!((&ann["quota"]["instances"], &ann["used"]["instances"]), (&json!(2), &json!(1)));
-    assert!(cloud.orch.authenticate(&logged_in, Channel::Rest).is_ok(), "a quota ends no login");
+    assert!(cloud.orch().authenticate(&logged_in, Channel::Rest).is_ok(), "a quota ends no login");
     cloud.ok(id, "launch_instance", launch("b")).await;
     let quota = cloud.ok(id, "get_quota", json!({})).await;
     assert_eq!(quota["remaining"]["instances"], 0);
 
     cloud.ok(ADMIN, "update_user", json!({"user_id": id, "permissions": ["read"]})).await;
-    assert!(cloud.orch.authenticate(&logged_in, Channel::Rest).is_err());
+    assert!(cloud.orch().authenticate(&logged_in, Channel::Rest).is_err());
     let refusal = cloud.refused(ADMIN, "delete_user", json!({"user_id": id}), Conflict).await;
     assert!(refusal["message"].as_str().unwrap().contains("2 instances"), "{refusal}");
     for instance in [first["id"].clone(), list_one(&cloud, id, "b").await] {
@@ -164,10 +164,11 @@ async fn an_api_key_does_what_it_may_until_it_is_revoked() {
     let cloud = Cloud::start().await;
     let create =
         json!({"name": "agent", "user": DEMO, "permissions": ["read"], "expires_in_days": 7});
-    let answer = cloud.call(ADMIN, "create_api_key", create).await.unwrap();
+    let answer =
+        cloud.call_as(&Cx::new(Some(cloud.caller(ADMIN))), "create_api_key", create).await.unwrap();
     let secret = answer.value["api_key"].as_str().unwrap().to_owned();
     assert!(answer.text().contains(&secret), "shown this once");
-    let caller = cloud.orch.authenticate(&secret, Channel::Mcp).unwrap();
+    let caller = cloud.orch().authenticate(&secret, Channel::Mcp).unwrap();
     assert_eq!((caller.user.as_str(), &caller.permissions[..]), (DEMO, &[Permission::Read][..]));
 
     let list = cloud.ok(ADMIN, "list_api_keys", json!({"user": DEMO})).await;
@@ -186,7 +187,7 @@ async fn an_api_key_does_what_it_may_until_it_is_revoked() {
 
     let id = answer.value["id"].clone();
     cloud.ok(ADMIN, "revoke_api_key", json!({"key_id": id})).await;
-    assert!(cloud.orch.authenticate(&secret, Channel::Mcp).is_err());
+    assert!(cloud.orch().authenticate(&secret, Channel::Mcp).is_err());
     cloud.refused(ADMIN, "revoke_api_key", json!({"key_id": id}), NotFound).await;
 }
 

@@ -140,7 +140,8 @@ async fn a_drained_node_says_what_became_of_each_instance() {
     assert_eq!(drained["instances"][0]["state"], "stopped");
 
     let arguments = json!({"node_id": "sim-1", "action": "terminate"});
-    let answer = cloud.call(ADMIN, "drain_node", arguments).await.unwrap();
+    let answer =
+        cloud.call_as(&Cx::new(Some(cloud.caller(ADMIN))), "drain_node", arguments).await.unwrap();
     let drained = &answer.value;
     assert_eq!(
         (&drained["n_left"], &drained["instances"][0]["is_done"]),
@@ -174,7 +175,7 @@ async fn a_cancelled_drain_leaves_the_node_cordoned() {
     cloud.control("sim-1").configure(|it| it.hung = true);
     let cancel = tokio_util::sync::CancellationToken::new();
     let cx = Cx::new(Some(cloud.caller(ADMIN))).with_cancel(cancel.clone());
-    let call = cloud.call_with(cx, "drain_node", json!({"node_id": "sim-1"}));
+    let call = cloud.call_as(&cx, "drain_node", json!({"node_id": "sim-1"}));
     let withdraw = async {
         let cordoned = || async {
             let node = cloud.ok(DEMO, "get_node", json!({"node_id": "sim-1"})).await;
@@ -228,7 +229,10 @@ async fn an_update_keeps_what_it_does_not_name_and_fixes_a_given_capacity() {
 async fn a_check_tells_this_result_and_the_damped_status() {
     let cloud = Cloud::start().await;
     cloud.control("sim-1").configure(|it| it.unreachable = true);
-    let answer = cloud.call(DEMO, "check_node", json!({"node_id": "sim-1"})).await.unwrap();
+    let answer = cloud
+        .call_as(&Cx::new(Some(cloud.caller(DEMO))), "check_node", json!({"node_id": "sim-1"}))
+        .await
+        .unwrap();
     assert_eq!(answer.value["check"]["status"], "unreachable");
     assert_eq!(answer.value["status"], "healthy");
     assert!(answer.text().contains("still counts as healthy"), "{}", answer.text());

@@ -55,10 +55,10 @@ async fn every_route_is_refused_without_a_credential() {
 #[tokio::test]
 async fn every_route_is_refused_to_a_caller_without_its_permission() {
     let cloud = Cloud::start().await;
-    let none = cloud.key("user-demo-001", &[]).await;
-    let reader = cloud.key("user-demo-001", &[Permission::Read]).await;
+    let none = cloud.api_key("user-demo-001", &[]).await;
+    let reader = cloud.api_key("user-demo-001", &[Permission::Read]).await;
     let all_but_admin = [Permission::Read, Permission::Write, Permission::Execute].to_vec();
-    let user = cloud.key("user-demo-001", &all_but_admin).await;
+    let user = cloud.api_key("user-demo-001", &all_but_admin).await;
     let mut n_refused = 0;
     for (name, needs, method, path) in routes() {
         let Some(needs) = needs else { continue };
@@ -85,7 +85,7 @@ async fn every_route_is_refused_to_a_caller_without_its_permission() {
 #[tokio::test]
 async fn every_route_is_reached_by_who_may() {
     let cloud = Cloud::start().await;
-    let key = cloud.key("user-admin-001", &Permission::ALL).await;
+    let key = cloud.api_key("user-admin-001", &Permission::ALL).await;
     for (name, _, method, path) in routes() {
         let reply = ask(method, &path).bearer(&key).json(&json!({"nonsense": 1})).of(&cloud).await;
         // The operation itself refuses the arguments, so it was reached.
@@ -97,7 +97,7 @@ async fn every_route_is_reached_by_who_may() {
 #[tokio::test]
 async fn a_refused_change_is_in_the_audit_with_its_client() {
     let cloud = Cloud::start().await;
-    let reader = cloud.key("user-demo-001", &[Permission::Read]).await;
+    let reader = cloud.api_key("user-demo-001", &[Permission::Read]).await;
     ask("POST", "/instances")
         .bearer(&reader)
         .header("user-agent", "curl/8.1\u{9b}[31m")
@@ -118,7 +118,7 @@ async fn a_refused_change_is_in_the_audit_with_its_client() {
 #[tokio::test]
 async fn a_wrong_credential_is_never_anonymous() {
     let cloud = Cloud::demo().await;
-    let key = cloud.key("user-demo-001", &[Permission::Read]).await;
+    let key = cloud.api_key("user-demo-001", &[Permission::Read]).await;
     let forged = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJtY3Atb3JjaCIsInN1YiI6InVzZXItYWRtaW4tMDAxIiwiYXQiOjAsImlhdCI6MCwiZXhwIjo5OTk5OTk5OTk5fQ.";
     let other_end = if key.ends_with('0') { '1' } else { '0' };
     let wrong: Vec<(&str, String)> = vec![
@@ -152,9 +152,9 @@ async fn a_wrong_credential_is_never_anonymous() {
 #[tokio::test]
 async fn both_headers_take_both_kinds_of_credential() {
     let cloud = Cloud::start().await;
-    let key = cloud.key("user-demo-001", &[Permission::Read]).await;
+    let key = cloud.api_key("user-demo-001", &[Permission::Read]).await;
     let name = "demo".parse().unwrap();
-    let (_, token) = cloud.orch.login(&name, "demo").await.unwrap();
+    let (_, token) = cloud.orch().login(&name, "demo").await.unwrap();
     for credential in [&key, &token.text] {
         for (header, value) in [
             ("authorization", format!("Bearer {credential}")),
@@ -173,7 +173,7 @@ async fn a_header_names_a_user_in_a_demo_only() {
     let me = ask("GET", "/auth/me").header("x-user-id", "user-admin-001").of(&demo).await;
     assert_eq!(me.ok(200)["id"], "user-admin-001");
     // A credential is more than a header.
-    let key = demo.key("user-demo-001", &[Permission::Read]).await;
+    let key = demo.api_key("user-demo-001", &[Permission::Read]).await;
     let me = ask("GET", "/auth/me").bearer(&key).header("x-user-id", "user-admin-001").of(&demo);
     assert_eq!(me.await.ok(200)["id"], "user-demo-001");
 

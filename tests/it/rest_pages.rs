@@ -11,7 +11,7 @@ async fn it_says_that_it_lives_and_whether_it_is_ready() {
     let health = ask("GET", "/health").of(&cloud).await.ok(200);
     assert_eq!(health, json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}));
     assert_eq!(ask("GET", "/readyz").of(&cloud).await.ok(200)["status"], "ready");
-    cloud.orch.shutdown.cancel();
+    cloud.orch().shutdown.cancel();
     assert_eq!(ask("GET", "/readyz").of(&cloud).await.ok(503)["status"], "stopping");
     ask("GET", "/health").of(&cloud).await.ok(200);
 }

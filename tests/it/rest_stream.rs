@@ -154,7 +154,7 @@ async fn following_ends_with_the_server() {
     cloud.control("sim-1").write_log(&format!("mo-{id}"), LogStream::Stdout, "hello");
     let mut body = follow(&cloud, &id).await;
     read_until(&mut body, "hello").await;
-    cloud.orch.shutdown.cancel();
+    cloud.orch().shutdown.cancel();
     read_until(&mut body, "event: end").await;
     assert!(within("the end", body.next()).await.is_none());
 }

@@ -32,7 +32,7 @@ async fn served(cloud: Cloud) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let router = cloud.router.clone();
-    let server = cloud.orch.tracker.spawn(async move {
+    let server = cloud.orch().tracker.spawn(async move {
         axum::serve(listener, router).await.unwrap();
     });
     Served { cloud, address, server }
@@ -77,7 +77,7 @@ async fn refusals_come_before_the_terminal_opens() {
     let id = running(cloud, &json!({"image": "busybox"})).await;
     let path = format!("/instances/{id}/terminal");
 
-    let reader = cloud.key("user-demo-001", &[Permission::Read, Permission::Write]).await;
+    let reader = cloud.api_key("user-demo-001", &[Permission::Read, Permission::Write]).await;
     let bearer = format!("Bearer {reader}");
     let (status, problem) = server.refused(&path, &[("authorization", &bearer)]).await;
     assert_eq!((status, &problem["needs"]), (403, &json!("execute")), "{problem}");
@@ -156,7 +156,7 @@ async fn bytes_go_both_ways_in_a_real_container() {
     let path = format!("/instances/{id}/terminal?columns=100&rows=30");
 
     // As a browser does it, with its credential as a subprotocol.
-    let key = cloud.key("user-demo-001", &[Permission::Execute, Permission::Read]).await;
+    let key = cloud.api_key("user-demo-001", &[Permission::Execute, Permission::Read]).await;
     let protocols = format!("mcp-orch, bearer.{key}");
     let headers = [("sec-websocket-protocol", protocols.as_str())];
     let mut socket = server.open(&path, &headers).await.unwrap();
@@ -179,7 +179,7 @@ async fn bytes_go_both_ways_in_a_real_container() {
     let mut socket = server.open(&path, &[USER]).await.unwrap();
     typed(&mut socket, "echo up\n").await;
     read_until(&mut socket, "up").await;
-    cloud.orch.shutdown.cancel();
+    cloud.orch().shutdown.cancel();
     assert_eq!(close_code(&mut socket).await, 1001);
 
     let audit = eventually("the audit has their ends", || async {

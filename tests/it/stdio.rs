@@ -220,7 +220,7 @@ async fn a_single_process_prints_nothing_but_protocol_and_no_secret() {
     within("its end", client.stdout.get_mut().read_to_string(&mut rest)).await.unwrap();
     assert_eq!(rest, "");
     assert!(client.process.wait().await.unwrap().success());
-    let log = std::fs::read_to_string(dir.path().join("stdio.log")).unwrap();
+    let log = fs_err::read_to_string(dir.path().join("stdio.log")).unwrap();
     assert!(!log.contains("password") && !log.contains("mo-"), "{log}");
 }
 
@@ -241,5 +241,5 @@ async fn the_form_of_the_seed_serves_http_and_its_client() {
 }
 
 fn holder(data_dir: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(data_dir.join("lock")).unwrap()).unwrap()
+    serde_json::from_str(&fs_err::read_to_string(data_dir.join("lock")).unwrap()).unwrap()
 }

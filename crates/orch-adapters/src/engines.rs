@@ -66,33 +66,12 @@ impl Engines for NodeEngines {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use orch_core::ports::clock::SystemClock;
-    use orch_domain::label::Labels;
-    use orch_domain::node::{NodeStatus, Role, SimConfig};
-    use orch_domain::resource::Resources;
-    use orch_domain::time::Timestamp;
 
     use super::*;
 
     fn node(id: &str, engine: EngineConfig) -> Node {
-        Node {
-            id: NodeId::try_new(id).unwrap(),
-            hostname: id.to_owned(),
-            address: "127.0.0.1".to_owned(),
-            role: Role::Worker,
-            engine,
-            tags: BTreeSet::new(),
-            labels: Labels::default(),
-            description: String::new(),
-            capacity: Resources::default(),
-            capacity_is_fixed: false,
-            cordoned: false,
-            created_at: Timestamp::ZERO,
-            status: NodeStatus::Unknown,
-            status_since: Timestamp::ZERO,
-        }
+        Node { engine, ..Node::test(id) }
     }
 
     fn engines() -> NodeEngines {
@@ -115,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn a_scripted_change_outlives_the_next_use_of_a_simulated_node() {
         let engines = engines();
-        let node = node("s", EngineConfig::Sim(SimConfig::default()));
+        let node = Node::test("s");
         engines.engine(&node).unwrap().describe().await.unwrap();
         let control = engines.fleet().control(&node.id).unwrap();
         control.configure(|it| it.unreachable = true);

@@ -245,30 +245,7 @@ mod tests {
     use super::*;
 
     fn instance(state: InstanceState, goal: Goal) -> Instance {
-        let now = Timestamp::from_millis(0);
-        Instance {
-            id: InstanceId::new(now, 1),
-            name: InstanceName::try_new("web").unwrap(),
-            image: ImageRef::try_new("nginx").unwrap(),
-            state,
-            state_reason: None,
-            state_since: now,
-            goal,
-            node_id: NodeId::try_new("local").unwrap(),
-            generation: 1,
-            resources: Resources::default(),
-            ports: Vec::new(),
-            env: BTreeMap::new(),
-            command: Vec::new(),
-            labels: Labels::default(),
-            owner: UserId::try_new("ann").unwrap(),
-            created_at: now,
-            launched_at: None,
-            terminated_at: None,
-            token: None,
-            termination_protection: false,
-            container_id: None,
-        }
+        Instance { state, goal, ..Instance::test(1) }
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub mod caller;
 pub mod capacity;
 pub mod cluster;
 pub mod error;
+#[cfg(any(test, feature = "fixtures"))]
+mod fixture;
 pub mod health;
 pub mod image;
 pub mod instance;

@@ -1,5 +1,7 @@
 //! Paging: how many at once, and where to go on. Tokens are opaque to callers.
 
+use std::str::FromStr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +72,32 @@ pub fn key_of(list: &str, token: &str) -> Result<Option<String>, Error> {
     }
 }
 
+/// The key as what it was made from.
+pub fn place_of<T: FromStr>(list: &str, token: &str) -> Result<Option<T>, Error> {
+    let parse = |it: String| {
+        let damaged = |_| Error::invalid("page_token", "it is damaged; leave it out to start over");
+        it.parse().map_err(damaged)
+    };
+    key_of(list, token)?.map(parse).transpose()
+}
+
+/// A page of `read`, of which one more than its size was read to know whether there are more, and the token of the
+/// next page; empty after the last.
+pub fn trim<T>(
+    list: &str,
+    mut read: Vec<T>,
+    key: impl Fn(&T) -> String,
+    size: PageSize,
+) -> (Vec<T>, String) {
+    let has_more = size.get() < read.len();
+    read.truncate(size.get());
+    let next = match read.last() {
+        Some(last) if has_more => token_after(list, &key(last)),
+        _ => String::new(),
+    };
+    (read, next)
+}
+
 /// One page of `items`, which are sorted by `key`, and the token of the next page; empty after the last.
 pub fn cut<'a, T>(
     list: &str,
@@ -105,6 +133,17 @@ mod tests {
         assert_eq!(page, ["c", "d"]);
         assert_eq!(next, "");
         assert!(cut("images", &["a"], key, &token_after("nodes", "a"), size).is_err());
+    }
+
+    #[test]
+    fn only_what_was_read_beyond_the_page_makes_another() {
+        let key = |it: &u8| it.to_string();
+        assert_eq!(trim("audit", vec![9, 8], key, PageSize(2)), (vec![9, 8], String::new()));
+        let (page, next) = trim("audit", vec![9, 8, 7], key, PageSize(2));
+        assert_eq!(page, [9, 8]);
+        assert_eq!(place_of("audit", &next).unwrap(), Some(8));
+        let not_a_number = token_after("audit", "x");
+        assert!(place_of::<u8>("audit", &not_a_number).is_err());
     }
 
     #[test]

@@ -135,15 +135,7 @@ mod tests {
     use super::*;
 
     fn user(permissions: &[Permission]) -> User {
-        User {
-            id: UserId::try_new("user-1").unwrap(),
-            name: UserName::try_new("ann").unwrap(),
-            password_hash: String::new(),
-            permissions: permissions.to_vec(),
-            quota: Quota::DEMO,
-            created_at: Timestamp::ZERO,
-            tokens_valid_from: Timestamp::ZERO,
-        }
+        User { permissions: permissions.to_vec(), ..User::test("ann") }
     }
 
     #[test]

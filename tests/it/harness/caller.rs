@@ -1,20 +1,76 @@
-//! Calling operations as some user, with every answer held against the schema that is promised for it.
+//! Who calls: users, their keys, and calls whose answers are held against the schema that is promised for them.
 
-use orch_core::{Answer, Cx, ops};
-use orch_domain::caller::{Caller, Channel};
-use orch_domain::name::UserId;
+use orch_core::operation::{Answer, Op};
+use orch_core::service::identity;
+use orch_core::{Cx, ops};
+use orch_domain::caller::{Caller, Channel, Permission};
+use orch_domain::name::{UserId, UserName};
+use orch_domain::user::{ApiKey, Quota, User};
 use orch_domain::{Error, ErrorCode};
 use serde_json::Value;
 
-use super::cloud::Cloud;
+use super::lab::Lab;
 
 pub(crate) const ADMIN: &str = "user-admin-001";
 pub(crate) const DEMO: &str = "user-demo-001";
 
-impl Cloud {
+pub(crate) const ALL_BUT_ADMIN: [Permission; 3] =
+    [Permission::Read, Permission::Write, Permission::Execute];
+
+/// The two users that are built in.
+pub(crate) fn built_in() -> [User; 2] {
+    let user =
+        |id: &str, name: &str| User { name: UserName::try_new(name).unwrap(), ..User::test(id) };
+    let admin = User { quota: Quota::ADMIN, ..user(ADMIN, "admin") };
+    let permissions = ALL_BUT_ADMIN.to_vec();
+    [admin, User { permissions, quota: Quota::DEMO, ..user(DEMO, "demo") }]
+}
+
+pub(crate) fn op(name: &str) -> Op {
+    ops::catalogue()
+        .into_iter()
+        .find(|it| it.spec.name == name)
+        .unwrap_or_else(|| panic!("no operation {name}"))
+}
+
+pub(crate) fn caller(user: &str, permissions: &[Permission]) -> Cx {
+    Cx::new(Some(Caller {
+        user: UserId::try_new(user).unwrap(),
+        permissions: permissions.to_vec(),
+        channel: Channel::Rest,
+        client: Some("test".to_owned()),
+    }))
+}
+
+/// The administrator.
+pub(crate) fn ann() -> Cx {
+    caller("ann", &Permission::ALL)
+}
+
+pub(crate) fn bob() -> Cx {
+    caller("bob", &ALL_BUT_ADMIN)
+}
+
+impl Lab {
+    /// An API key of `user` that may do only this.
+    pub(crate) async fn api_key(&self, user: &str, permissions: &[Permission]) -> String {
+        let (id, text, secret_sha256) = identity::new_api_key(self.orch().random()).unwrap();
+        let key = ApiKey {
+            id,
+            user: UserId::try_new(user).unwrap(),
+            name: "test".to_owned(),
+            secret_sha256,
+            permissions: permissions.to_vec(),
+            created_at: self.orch().clock.now(),
+            expires_at: None,
+        };
+        self.orch().ledger.write(None, |book| book.add_api_key(key)).await.unwrap();
+        text
+    }
+
     /// `user` as logged in, with all of its permissions.
     pub(crate) fn caller(&self, user: &str) -> Caller {
-        let user = self.orch.user(&UserId::try_new(user).unwrap()).unwrap();
+        let user = self.orch().user(&UserId::try_new(user).unwrap()).unwrap();
         Caller {
             user: user.id.clone(),
             permissions: user.permissions.clone(),
@@ -23,23 +79,19 @@ impl Cloud {
         }
     }
 
-    pub(crate) async fn call(
-        &self,
-        user: &str,
-        name: &str,
-        arguments: Value,
-    ) -> Result<Answer, Error> {
-        self.call_with(Cx::new(Some(self.caller(user))), name, arguments).await
+    /// As `ann`.
+    pub(crate) async fn call(&self, name: &str, arguments: Value) -> Result<Answer, Error> {
+        self.call_as(&ann(), name, arguments).await
     }
 
-    pub(crate) async fn call_with(
+    pub(crate) async fn call_as(
         &self,
-        cx: Cx,
+        cx: &Cx,
         name: &str,
         arguments: Value,
     ) -> Result<Answer, Error> {
-        let op = ops::catalogue().into_iter().find(|it| it.spec.name == name).unwrap();
-        let answer = (op.call)(self.orch.clone(), cx, arguments).await?;
+        let op = op(name);
+        let answer = (op.call)(self.orch().clone(), cx.clone(), arguments).await?;
         let schema = Value::Object(op.output);
         let validator = jsonschema::validator_for(&schema).unwrap();
         let broken: Vec<String> = validator
@@ -51,6 +103,11 @@ impl Cloud {
         Ok(answer)
     }
 
+    /// As `ann`, who gets the answer's structured value.
+    pub(crate) async fn ask(&self, name: &str, arguments: Value) -> Value {
+        self.call(name, arguments).await.unwrap_or_else(|err| panic!("{name}: {err}")).value
+    }
+
     #[track_caller]
     pub(crate) fn ok(
         &self,
@@ -60,7 +117,7 @@ impl Cloud {
     ) -> impl Future<Output = Value> {
         let at = std::panic::Location::caller();
         async move {
-            match self.call(user, name, arguments).await {
+            match self.call_as(&Cx::new(Some(self.caller(user))), name, arguments).await {
                 Ok(answer) => answer.value,
                 Err(err) => panic!("{at}: {name}: {err} {:?}", err.describe()),
             }
@@ -78,7 +135,7 @@ impl Cloud {
     ) -> impl Future<Output = Value> {
         let at = std::panic::Location::caller();
         async move {
-            match self.call(user, name, arguments).await {
+            match self.call_as(&Cx::new(Some(self.caller(user))), name, arguments).await {
                 Ok(answer) => panic!("{at}: {name} was not refused: {}", answer.value),
                 Err(err) => {
                     assert_eq!(err.code(), code, "{at}: {err}");

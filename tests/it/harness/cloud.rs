@@ -1,6 +1,6 @@
 //! A whole server but for its socket: operations, simulated nodes and the REST router, asked in this process.
 
-use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,33 +10,29 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use mcp_orch::auth::{Access, Mode, Sites};
 use mcp_orch::face::rest;
-use orch_adapters::engines::NodeEngines;
-use orch_adapters::sim::SimControl;
-use orch_adapters::store::SledStore;
-use orch_core::Orch;
-use orch_core::orch::Parts;
-use orch_core::ports::clock::{Clock, SystemClock};
-use orch_core::ports::failpoint::NoFailpoints;
-use orch_core::ports::store::AuditQuery;
 use orch_core::service::identity;
 use orch_core::settings::Settings;
-use orch_domain::audit::AuditEntry;
-use orch_domain::caller::Permission;
-use orch_domain::name::{NodeId, UserId, UserName};
-use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use orch_domain::name::NodeId;
+use orch_domain::node::{EngineConfig, Node, NodeStatus};
 use orch_domain::resource::Resources;
-use orch_domain::user::{ApiKey, Quota, User};
+use orch_domain::user::User;
 use serde_json::Value;
-use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::caller::built_in;
 use super::eventually;
+use super::lab::Lab;
 
 pub(crate) struct Cloud {
-    pub(crate) orch: Arc<Orch>,
+    lab: Lab,
     pub(crate) router: Router,
-    engines: Arc<NodeEngines>,
-    _dir: tempfile::TempDir,
+}
+
+impl Deref for Cloud {
+    type Target = Lab;
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
 }
 
 pub(crate) struct Reply {
@@ -63,94 +59,51 @@ impl Cloud {
     pub(crate) async fn demo_on_docker(endpoint: &str) -> Cloud {
         let cloud = Cloud::demo().await;
         let engine = EngineConfig::Docker { endpoint: endpoint.to_owned() };
-        cloud.add_node("docker", engine).await;
+        cloud.add_checked(Node { engine, ..Node::test("docker") }).await;
         cloud
     }
 
     /// Takes away every container that was made here.
     pub(crate) async fn remove_containers(&self) {
-        let controller_id = &self.orch.ledger.store().identity().controller_id;
-        let engine = self.orch.engine(&NodeId::try_new("docker").unwrap()).unwrap();
+        let controller_id = &self.orch().ledger.store().identity().controller_id;
+        let engine = self.orch().engine(&NodeId::try_new("docker").unwrap()).unwrap();
         for container in engine.list(controller_id).await.unwrap() {
             engine.remove(&container.name).await.unwrap();
         }
     }
 
     async fn with(mode: Mode, demo: bool) -> Cloud {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let engines = Arc::new(NodeEngines::new(clock.clone(), TaskTracker::new()));
-        let dir = tempfile::tempdir().unwrap();
-        let parts = Parts {
-            store: Arc::new(SledStore::open(dir.path()).unwrap()),
-            engines: engines.clone(),
-            clock,
-            failpoints: Arc::new(NoFailpoints),
-        };
-        let orch = Orch::build(parts, Settings::default()).unwrap();
-        let all = Permission::ALL.to_vec();
-        let user = [Permission::Read, Permission::Write, Permission::Execute].to_vec();
-        add_user(&orch, "user-admin-001", "admin", all, Quota::ADMIN).await;
-        add_user(&orch, "user-demo-001", "demo", user, Quota::DEMO).await;
+        let lab = Lab::empty(Settings::default()).await;
+        for user in built_in() {
+            let password_hash = identity::hash_password(user.name.as_str()).unwrap();
+            lab.add_user(User { password_hash, ..user }).await;
+        }
+        let orch = lab.orch().clone();
         let access = Access::new(orch.clone(), mode, Sites::loopback()).with_demo(demo);
         let router = rest::router(orch.clone(), Arc::new(access), None);
-        let cloud = Cloud { orch, router, engines, _dir: dir };
-        cloud.orch.start_tasks();
-        cloud.add_node("sim-1", EngineConfig::Sim(SimConfig::default())).await;
+        let cloud = Cloud { lab, router };
+        orch.start_tasks();
+        cloud.add_checked(Node::test("sim-1")).await;
         eventually("background work runs", || async {
-            (!cloud.orch.tasks.all().is_empty()).then_some(())
+            (!orch.tasks.all().is_empty()).then_some(())
         })
         .await;
         cloud
     }
 
-    /// Adds a node and waits until its health is known.
-    async fn add_node(&self, id: &str, engine: EngineConfig) {
-        let now = self.orch.clock.now();
-        let node = Node {
-            id: NodeId::try_new(id).unwrap(),
-            hostname: id.to_owned(),
-            address: "127.0.0.1".to_owned(),
-            role: Role::Worker,
-            engine,
-            tags: BTreeSet::new(),
-            labels: orch_domain::label::Labels::default(),
-            description: String::new(),
-            capacity: Resources::default(),
-            capacity_is_fixed: false,
-            cordoned: false,
-            created_at: now,
-            status: NodeStatus::Unknown,
-            status_since: now,
-        };
-        self.orch.ledger.write(None, |book| book.add_node(node)).await.unwrap();
+    /// Adds a node of which nothing is known, and waits until its health and capacity are.
+    async fn add_checked(&self, node: Node) {
+        let node_id = node.id.clone();
+        let (status, capacity) = (NodeStatus::Unknown, Resources::default());
+        let now = self.orch().clock.now();
+        let unknown = Node { status, status_since: now, capacity, created_at: now, ..node };
+        self.add_node(unknown).await;
         eventually("the node is healthy", || async {
-            self.orch.sweep().await;
-            let node_id = NodeId::try_new(id).unwrap();
-            let status = self.orch.ledger.read(|it| it.slot(&node_id).unwrap().node.status);
+            self.orch().sweep().await;
+            let status = self.orch().ledger.read(|it| it.slot(&node_id).unwrap().node.status);
             (status == NodeStatus::Healthy).then_some(())
         })
         .await;
-    }
-
-    /// An API key of `user` that may do only this.
-    pub(crate) async fn key(&self, user: &str, permissions: &[Permission]) -> String {
-        let (id, text, secret_sha256) = identity::new_api_key(self.orch.random()).unwrap();
-        let key = ApiKey {
-            id,
-            user: UserId::try_new(user).unwrap(),
-            name: "test".to_owned(),
-            secret_sha256,
-            permissions: permissions.to_vec(),
-            created_at: self.orch.clock.now(),
-            expires_at: None,
-        };
-        self.orch.ledger.write(None, |book| book.add_api_key(key)).await.unwrap();
-        text
-    }
-
-    /// The strings behind a simulated node.
-    pub(crate) fn control(&self, node: &str) -> SimControl {
-        self.engines.fleet().control(&NodeId::try_new(node).unwrap()).unwrap()
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
@@ -161,14 +114,9 @@ impl Cloud {
         Reply { status: parts.status, headers: parts.headers, text }
     }
 
-    pub(crate) fn audit(&self) -> Vec<AuditEntry> {
-        let query = AuditQuery { limit: 1000, ..AuditQuery::default() };
-        self.orch.ledger.store().audit(&query).unwrap()
-    }
-
     /// Nothing is reserved and the simulated node runs nothing.
     pub(crate) fn assert_untouched(&self) {
-        self.orch.ledger.read(|book| {
+        self.orch().ledger.read(|book| {
             assert_eq!(book.instances_after(None).count(), 0, "no instance was made");
             for slot in book.slots() {
                 assert_eq!(slot.free(), slot.node.capacity, "no capacity is reserved");
@@ -176,19 +124,6 @@ impl Cloud {
         });
         assert!(self.control("sim-1").containers().is_empty());
     }
-}
-
-async fn add_user(orch: &Orch, id: &str, name: &str, permissions: Vec<Permission>, quota: Quota) {
-    let user = User {
-        id: UserId::try_new(id).unwrap(),
-        name: UserName::try_new(name).unwrap(),
-        password_hash: identity::hash_password(name).unwrap(),
-        permissions,
-        quota,
-        created_at: orch.clock.now(),
-        tokens_valid_from: orch_domain::time::Timestamp::ZERO,
-    };
-    orch.ledger.write(None, |book| book.add_user(user)).await.unwrap();
 }
 
 impl Reply {

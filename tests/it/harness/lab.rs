@@ -6,25 +6,23 @@ use std::time::Duration;
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::sim::SimControl;
 use orch_adapters::store::{OpenError, SledStore};
-use orch_core::operation::{Answer, Op};
+use orch_core::Orch;
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
 use orch_core::ports::engine::ContainerState;
 use orch_core::ports::failpoint::{Failpoint, Failpoints, NoFailpoints};
+use orch_core::ports::store::AuditQuery;
 use orch_core::settings::Settings;
-use orch_core::{Cx, Orch, ops};
-use orch_domain::Error;
-use orch_domain::caller::{Caller, Channel, Permission};
+use orch_domain::audit::AuditEntry;
 use orch_domain::instance::InstanceState;
-use orch_domain::name::{NodeId, UserId, UserName};
-use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
-use orch_domain::resource::{Cpu, Memory, Resources};
-use orch_domain::time::Timestamp;
-use orch_domain::user::{Quota, User};
+use orch_domain::name::NodeId;
+use orch_domain::node::{Node, SimConfig};
+use orch_domain::user::User;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
+use super::caller::ALL_BUT_ADMIN;
 use super::eventually;
 
 pub(crate) struct Lab {
@@ -66,24 +64,34 @@ impl Lab {
             health_timeout: Duration::from_millis(300),
             ..Settings::default()
         };
+        let lab = Lab::empty(settings).await;
+        lab.add_nodes(n_nodes, sim).await;
+        lab.add_user(User::test("ann")).await;
+        lab.add_user(User { permissions: ALL_BUT_ADMIN.to_vec(), ..User::test("bob") }).await;
+        lab
+    }
+
+    pub(crate) async fn empty(settings: Settings) -> Lab {
         let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
         let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, orch: None };
         lab.start(Arc::new(NoFailpoints)).await;
-        lab.orch()
-            .ledger
-            .write(None, |book| {
-                for n in 1..=n_nodes {
-                    book.add_node(node(&format!("n{n}"), sim.clone()))?;
-                }
-                book.add_user(user("ann", Permission::ALL.to_vec()))?;
-                book.add_user(user(
-                    "bob",
-                    vec![Permission::Read, Permission::Write, Permission::Execute],
-                ))
-            })
-            .await
-            .unwrap();
         lab
+    }
+
+    /// Healthy workers `n1`, `n2` …
+    pub(crate) async fn add_nodes(&self, n_nodes: usize, sim: SimConfig) {
+        let mut nodes = (1..=n_nodes).map(|n| Node::test(&format!("n{n}")).simulated(sim.clone()));
+        let written =
+            self.orch().ledger.write(None, |book| nodes.try_for_each(|it| book.add_node(it)));
+        written.await.unwrap();
+    }
+
+    pub(crate) async fn add_node(&self, node: Node) {
+        self.orch().ledger.write(None, |book| book.add_node(node)).await.unwrap();
+    }
+
+    pub(crate) async fn add_user(&self, user: User) {
+        self.orch().ledger.write(None, |book| book.add_user(user)).await.unwrap();
     }
 
     pub(crate) fn orch(&self) -> &Arc<Orch> {
@@ -133,29 +141,12 @@ impl Lab {
         hit
     }
 
-    pub(crate) fn node(&self, id: &str) -> SimControl {
+    /// The strings behind a simulated node.
+    pub(crate) fn control(&self, id: &str) -> SimControl {
         let id = NodeId::try_new(id).unwrap();
         // A node's engine exists once somebody has asked for it.
         self.orch().engine(&id).unwrap();
         self.engines.fleet().control(&id).unwrap()
-    }
-
-    pub(crate) async fn call(&self, name: &str, arguments: Value) -> Result<Answer, Error> {
-        self.call_as(&ann(), name, arguments).await
-    }
-
-    pub(crate) async fn call_as(
-        &self,
-        cx: &Cx,
-        name: &str,
-        arguments: Value,
-    ) -> Result<Answer, Error> {
-        (op(name).call)(self.orch().clone(), cx.clone(), arguments).await
-    }
-
-    /// The answer's structured value.
-    pub(crate) async fn ask(&self, name: &str, arguments: Value) -> Value {
-        self.call(name, arguments).await.unwrap_or_else(|err| panic!("{name}: {err}")).value
     }
 
     pub(crate) async fn instances(&self) -> Vec<Value> {
@@ -174,6 +165,25 @@ impl Lab {
             self.orch().ledger.read(book).then_some(())
         })
         .await;
+    }
+
+    pub(crate) fn audit(&self) -> Vec<AuditEntry> {
+        let query = AuditQuery { limit: 1000, ..AuditQuery::default() };
+        self.orch().ledger.store().audit(&query).unwrap()
+    }
+
+    /// Containers on all nodes, whoever made them.
+    pub(crate) fn n_containers(&self) -> usize {
+        let ids: Vec<String> =
+            self.orch().ledger.read(|book| book.slots().map(|it| it.node.id.to_string()).collect());
+        ids.iter().map(|it| self.control(it).containers().len()).sum()
+    }
+
+    /// Instances that still hold their reservation.
+    pub(crate) fn n_live(&self) -> usize {
+        self.orch().ledger.read(|book| {
+            book.instances_after(None).filter(|it| it.state.holds_reservation()).count()
+        })
     }
 
     /// What must hold whenever nothing is under way: sums agree, and containers and records are the same set.
@@ -207,65 +217,5 @@ impl Lab {
                 );
             }
         });
-    }
-}
-
-pub(crate) fn op(name: &str) -> Op {
-    ops::catalogue()
-        .into_iter()
-        .find(|it| it.spec.name == name)
-        .unwrap_or_else(|| panic!("no operation {name}"))
-}
-
-pub(crate) fn caller(user: &str, permissions: &[Permission]) -> Cx {
-    Cx::new(Some(Caller {
-        user: UserId::try_new(user).unwrap(),
-        permissions: permissions.to_vec(),
-        channel: Channel::Rest,
-        client: Some("test".to_owned()),
-    }))
-}
-
-/// The administrator.
-pub(crate) fn ann() -> Cx {
-    caller("ann", &Permission::ALL)
-}
-
-pub(crate) fn bob() -> Cx {
-    caller("bob", &[Permission::Read, Permission::Write, Permission::Execute])
-}
-
-pub(crate) fn node(id: &str, sim: SimConfig) -> Node {
-    Node {
-        id: NodeId::try_new(id).unwrap(),
-        hostname: format!("host-{id}"),
-        address: "127.0.0.1".to_owned(),
-        role: Role::Worker,
-        capacity: Resources::new(sim.cpu, sim.memory, sim.gpu),
-        engine: EngineConfig::Sim(sim),
-        tags: Default::default(),
-        labels: Default::default(),
-        description: String::new(),
-        capacity_is_fixed: false,
-        cordoned: false,
-        created_at: Timestamp::ZERO,
-        status: NodeStatus::Healthy,
-        status_since: Timestamp::ZERO,
-    }
-}
-
-fn user(name: &str, permissions: Vec<Permission>) -> User {
-    User {
-        id: UserId::try_new(name).unwrap(),
-        name: UserName::try_new(name).unwrap(),
-        password_hash: String::new(),
-        permissions,
-        quota: Quota {
-            instances: 10,
-            cpu: Cpu::from_millis(1_000_000),
-            memory: Memory::from_mib(1 << 20),
-        },
-        created_at: Timestamp::ZERO,
-        tokens_valid_from: Timestamp::ZERO,
     }
 }

@@ -62,12 +62,12 @@ impl Drop for Site {
 pub(crate) async fn site(world: &World) -> Site {
     use axum::serve::ListenerExt;
     let shutdown = CancellationToken::new();
-    let router = mcp::router(world.orch.clone(), world.access(), shutdown.clone());
+    let router = mcp::router(world.orch().clone(), world.access(), shutdown.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     let listener = listener.tap_io(|it| it.set_nodelay(true).unwrap());
     let until = shutdown.clone().cancelled_owned();
-    world.orch.tracker.spawn(async move {
+    world.orch().tracker.spawn(async move {
         axum::serve(listener, router).with_graceful_shutdown(until).await.unwrap();
     });
     Site { url, shutdown }
@@ -76,9 +76,9 @@ pub(crate) async fn site(world: &World) -> Site {
 /// One end of a stream whose other end is served to `user`.
 pub(crate) fn stream(world: &World, user: &str) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let (orch, caller) = (world.orch.clone(), world.caller(user));
+    let (orch, caller) = (world.orch().clone(), world.stranger(user));
     let shutdown = orch.shutdown.clone();
-    world.orch.tracker.spawn(async move {
+    world.orch().tracker.spawn(async move {
         mcp::serve_stream(orch, caller, theirs, shutdown).await.ok();
     });
     ours

@@ -13,6 +13,10 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// `None`, with a printed reason, where the program is not installed.
+    #[expect(
+        clippy::print_stderr,
+        reason = "whoever reads the test's output sees what was left out"
+    )]
     pub(crate) async fn start() -> Option<Registry> {
         let dir = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -23,7 +27,7 @@ impl Registry {
             "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
             storage.display()
         );
-        std::fs::write(&config, text).unwrap();
+        fs_err::write(&config, text).unwrap();
         let spawned = Command::new("docker-registry")
             .arg("serve")
             .arg(&config)

@@ -18,12 +18,8 @@ use crate::{Cx, Orch};
 #[serde(deny_unknown_fields)]
 pub struct ClusterHealth {
     /// Check every node now; false answers what the last checks found.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     pub run: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 #[derive(Clone, Debug, Serialize, JsonSchema)]

@@ -21,12 +21,8 @@ pub struct DrainNode {
     #[serde(default)]
     pub action: DrainAction,
     /// Answer when all of them rest; false answers as soon as the requests are durable.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     pub wait: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

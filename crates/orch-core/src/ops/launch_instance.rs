@@ -75,16 +75,12 @@ pub struct LaunchInstance {
     #[serde(default)]
     pub dry_run: bool,
     /// Answer when it runs (or has failed); false answers as soon as it is reserved.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     pub wait: bool,
 }
 
 fn one() -> u32 {
     1
-}
-
-fn yes() -> bool {
-    true
 }
 
 #[derive(Clone, Debug, Serialize, JsonSchema)]

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
-use crate::view::table::table;
+use crate::view::table::{more, table};
 use crate::view::user::{ApiKeyView, words};
 use crate::{Cx, Orch};
 
@@ -47,7 +47,10 @@ impl Summary for ApiKeyList {
                 it.expires_at.map_or_else(|| "never".to_owned(), |it| it.to_string()),
             ]
         };
-        table(["ID", "NAME", "USER", "PERMISSIONS", "EXPIRES"], self.api_keys.iter().map(row))
+        let mut text =
+            table(["ID", "NAME", "USER", "PERMISSIONS", "EXPIRES"], self.api_keys.iter().map(row));
+        text.push_str(&more(self.api_keys.len(), self.total_count, &self.next_page_token));
+        text
     }
 }
 

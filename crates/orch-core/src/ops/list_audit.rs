@@ -69,28 +69,17 @@ impl Operation for ListAudit {
     type Output = AuditList;
 
     async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<AuditList, Error> {
-        let before = match page::key_of("audit", &self.page_token)? {
-            None => None,
-            Some(key) => Some(AuditId(key.parse().map_err(|_| {
-                Error::invalid("page_token", "it is damaged; leave it out to start over")
-            })?)),
-        };
-        let size = self.page_size.get();
         let query = AuditQuery {
-            before,
+            before: page::place_of("audit", &self.page_token)?.map(AuditId),
             // One more than shown, to know whether there are more.
-            limit: size + 1,
+            limit: self.page_size.get() + 1,
             user: self.user,
             operation: self.operation,
             target: self.target,
         };
-        let mut entries = orch.audit(query).await?;
-        let has_more = size < entries.len();
-        entries.truncate(size);
-        let next_page_token = match entries.last() {
-            Some(last) if has_more => page::token_after("audit", &last.id.0.to_string()),
-            _ => String::new(),
-        };
+        let read = orch.audit(query).await?;
+        let (entries, next_page_token) =
+            page::trim("audit", read, |it| it.id.0.to_string(), self.page_size);
         Ok(AuditList { entries, next_page_token })
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
 use crate::view::image::ImageView;
-use crate::view::table::table;
+use crate::view::table::{more, table};
 use crate::{Cx, Orch};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -48,16 +48,18 @@ impl Summary for ImageList {
     fn summary(&self) -> String {
         let row = |it: &ImageView| {
             let nodes: Vec<&str> = it.nodes.iter().take(3).map(NodeId::as_str).collect();
-            let more = it.nodes.len() - nodes.len();
-            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let n_others = it.nodes.len() - nodes.len();
+            let others =
+                if n_others == 0 { String::new() } else { format!(" and {n_others} more") };
             let mib = it.size_bytes as f64 / f64::from(1 << 20);
-            [it.image.clone(), format!("{mib:.1} MiB"), format!("{}{more}", nodes.join(", "))]
+            [it.image.clone(), format!("{mib:.1} MiB"), format!("{}{others}", nodes.join(", "))]
         };
         let mut text = if self.images.is_empty() {
             "No such images on the nodes that answered.".to_owned()
         } else {
             table(["IMAGE", "SIZE", "NODES"], self.images.iter().map(row))
         };
+        text.push_str(&more(self.images.len(), self.total_count, &self.next_page_token));
         for it in &self.failures {
             text.push_str(&format!("\n`{}` could not be asked: {}", it.node_id, it.message));
         }

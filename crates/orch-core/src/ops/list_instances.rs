@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
 use crate::view::instance::{InstanceView, instance_table};
+use crate::view::table::more;
 use crate::{Cx, Orch};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -45,13 +46,7 @@ impl Summary for InstanceList {
             return "No instances. `launch_instance` makes one.".to_owned();
         }
         let mut text = instance_table(&self.instances);
-        if !self.next_page_token.is_empty() {
-            let n_shown = self.instances.len();
-            text.push_str(&format!(
-                "\n{n_shown} of {} shown; `page_token={}` shows more",
-                self.total_count, self.next_page_token
-            ));
-        }
+        text.push_str(&more(self.instances.len(), self.total_count, &self.next_page_token));
         text
     }
 }
@@ -68,13 +63,7 @@ impl Operation for ListInstances {
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<InstanceList, Error> {
         let caller = cx.caller()?;
-        let after = page::key_of("instances", &self.page_token)?;
-        let after = after.map(|it| {
-            InstanceId::try_new(it).map_err(|_| {
-                Error::invalid("page_token", "it is damaged; leave it out to start over")
-            })
-        });
-        let after = after.transpose()?;
+        let after: Option<InstanceId> = page::place_of("instances", &self.page_token)?;
         let owner = if caller.is_admin() { self.owner.clone() } else { Some(caller.user.clone()) };
         if !caller.is_admin() && self.owner.as_ref().is_some_and(|it| *it != caller.user) {
             return Ok(InstanceList {
@@ -83,25 +72,20 @@ impl Operation for ListInstances {
                 total_count: 0,
             });
         }
-        let size = self.page_size.get();
-        let (instances, has_more, total_count) = orch.ledger.read(|book| {
+        orch.ledger.read(|book| {
             let owner = owner.as_ref();
             let rest = book.instances_from(owner, after.as_ref()).filter(|it| self.matches(it));
-            let page: Vec<&Arc<Instance>> = rest.take(size + 1).collect();
+            let read: Vec<&Arc<Instance>> = rest.take(self.page_size.get() + 1).collect();
             // Counting what matches means looking at all of them; without a filter the book knows.
             let total_count = match self.has_filter() {
                 true => book.instances_from(owner, None).filter(|it| self.matches(it)).count(),
                 false => book.n_instances(owner),
             };
-            let views = page.iter().take(size).map(|it| InstanceView::of(it, book)).collect();
-            (views, size < page.len(), total_count)
-        });
-        let instances: Vec<InstanceView> = instances;
-        let next_page_token = match instances.last() {
-            Some(last) if has_more => page::token_after("instances", last.id.as_str()),
-            _ => String::new(),
-        };
-        Ok(InstanceList { instances, next_page_token, total_count })
+            let (page, next_page_token) =
+                page::trim("instances", read, |it| it.id.to_string(), self.page_size);
+            let instances = page.into_iter().map(|it| InstanceView::of(it, book)).collect();
+            Ok(InstanceList { instances, next_page_token, total_count })
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
 use crate::view::node::{NodeView, node_table};
+use crate::view::table::more;
 use crate::{Cx, Orch};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -46,13 +47,7 @@ impl Summary for NodeList {
             return "No such nodes. `register_node` adds one.".to_owned();
         }
         let mut text = node_table(&self.nodes);
-        if !self.next_page_token.is_empty() {
-            let n_shown = self.nodes.len();
-            text.push_str(&format!(
-                "\n{n_shown} of {} shown; `page_token={}` shows more",
-                self.total_count, self.next_page_token
-            ));
-        }
+        text.push_str(&more(self.nodes.len(), self.total_count, &self.next_page_token));
         text
     }
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
-use crate::view::table::table;
+use crate::view::table::{more, table};
 use crate::view::user::{UserView, words};
 use crate::{Cx, Orch};
 
@@ -46,7 +46,9 @@ impl Summary for UserList {
             ]
         };
         let header = ["ID", "NAME", "PERMISSIONS", "INSTANCES", "CPU", "MEMORY"];
-        table(header, self.users.iter().map(row))
+        let mut text = table(header, self.users.iter().map(row));
+        text.push_str(&more(self.users.len(), self.total_count, &self.next_page_token));
+        text
     }
 }
 

@@ -129,3 +129,8 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<ListAudit>(),
     ]
 }
+
+/// What serde takes for a flag that is true unless given.
+fn yes() -> bool {
+    true
+}

@@ -16,12 +16,8 @@ use crate::{Cx, Orch};
 pub struct StartInstance {
     pub id: InstanceId,
     /// Answer when it is running; false answers as soon as the request is durable.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     pub wait: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Operation for StartInstance {

@@ -25,6 +25,14 @@ pub fn table<const N: usize>(
     text
 }
 
+/// The line after a page that is not the last; nothing after the last.
+pub fn more(n_shown: usize, total_count: usize, next_page_token: &str) -> String {
+    match next_page_token {
+        "" => String::new(),
+        token => format!("\n{n_shown} of {total_count} shown; `page_token={token}` shows more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -1,12 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::*;
-use crate::caller::Permission;
 use crate::image::ImageRef;
 use crate::instance::{Action, InstanceState, LaunchToken, ReasonCode};
 use crate::label::Labels;
-use crate::name::{InstanceName, UserName};
-use crate::node::{EngineConfig, NodeStatus, Role, SimConfig};
+use crate::name::InstanceName;
+use crate::node::EngineConfig;
 use crate::placement::Demand;
 use crate::port::{PortRequest, Protocol};
 use crate::resource::{Cpu, Memory};
@@ -30,38 +29,13 @@ fn book(n_nodes: usize, quota: u32) -> Book {
 }
 
 fn node(id: &str) -> Node {
-    Node {
-        id: NodeId::try_new(id).unwrap(),
-        hostname: id.to_owned(),
-        address: "127.0.0.1".to_owned(),
-        role: Role::Worker,
-        engine: EngineConfig::Sim(SimConfig::default()),
-        tags: BTreeSet::new(),
-        labels: Labels::default(),
-        description: String::new(),
-        capacity: Resources::new(Cpu::from_millis(4000), Memory::from_mib(4096), 0),
-        capacity_is_fixed: true,
-        cordoned: false,
-        created_at: NOW,
-        status: NodeStatus::Healthy,
-        status_since: NOW,
-    }
+    let capacity = Resources::new(Cpu::from_millis(4000), Memory::from_mib(4096), 0);
+    Node { capacity, capacity_is_fixed: true, ..Node::test(id) }
 }
 
 fn user(name: &str, n_instances: u32) -> User {
-    User {
-        id: UserId::try_new(name).unwrap(),
-        name: UserName::try_new(name).unwrap(),
-        password_hash: String::new(),
-        permissions: vec![Permission::Admin],
-        quota: Quota {
-            instances: n_instances,
-            cpu: Cpu::from_millis(1_000_000),
-            memory: Memory::from_mib(1 << 20),
-        },
-        created_at: NOW,
-        tokens_valid_from: NOW,
-    }
+    let user = User::test(name);
+    User { quota: Quota { instances: n_instances, ..user.quota }, ..user }
 }
 
 fn launch(count: u32, n_ports: u16) -> Launch {
@@ -234,7 +208,7 @@ fn a_node_with_instances_and_the_last_admin_stay() {
         book.transaction(|it| it.change_user(&ann, |it| it.permissions.clear())),
         Err(Error::Conflict { .. })
     ));
-    assert_eq!(book.user(&ann).unwrap().permissions, vec![Permission::Admin]);
+    assert_eq!(book.user(&ann).unwrap().permissions, user("ann", 5).permissions);
 }
 
 #[test]

@@ -1,29 +1,12 @@
 use super::*;
-use crate::label::Labels;
-use crate::node::{EngineConfig, NodeStatus, SimConfig};
-use crate::time::Timestamp;
+use crate::node::NodeStatus;
 
 fn resources(cpu: u32, gib: u32) -> Resources {
     Resources::new(Cpu::from_millis(cpu * 1000), Memory::from_mib(gib * 1024), 0)
 }
 
 fn node(id: &str, cpu: u32, gib: u32) -> Node {
-    Node {
-        id: NodeId::try_new(id).unwrap(),
-        hostname: id.to_owned(),
-        address: "127.0.0.1".to_owned(),
-        role: Role::Worker,
-        engine: EngineConfig::Sim(SimConfig::default()),
-        tags: BTreeSet::new(),
-        labels: Labels::default(),
-        description: String::new(),
-        capacity: resources(cpu, gib),
-        capacity_is_fixed: true,
-        cordoned: false,
-        created_at: Timestamp::from_millis(0),
-        status: NodeStatus::Healthy,
-        status_since: Timestamp::from_millis(0),
-    }
+    Node { capacity: resources(cpu, gib), ..Node::test(id) }
 }
 
 fn demand(cpu: u32, gib: u32, strategy: Strategy) -> Demand {

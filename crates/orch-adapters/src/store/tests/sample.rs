@@ -24,32 +24,15 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 pub(super) fn instance(n: u64) -> Instance {
-    let now = Timestamp::from_millis(1_763_627_400_000 + n as i64);
+    let binding = |container_port, host_port| PortBinding {
+        container_port,
+        host_port,
+        protocol: Protocol::Tcp,
+    };
     Instance {
-        id: InstanceId::new(now, n as u32),
-        name: InstanceName::try_new("web").unwrap(),
-        image: ImageRef::try_new("nginx:alpine").unwrap(),
-        state: InstanceState::Pending,
-        state_reason: None,
-        state_since: now,
-        goal: Goal::Running,
-        node_id: NodeId::try_new("local").unwrap(),
-        generation: 1,
-        resources: Resources::new(Cpu::from_millis(1000), Memory::from_mib(1024), 0),
-        ports: vec![
-            PortBinding { container_port: 80, host_port: port(n), protocol: Protocol::Tcp },
-            PortBinding { container_port: 443, host_port: port(n) + 1, protocol: Protocol::Tcp },
-        ],
+        ports: vec![binding(80, port(n)), binding(443, port(n) + 1)],
         env: BTreeMap::from([("MODE".to_owned(), "production".to_owned())]),
-        command: Vec::new(),
-        labels: Labels::default(),
-        owner: UserId::try_new("ann").unwrap(),
-        created_at: now,
-        launched_at: None,
-        terminated_at: None,
-        token: None,
-        termination_protection: false,
-        container_id: None,
+        ..Instance::test(n as u32)
     }
 }
 

@@ -2,9 +2,7 @@
 
 use futures::FutureExt;
 use orch_domain::book::Rows;
-use orch_domain::name::{UserId, UserName};
-use orch_domain::time::Timestamp;
-use orch_domain::user::{Quota, User};
+use orch_domain::user::User;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -54,18 +52,6 @@ fn ledger() -> (Arc<ScriptedStore>, Ledger) {
     (store, ledger)
 }
 
-fn user(name: &str) -> User {
-    User {
-        id: UserId::try_new(name).unwrap(),
-        name: UserName::try_new(name).unwrap(),
-        password_hash: String::new(),
-        permissions: vec![orch_domain::caller::Permission::Admin],
-        quota: Quota::DEMO,
-        created_at: Timestamp::ZERO,
-        tokens_valid_from: Timestamp::ZERO,
-    }
-}
-
 fn names(ledger: &Ledger) -> Vec<String> {
     ledger.read(|book| book.users().map(|it| it.name.to_string()).collect())
 }
@@ -73,7 +59,7 @@ fn names(ledger: &Ledger) -> Vec<String> {
 #[test]
 fn an_answer_that_changes_nothing_waits_for_what_it_saw() {
     let (store, ledger) = ledger();
-    let mut first = Box::pin(ledger.write(None, |book| book.add_user(user("ann"))));
+    let mut first = Box::pin(ledger.write(None, |book| book.add_user(User::test("ann"))));
     assert!(first.as_mut().now_or_never().is_none());
     let cx = Cx::new(None);
     let mut second = Box::pin(ledger.write(Some(&cx), |book| Ok(book.users().count())));
@@ -86,13 +72,13 @@ fn an_answer_that_changes_nothing_waits_for_what_it_saw() {
 #[test]
 fn writers_that_failed_together_leave_nothing_behind() {
     let (store, ledger) = ledger();
-    let mut first = Box::pin(ledger.write(None, |book| book.add_user(user("ann"))));
-    let mut second = Box::pin(ledger.write(None, |book| book.add_user(user("bob"))));
+    let mut first = Box::pin(ledger.write(None, |book| book.add_user(User::test("ann"))));
+    let mut second = Box::pin(ledger.write(None, |book| book.add_user(User::test("bob"))));
     assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
     store.answer(|| Err(StoreError::DiskFull { source: "no room".into() }));
     assert!(first.now_or_never().unwrap().is_err());
     // Between the two, as the book is whole again.
-    let mut third = Box::pin(ledger.write(None, |book| book.add_user(user("cid"))));
+    let mut third = Box::pin(ledger.write(None, |book| book.add_user(User::test("cid"))));
     assert!(third.as_mut().now_or_never().is_none());
     assert!(second.now_or_never().unwrap().is_err());
     assert_eq!(names(&ledger), ["cid"], "what failed is gone, and what came after stays");
