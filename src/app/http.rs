@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Access, Mode, Sites};
 use crate::config::Config;
-use crate::face::{mcp, rest};
+use crate::face::mcp::Face;
+use crate::face::rest;
 use crate::telemetry;
 
 pub(super) struct Http {
@@ -27,6 +28,7 @@ impl Http {
         orch: &Arc<Orch>,
         config: &Config,
         demo: bool,
+        face: Arc<Face>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Http> {
         let address = choose(config, demo).await?;
@@ -38,11 +40,8 @@ impl Http {
         let mode = if config.security.enable_auth { Mode::Login } else { Mode::NoAuth };
         let access = Arc::new(Access::new(orch.clone(), mode, sites).with_demo(demo));
         let metrics = telemetry::start_metrics()?;
-        let router = rest::router(orch.clone(), access.clone(), Some(metrics)).merge(mcp::router(
-            orch.clone(),
-            access,
-            shutdown.clone(),
-        ));
+        let router =
+            rest::router(orch.clone(), access.clone(), Some(metrics)).merge(face.router(access));
         Ok(Http { address, listener, router, shutdown })
     }
 

@@ -31,9 +31,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Env};
+use crate::face::mcp::Face;
 use data_dir::{DataDir, Holder, Lock};
 use http::Http;
 use socket::Local;
+
+/// At most between the last call that is let in and the word to end.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// What the process is started as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,14 +102,25 @@ impl App {
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;
+        let face = Arc::new(Face::new(orch.clone(), shutdown.clone()));
         let http = match kind {
-            Kind::Server { demo } => Some(Http::bind(&orch, config, demo, shutdown.clone()).await?),
+            Kind::Server { demo } => {
+                Some(Http::bind(&orch, config, demo, face.clone(), shutdown.clone()).await?)
+            }
             Kind::Stdio => None,
         };
         let socket = socket::bind(&data_dir.socket())?;
         let yielded = (kind == Kind::Stdio).then(CancellationToken::new);
-        let local =
-            Local { orch: orch.clone(), store, shutdown, tracker: TaskTracker::new(), yielded };
+        let local = Local {
+            orch: orch.clone(),
+            face,
+            store,
+            closing: CancellationToken::new(),
+            unsettled: TaskTracker::new(),
+            shutdown,
+            tracker: TaskTracker::new(),
+            yielded,
+        };
         Ok(App {
             orch,
             local: Arc::new(local),
@@ -203,6 +218,12 @@ impl Running {
     /// of it ended in time; what did not is mended by the next start.
     pub async fn drain(self) -> bool {
         let deadline = Instant::now() + self.drain_timeout;
+        self.local.closing.cancel();
+        self.local.unsettled.close();
+        // What was let in before is begun, and with that answered before the end.
+        if tokio::time::timeout(SETTLING, self.local.unsettled.wait()).await.is_err() {
+            tracing::debug!("a local connection does not settle");
+        }
         self.local.shutdown.cancel();
         let tracker = &self.local.tracker;
         tracker.close();

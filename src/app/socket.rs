@@ -3,23 +3,43 @@
 //! Each connection speaks MCP as the local administrator: only the owner of the directory can open it. A connection
 //! whose first line is `{"control": …}` asks this process for something about itself instead.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use futures::StreamExt;
 use orch_adapters::store::SledStore;
 use orch_core::Orch;
 use orch_core::service::bootstrap::local_caller;
 use orch_domain::caller::Channel;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::face::mcp;
+use crate::face::mcp::Face;
+
+/// A longer line is dropped, as no answer to it could be addressed.
+const MAX_LINE: usize = 64 * 1024 * 1024;
+/// Bytes on their way between a connection and the server behind it.
+const BUFFER: usize = 256 * 1024;
+/// How long the end of a connection waits for what was already sent.
+const LEFTOVER: Duration = Duration::from_secs(1);
+
+/// Id of a question that only tells how far the server has read.
+const BARRIER: &str = "mcp-orch-barrier";
+
+/// Tells the bridge at the other end that nothing more is begun, so that it ends its direction too.
+pub const CLOSING: &str = "notifications/mcp-orch/closing";
+
+/// Tells the bridge at the other end, as `params.id`, of a request that came when no more were begun.
+pub const NOT_BEGUN: &str = "notifications/mcp-orch/not_begun";
 
 /// What a process can be asked for beside MCP.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,7 +54,12 @@ pub enum Control {
 /// What connections of the socket stand on.
 pub(super) struct Local {
     pub orch: Arc<Orch>,
+    pub face: Arc<Face>,
     pub store: Arc<SledStore>,
+    /// Cancelled first: from then on no call is begun.
+    pub closing: CancellationToken,
+    /// Connections whose calls may not all have been begun yet.
+    pub unsettled: TaskTracker,
     pub shutdown: CancellationToken,
     pub tracker: TaskTracker,
     /// Cancelled when the directory is to be given up; none where it never is.
@@ -55,12 +80,12 @@ pub(super) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Accepts until `shutdown`.
+/// Accepts until `closing`.
 pub(super) async fn serve(listener: UnixListener, local: Arc<Local>) {
     loop {
         let accepted = tokio::select! {
             it = listener.accept() => it,
-            () = local.shutdown.cancelled() => return,
+            () = local.closing.cancelled() => return,
         };
         match accepted {
             Ok((stream, _)) => {
@@ -78,25 +103,132 @@ pub(super) async fn serve(listener: UnixListener, local: Arc<Local>) {
 
 async fn connection(local: Arc<Local>, stream: UnixStream) {
     let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(read);
-    let mut first = Vec::new();
-    let read_first = tokio::select! {
-        it = read.read_until(b'\n', &mut first) => it,
-        () = local.shutdown.cancelled() => return,
+    let mut lines = FramedRead::new(read, LinesCodec::new_with_max_length(MAX_LINE));
+    let first = tokio::select! {
+        it = lines.next() => it,
+        () = local.closing.cancelled() => None,
     };
-    if !read_first.is_ok_and(|it| 0 < it) {
-        return;
+    match first {
+        Some(Ok(first)) => match serde_json::from_str::<Control>(&first) {
+            Ok(control) => {
+                let answer = local.control(control).await.to_string();
+                return say(&mut write, answer).await;
+            }
+            Err(_) => converse(&local, &mut lines, &mut write, first).await,
+        },
+        Some(Err(_)) => return,
+        None => {}
     }
-    if let Ok(control) = serde_json::from_slice::<Control>(&first) {
-        let mut answer = local.control(control).await.to_string();
-        answer.push('\n');
-        if let Err(err) = write.write_all(answer.as_bytes()).await {
-            tracing::debug!("whoever asked is gone: {err}");
+    // The bridge at the other end says no more then, and what came too late it can give to the next server.
+    say(&mut write, json!({ "jsonrpc": "2.0", "method": CLOSING }).to_string()).await;
+    let leftover = async {
+        while let Some(Ok(line)) = lines.next().await {
+            if let Some(id) = request_id(&line) {
+                let params = json!({ "id": id });
+                let word = json!({ "jsonrpc": "2.0", "method": NOT_BEGUN, "params": params });
+                say(&mut write, word.to_string()).await;
+            }
         }
-        return;
+    };
+    if tokio::time::timeout(LEFTOVER, leftover).await.is_err() {
+        tracing::debug!("a local client did not take its leave");
     }
-    let stream = tokio::io::join(Cursor::new(first).chain(read), write);
-    local.serve_stream(stream).await;
+}
+
+/// Both directions, until one of them ends.
+async fn converse(
+    local: &Arc<Local>,
+    lines: &mut FramedRead<OwnedReadHalf, LinesCodec>,
+    write: &mut OwnedWriteHalf,
+    first: String,
+) {
+    let (ours, theirs) = tokio::io::duplex(BUFFER);
+    let (from_server, to_server) = tokio::io::split(ours);
+    let up = up(lines, to_server, first, &local.closing);
+    let down = down(from_server, write, local.unsettled.token());
+    tokio::select! {
+        () = up => {}
+        _ = async { tokio::join!(local.serve_stream(theirs), down) } => {}
+    }
+}
+
+/// From the client to the server, whole lines only, until no more are to be begun. Never ends: the other direction does.
+async fn up(
+    lines: &mut FramedRead<OwnedReadHalf, LinesCodec>,
+    mut server: impl AsyncWrite + Unpin,
+    first: String,
+    closing: &CancellationToken,
+) {
+    let mut next = Some(first);
+    loop {
+        if let Some(mut line) = next.take() {
+            line.push('\n');
+            if server.write_all(line.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+        let read = tokio::select! {
+            biased;
+            () = closing.cancelled() => break,
+            it = lines.next() => it,
+        };
+        match read {
+            Some(Ok(line)) => next = Some(line),
+            Some(Err(LinesCodecError::MaxLineLengthExceeded)) => {
+                tracing::warn!("a message of more than {MAX_LINE} bytes was dropped");
+            }
+            Some(Err(LinesCodecError::Io(_))) | None => {
+                // The client is gone, and the server learns it.
+                drop(server);
+                return std::future::pending().await;
+            }
+        }
+    }
+    // Its answer says that everything before it was begun. A server that is gone ends the other direction.
+    let barrier = json!({ "jsonrpc": "2.0", "id": BARRIER, "method": "ping" }).to_string() + "\n";
+    drop(server.write_all(barrier.as_bytes()).await);
+    // Kept open: the server ends by itself, after it has answered.
+    std::future::pending::<()>().await;
+    drop(server);
+}
+
+/// From the server to the client, until one of them ends. `unsettled` is given back when the barrier was passed.
+async fn down(
+    server: impl AsyncRead + Unpin,
+    write: &mut OwnedWriteHalf,
+    unsettled: TaskTrackerToken,
+) {
+    let mut unsettled = Some(unsettled);
+    let mut lines = FramedRead::new(server, LinesCodec::new_with_max_length(MAX_LINE));
+    while let Some(Ok(mut line)) = lines.next().await {
+        if unsettled.is_some() && line.contains(BARRIER) && is_answer_to_barrier(&line) {
+            unsettled = None;
+            continue;
+        }
+        line.push('\n');
+        if let Err(err) = write.write_all(line.as_bytes()).await {
+            tracing::debug!("a local client is gone: {err}");
+            return;
+        }
+    }
+}
+
+fn is_answer_to_barrier(line: &str) -> bool {
+    serde_json::from_str(line)
+        .is_ok_and(|it: Value| it["id"] == BARRIER && it.get("method").is_none())
+}
+
+async fn say(write: &mut OwnedWriteHalf, mut line: String) {
+    line.push('\n');
+    if let Err(err) = write.write_all(line.as_bytes()).await {
+        tracing::debug!("whoever asked is gone: {err}");
+    }
+}
+
+fn request_id(line: &str) -> Option<Value> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    message.get("method")?;
+    message.get("id").cloned()
 }
 
 impl Local {
@@ -106,9 +238,7 @@ impl Local {
         stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     ) {
         let caller = local_caller(Channel::Mcp);
-        let served =
-            mcp::serve_stream(self.orch.clone(), caller, stream, self.shutdown.clone()).await;
-        if let Err(err) = served {
+        if let Err(err) = self.face.clone().serve_stream(caller, stream).await {
             tracing::debug!("a local connection ended: {err}");
         }
     }

@@ -14,7 +14,7 @@ use crate::config::Env;
 use crate::telemetry;
 
 pub(super) async fn run(
-    env: &dyn Env,
+    env: &'static dyn Env,
     globals: &Globals,
     args: &CallArgs,
 ) -> anyhow::Result<ExitStatus> {
@@ -26,7 +26,7 @@ pub(super) async fn run(
 }
 
 pub(super) async fn tools(
-    env: &dyn Env,
+    env: &'static dyn Env,
     globals: &Globals,
     target: &Target,
 ) -> anyhow::Result<ExitStatus> {
@@ -42,7 +42,7 @@ pub(super) async fn tools(
 }
 
 pub(super) async fn connect(
-    env: &dyn Env,
+    env: &'static dyn Env,
     globals: &Globals,
     target: &Target,
 ) -> anyhow::Result<Connection> {
@@ -56,7 +56,7 @@ pub(super) async fn connect(
         config.server.log_level = crate::config::LogLevel::Warn;
     }
     telemetry::start_logging(&config.server)?;
-    Connection::local(&config, env).await
+    Connection::local(config, env).await
 }
 
 async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitStatus> {

@@ -12,18 +12,20 @@ use rmcp::model::{
 };
 use rmcp::service::{
     ClientInitializeError, ClientLifecycleMode, NotificationContext, PeerRequestOptions,
-    RequestHandle, RoleClient, RunningService,
+    RequestHandle, RoleClient, RunningService, ServiceError,
 };
 use rmcp::transport::streamable_http_client::{
     StreamableHttpClientTransport, StreamableHttpClientTransportConfig, StreamableHttpError,
 };
 use rmcp::{ClientHandler, ClientServiceExt};
 use serde_json::{Map, Value};
-use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::app::data_dir::{DataDir, Locking};
-use crate::app::{App, Kind, Running};
+use super::stdio;
+use crate::app::Kind;
 use crate::config::{Config, Env};
 
 /// How this client introduces itself; audit tells it from an agent's by this name.
@@ -36,8 +38,8 @@ pub(super) type Listener = Arc<dyn Fn(f64, Option<f64>, &str) + Send + Sync>;
 /// A connection to a server, wherever it is.
 pub(super) struct Connection {
     service: RunningService<RoleClient, Handler>,
-    /// The server, when it is in this process.
-    running: Option<Box<Running>>,
+    /// Brings us to whoever has the data directory; ends after the connection.
+    carrier: Option<JoinHandle<anyhow::Result<()>>>,
     /// The server, when this process started it.
     child: Option<Child>,
 }
@@ -80,25 +82,22 @@ impl ClientHandler for Handler {
 }
 
 impl Connection {
-    /// To whoever serves the data directory, and else to this process.
-    pub(super) async fn local(config: &Config, env: &dyn Env) -> anyhow::Result<Connection> {
-        let data_dir = DataDir::open(config)?;
-        match data_dir.lock()? {
-            Locking::Ours(lock) => {
-                let app = App::build(config, env, Kind::Stdio, data_dir, lock).await?;
-                let running = Box::new(app.start()?);
-                let (ours, theirs) = tokio::io::duplex(BUFFER);
-                running.serve_stream(theirs);
-                let mut connection = over(tokio::io::split(ours)).await?;
-                connection.running = Some(running);
-                Ok(connection)
-            }
-            Locking::Held(holder) => {
-                let stream = UnixStream::connect(data_dir.socket()).await.with_context(|| {
-                    let who = holder.map_or_else(String::new, |it| format!(" ({it})"));
-                    format!("the server of `{}`{who} does not answer", data_dir.path().display())
-                })?;
-                over(stream.into_split()).await
+    /// To whoever serves the data directory, and else to this process. When that one goes away meanwhile another is
+    /// found, as for every client on stdin.
+    pub(super) async fn local(config: Config, env: &'static dyn Env) -> anyhow::Result<Connection> {
+        let (ours, theirs) = tokio::io::duplex(BUFFER);
+        let tasks = TaskTracker::new();
+        let carrier = tasks.spawn(async move {
+            let (read, write) = tokio::io::split(theirs);
+            let (client, stop) = (stdio::Client::new(read, write), CancellationToken::new());
+            stdio::carry(client, env, &config, Kind::Stdio, stop).await
+        });
+        match over(tokio::io::split(ours)).await {
+            Ok(connection) => Ok(Connection { carrier: Some(carrier), ..connection }),
+            // Why there is nobody at the other end, when that is known.
+            Err(err) => {
+                carrier.await??;
+                Err(err)
             }
         }
     }
@@ -122,7 +121,7 @@ impl Connection {
             .serve_with_lifecycle(transport, ClientLifecycleMode::Initialize)
             .await
             .map_err(|err| unconnected(&uri, err))?;
-        Ok(Connection { service, running: None, child: None })
+        Ok(Connection { service, carrier: None, child: None })
     }
 
     /// To a `stdio` process of this program, as an MCP client starts it.
@@ -174,7 +173,11 @@ impl Connection {
             handle.cancel(Some("interrupted".to_owned())).await?;
             return Ok(None);
         };
-        let result = match answered.context("the connection to the server was lost")?? {
+        let answered = match answered.context("the connection to the server was lost")? {
+            Err(ServiceError::McpError(err)) => bail!("{}", err.message),
+            other => other?,
+        };
+        let result = match answered {
             ServerResult::CallToolResult(it) => it,
             other => {
                 bail!("the server answered something else than the result of a call: {other:?}")
@@ -190,8 +193,8 @@ impl Connection {
 
     pub(super) async fn close(self) -> anyhow::Result<()> {
         self.service.cancel().await.context("the connection did not end well")?;
-        if let Some(running) = self.running {
-            running.drain().await;
+        if let Some(carrier) = self.carrier {
+            carrier.await??;
         }
         if let Some(mut child) = self.child {
             child.wait().await.context("`mcp-orch stdio` did not end")?;
@@ -233,7 +236,7 @@ where
         .serve_with_lifecycle(halves, ClientLifecycleMode::Initialize)
         .await
         .context("the server did not answer the handshake")?;
-    Ok(Connection { service, running: None, child: None })
+    Ok(Connection { service, carrier: None, child: None })
 }
 
 fn tool_info(tool: Tool) -> ToolInfo {

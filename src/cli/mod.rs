@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::ProcessEnv;
+use crate::config::{Env, ProcessEnv};
 use args::{Cli, Command, NodesCommand};
 
 /// How the program ends.
@@ -61,7 +61,7 @@ pub fn check(words: &[&str]) -> Result<(), String> {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
-    let env = &ProcessEnv;
+    let env: &'static dyn Env = &ProcessEnv;
     let globals = cli.globals;
     match cli.command {
         Some(Command::Serve(args)) => serve::run(env, &globals, &args).await,

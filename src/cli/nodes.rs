@@ -9,7 +9,7 @@ use crate::config::Env;
 use crate::config::nodes_file::{self, NodeEntry, Plan};
 
 pub(super) async fn import(
-    env: &dyn Env,
+    env: &'static dyn Env,
     globals: &Globals,
     args: &ImportArgs,
 ) -> anyhow::Result<ExitStatus> {

@@ -151,8 +151,11 @@ pub(super) fn show_credentials(running: &Running) {
     }
 }
 
-/// Reads the file of upstream servers, so that a mistake in it is told at start.
+/// Reads the file of upstream servers, so that a mistake in it is told at start, and says what is without effect.
 fn check_upstreams(config: &Config, env: &dyn Env) -> anyhow::Result<()> {
+    for key in config.unused() {
+        tracing::info!("`{key}` is checked and has no effect in this version");
+    }
     let path = match &config.gateway.mcp_config {
         Some(it) => it.clone(),
         None if Path::new(UPSTREAMS).exists() => UPSTREAMS.into(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Where environment variables come from. Tests give a map, so that none of them touches the process.
-pub trait Env {
+pub trait Env: Send + Sync {
     fn get(&self, name: &str) -> Option<String>;
 }
 

@@ -56,6 +56,16 @@ impl Config {
         }
     }
 
+    /// Keys that are set and checked, and that nothing in this version looks at.
+    pub fn unused(&self) -> Vec<&'static str> {
+        let set = [
+            ("llm.provider", self.llm.provider.is_some()),
+            ("alerts.webhook_url", self.alerts.webhook_url.is_some()),
+            ("server.mode", self.server.mode != Mode::All),
+        ];
+        set.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
+    }
+
     fn configured_keys(&self) -> Vec<settings::ConfiguredKey> {
         let one = self.security.api_key.iter().map(|it| (it, Permission::ALL.to_vec()));
         let named = self.security.api_keys.iter().map(|it| (&it.key, it.permissions.clone()));

@@ -125,3 +125,23 @@ async fn with_a_server_the_call_goes_to_it_by_its_socket_or_its_url() {
         serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{}", ran.stderr));
     assert_eq!(me["username"], "demo");
 }
+
+#[test]
+fn calls_at_the_same_time_share_one_state_without_a_server() {
+    let home = Home::new();
+    let calls: Vec<_> = (0..6)
+        .map(|n| {
+            let hostname = format!("hostname=n{n}");
+            let mut command = home.command(&["call", "register_node", &hostname, "engine=sim"]);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    for call in calls {
+        let output = call.wait_with_output().unwrap();
+        // Each serves the others until it is done, and hands over what it has not begun.
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let nodes = home.call(&["list_nodes"]);
+    assert_eq!(nodes["total_count"], 6, "{nodes}");
+}

@@ -231,7 +231,7 @@ async fn the_form_of_the_seed_serves_http_and_its_client() {
     let mut client = Client::spawn(dir.path(), &arguments).initialized().await;
     register_sim(&mut client, "both").await;
     let url = holder(dir.path())["url"].as_str().unwrap().to_owned();
-    let request = reqwest::Client::new()
+    let request = crate::harness::http()
         .get(format!("{url}/cluster/nodes/both"))
         .header("X-User-ID", "user-admin-001");
     let node: Value =

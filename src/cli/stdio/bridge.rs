@@ -7,10 +7,11 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use rmcp::transport::io::{StdioReader, StdioWriter};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::Notify;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 
-use super::memory::Memory;
+use super::memory::{Handover, Memory};
 
 /// A longer line is dropped, as no answer to it could be addressed.
 const MAX_LINE: usize = 64 * 1024 * 1024;
@@ -26,10 +27,12 @@ pub(super) enum Ended {
 }
 
 /// The client, which outlives its servers.
-pub(super) struct Client<R = StdioReader, W = StdioWriter> {
+pub(in crate::cli) struct Client<R = StdioReader, W = StdioWriter> {
     lines: FramedRead<R, LinesCodec>,
     out: W,
     memory: Mutex<Memory>,
+    /// Told when a new server has answered the introduction, and when one says that it closes.
+    news: Notify,
 }
 
 impl Client {
@@ -40,9 +43,9 @@ impl Client {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
-    pub(super) fn new(read: R, out: W) -> Client<R, W> {
+    pub(in crate::cli) fn new(read: R, out: W) -> Client<R, W> {
         let lines = FramedRead::new(read, LinesCodec::new_with_max_length(MAX_LINE));
-        Client { lines, out, memory: Mutex::default() }
+        Client { lines, out, memory: Mutex::default(), news: Notify::new() }
     }
 
     /// Carries lines both ways until one side ends. Calls that a former server left unanswered are answered first, and
@@ -56,14 +59,24 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     ) -> io::Result<Ended> {
         let (read, write) = tokio::io::split(server);
         let handover = self.memory.lock().hand_over();
-        for answer in handover.answers {
-            if !write_line(&mut self.out, &answer).await {
+        for answer in &handover.answers {
+            if !write_line(&mut self.out, answer).await {
                 return Ok(Ended::Client);
             }
         }
-        let memory = &self.memory;
-        let up = up(&mut self.lines, write, memory, handover.replay);
-        let down = down(read, &mut self.out, memory);
+        let (memory, news) = (&self.memory, &self.news);
+        let up = async {
+            let mut write = write;
+            if resume(&mut write, memory, news, handover).await
+                && let Some(ended) = up(&mut self.lines, &mut write, memory, news).await
+            {
+                return ended;
+            }
+            // The server takes no more, but what it said before is still to be read: the other direction finds its end.
+            drop(write.shutdown().await);
+            std::future::pending().await
+        };
+        let down = down(read, &mut self.out, memory, news);
         let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
         tokio::select! {
             ended = &mut up => return Ok(ended),
@@ -87,25 +100,65 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 }
 
-/// From the client to the server.
-async fn up<R: AsyncRead + Unpin, S: AsyncWrite>(
-    lines: &mut FramedRead<R, LinesCodec>,
-    mut write: WriteHalf<S>,
+/// Brings a new server to where the former was; false when it takes no more.
+async fn resume<S: AsyncWrite>(
+    write: &mut WriteHalf<S>,
     memory: &Mutex<Memory>,
-    replay: Vec<String>,
-) -> Ended {
-    for line in replay {
-        if !write_line(&mut write, &line).await {
-            return gone().await;
+    news: &Notify,
+    handover: Handover,
+) -> bool {
+    if let Some(line) = handover.introduction {
+        if !write_line(write, &line).await {
+            return false;
+        }
+        // Until it answers, nothing is given to it that it could leave half done.
+        while memory.lock().is_unintroduced() {
+            if memory.lock().is_closing() {
+                return false;
+            }
+            news.notified().await;
         }
     }
+    for line in handover.replay {
+        if !send(write, memory, &line).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Gives the server a line, and keeps in mind whether it has it.
+async fn send<S: AsyncWrite>(write: &mut WriteHalf<S>, memory: &Mutex<Memory>, line: &str) -> bool {
+    memory.lock().note_resent(line);
+    let is_sent = write_line(write, line).await;
+    if !is_sent {
+        memory.lock().note_unsent(line);
+    }
+    is_sent
+}
+
+/// From the client to the server. `None`: the server takes no more.
+async fn up<R: AsyncRead + Unpin, S: AsyncWrite>(
+    lines: &mut FramedRead<R, LinesCodec>,
+    write: &mut WriteHalf<S>,
+    memory: &Mutex<Memory>,
+    news: &Notify,
+) -> Option<Ended> {
     loop {
-        match lines.next().await {
+        if memory.lock().is_closing() {
+            return None;
+        }
+        let read = tokio::select! {
+            biased;
+            () = news.notified() => continue,
+            it = lines.next() => it,
+        };
+        match read {
             Some(Ok(line)) => {
                 // Before it is sent: what the server may have read counts as under way.
                 memory.lock().note_sent(&line);
-                if !write_line(&mut write, &line).await {
-                    return gone().await;
+                if !send(write, memory, &line).await {
+                    return None;
                 }
             }
             Some(Err(LinesCodecError::MaxLineLengthExceeded)) => {
@@ -113,16 +166,11 @@ async fn up<R: AsyncRead + Unpin, S: AsyncWrite>(
             }
             Some(Err(LinesCodecError::Io(err))) => {
                 tracing::debug!("stdin failed: {err}");
-                return Ended::Client;
+                return Some(Ended::Client);
             }
-            None => return Ended::Client,
+            None => return Some(Ended::Client),
         }
     }
-}
-
-/// The server takes no more, but what it said before is still to be read: the other direction finds its end.
-async fn gone() -> Ended {
-    std::future::pending().await
 }
 
 /// From the server to the client.
@@ -130,10 +178,19 @@ async fn down<S: AsyncRead>(
     read: ReadHalf<S>,
     out: &mut (impl AsyncWrite + Unpin),
     memory: &Mutex<Memory>,
+    news: &Notify,
 ) -> Ended {
     let mut lines = FramedRead::new(read, LinesCodec::new_with_max_length(MAX_LINE));
     while let Some(Ok(line)) = lines.next().await {
-        let is_for_client = memory.lock().note_received(&line);
+        let (is_for_client, has_news) = {
+            let mut memory = memory.lock();
+            let before = (memory.is_unintroduced(), memory.is_closing());
+            let is_for_client = memory.note_received(&line);
+            (is_for_client, before != (memory.is_unintroduced(), memory.is_closing()))
+        };
+        if has_news {
+            news.notify_one();
+        }
         if is_for_client && !write_line(out, &line).await {
             return Ended::Client;
         }

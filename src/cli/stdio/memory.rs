@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::app::socket::{CLOSING, NOT_BEGUN};
+
 /// Only what is looked at; the rest of a message is passed on as it is.
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -28,6 +30,11 @@ struct Params {
     request_id: Option<Box<RawValue>>,
 }
 
+#[derive(Deserialize)]
+struct NotBegun {
+    id: Box<RawValue>,
+}
+
 /// The state that the older protocol keeps in a session, and the calls under way. Ids are kept as written.
 #[derive(Default)]
 pub(super) struct Memory {
@@ -38,6 +45,10 @@ pub(super) struct Memory {
     waiting: BTreeMap<String, Waiting>,
     /// Answers to what is only repeated, which the client has already had.
     repeated: BTreeSet<String>,
+    /// A new server has not yet answered the introduction.
+    is_unintroduced: bool,
+    /// The server begins nothing more.
+    is_closing: bool,
 }
 
 struct Sent {
@@ -49,12 +60,14 @@ struct Waiting {
     line: String,
     /// What is called, when it is a tool.
     tool: Option<String>,
+    /// No server has it: it was not sent, or was sent to one that had no more time for it.
+    is_not_begun: bool,
 }
 
 impl Waiting {
     /// Whether it only looks at something, or listens: asking again does no harm. Anything else may have been done.
     fn is_repeatable(&self, reads: &BTreeSet<&str>) -> bool {
-        self.tool.as_deref().is_none_or(|it| reads.contains(it))
+        self.is_not_begun || self.tool.as_deref().is_none_or(|it| reads.contains(it))
     }
 }
 
@@ -67,6 +80,8 @@ fn reading_tools() -> BTreeSet<&'static str> {
 /// For the client and for the new server, at a change of servers.
 pub(super) struct Handover {
     pub answers: Vec<String>,
+    /// Has to be answered before anything else is said.
+    pub introduction: Option<String>,
     pub replay: Vec<String>,
 }
 
@@ -106,40 +121,83 @@ impl Memory {
         }
         let tool =
             (method == "tools/call").then(|| params().and_then(|it| it.name).unwrap_or_default());
-        self.waiting.insert(id, Waiting { line: line.to_owned(), tool });
+        self.waiting.insert(id, Waiting { line: line.to_owned(), tool, is_not_begun: false });
     }
 
     /// A line from the server; false when it is not for the client.
     pub(super) fn note_received(&mut self, line: &str) -> bool {
         let Ok(it) = serde_json::from_str::<Envelope>(line) else { return true };
+        if it.method.as_deref() == Some(CLOSING) {
+            self.is_closing = true;
+            return false;
+        }
+        if it.method.as_deref() == Some(NOT_BEGUN) {
+            let params: Option<NotBegun> =
+                it.params.and_then(|it| serde_json::from_str(it.get()).ok());
+            if let Some(waiting) = params.and_then(|it| self.waiting.get_mut(it.id.get())) {
+                waiting.is_not_begun = true;
+            }
+            return false;
+        }
         let (Some(id), None) = (it.id, it.method) else { return true };
+        if self.is_initialize(id.get()) {
+            self.is_unintroduced = false;
+        }
         self.waiting.remove(id.get());
         !self.repeated.remove(id.get())
+    }
+
+    /// A line that was kept goes to a new server.
+    pub(super) fn note_resent(&mut self, line: &str) {
+        let Ok(it) = serde_json::from_str::<Envelope>(line) else { return };
+        if let Some(waiting) = it.id.and_then(|id| self.waiting.get_mut(id.get())) {
+            waiting.is_not_begun = false;
+        }
+    }
+
+    /// A line from the client that could not be given to a server.
+    pub(super) fn note_unsent(&mut self, line: &str) {
+        let Ok(it) = serde_json::from_str::<Envelope>(line) else { return };
+        if let Some(waiting) = it.id.and_then(|id| self.waiting.get_mut(id.get())) {
+            waiting.is_not_begun = true;
+        }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
+    pub(super) fn is_unintroduced(&self) -> bool {
+        self.is_unintroduced
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
+    fn is_initialize(&self, id: &str) -> bool {
+        self.initialize.as_ref().is_some_and(|it| it.id == id)
+    }
+
     /// What to say to whom when a new server takes over from one that is gone. Nothing, before there was one.
     pub(super) fn hand_over(&mut self) -> Handover {
         let waiting = std::mem::take(&mut self.waiting);
         self.repeated.clear();
-        let mut replay = Vec::new();
-        if let Some(it) = &self.initialize {
-            replay.push(it.line.clone());
+        self.is_closing = false;
+        let introduction = self.initialize.as_ref().map(|it| {
             if !waiting.contains_key(&it.id) {
                 self.repeated.insert(it.id.clone());
             }
-        }
-        replay.extend(self.initialized.clone());
+            it.line.clone()
+        });
+        self.is_unintroduced = introduction.is_some();
+        let mut replay = Vec::from_iter(self.initialized.clone());
         for it in self.log_level.iter().chain(self.subscriptions.values()) {
             if !waiting.contains_key(&it.id) {
                 replay.push(it.line.clone());
                 self.repeated.insert(it.id.clone());
             }
         }
-        let is_initialize = |id: &str| self.initialize.as_ref().is_some_and(|it| it.id == id);
         let mut answers = Vec::new();
         let reads = if waiting.is_empty() { BTreeSet::new() } else { reading_tools() };
         for (id, it) in waiting {
@@ -147,12 +205,12 @@ impl Memory {
                 answers.push(lost(&id));
                 continue;
             }
-            if !is_initialize(&id) {
+            if !self.is_initialize(&id) {
                 replay.push(it.line.clone());
             }
-            self.waiting.insert(id, it);
+            self.waiting.insert(id, Waiting { is_not_begun: true, ..it });
         }
-        Handover { answers, replay }
+        Handover { answers, introduction, replay }
     }
 }
 
@@ -198,11 +256,13 @@ mod tests {
 
         let handover = memory.hand_over();
         assert!(handover.answers.is_empty());
-        assert_eq!(handover.replay.len(), 3, "{:?}", handover.replay);
-        assert!(handover.replay[0].contains("\"initialize\""));
-        assert!(handover.replay[1].contains("notifications/initialized"));
-        assert!(handover.replay[2].contains("\"b\""));
+        assert!(handover.introduction.unwrap().contains("\"initialize\""));
+        assert_eq!(handover.replay.len(), 2, "{:?}", handover.replay);
+        assert!(handover.replay[0].contains("notifications/initialized"));
+        assert!(handover.replay[1].contains("\"b\""));
+        assert!(memory.is_unintroduced());
         assert!(!memory.note_received(&answer(0)) && !memory.note_received(&answer(2)));
+        assert!(!memory.is_unintroduced());
         assert!(memory.note_received(&answer(7)));
     }
 
@@ -228,11 +288,27 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_was_not_begun_is_given_to_the_next_server() {
+        let mut memory = Memory::default();
+        let call = request(1, "tools/call", r#"{"name":"create_user"}"#);
+        memory.note_sent(&call);
+        let word = format!(r#"{{"jsonrpc":"2.0","method":"{NOT_BEGUN}","params":{{"id":1}}}}"#);
+        assert!(!memory.note_received(&word), "the client knows nothing of bridges");
+        let handover = memory.hand_over();
+        assert_eq!((handover.answers.len(), &handover.replay[..]), (0, &[call.clone()][..]));
+        // That one goes away too, before it was told.
+        assert_eq!(memory.hand_over().replay, [call.clone()]);
+        // And the next one after it was told: now nobody knows.
+        memory.note_resent(&call);
+        assert_eq!(memory.hand_over().answers.len(), 1);
+    }
+
+    #[test]
     fn an_initialize_without_answer_is_sent_again_once_and_answered() {
         let mut memory = Memory::default();
         memory.note_sent(&request(0, "initialize", "{}"));
         let handover = memory.hand_over();
-        assert_eq!(handover.replay.len(), 1);
+        assert!(handover.introduction.is_some() && handover.replay.is_empty());
         assert!(memory.note_received(&answer(0)));
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use rustix::fs::FileType;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,8 @@ use crate::app::data_dir::{DataDir, Locking};
 use crate::app::{App, Kind, Running};
 use crate::config::{Config, Env};
 use crate::telemetry;
-use bridge::{Client, Ended};
+pub(super) use bridge::Client;
+use bridge::Ended;
 
 /// How long to try between a server that goes and one that comes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,35 +44,42 @@ pub(super) async fn serve_client(
     config: &Config,
     kind: Kind,
 ) -> anyhow::Result<ExitStatus> {
-    let data_dir = DataDir::open(config)?;
     let stop = serve::stop_on_signal()?;
-    let mut client = Client::on_stdio();
+    carry(Client::on_stdio(), env, config, kind, stop).await?;
+    Ok(ExitStatus::Done)
+}
+
+/// Serves a client over any two byte streams, here or through whoever has the data directory, until it goes.
+pub(super) async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    mut client: Client<R, W>,
+    env: &dyn Env,
+    config: &Config,
+    kind: Kind,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let data_dir = DataDir::open(config)?;
     let mut may_lock_at = Instant::now();
     loop {
-        let server = match find(env, config, kind, &data_dir, may_lock_at, &stop).await? {
-            Some(it) => it,
-            None => return Ok(ExitStatus::Done),
+        let Some(server) = find(env, config, kind, &data_dir, may_lock_at, &stop).await? else {
+            return Ok(());
         };
-        let (ended, running) = match server {
+        let ended = match server {
             Server::Here(running) => {
                 serve::show_credentials(&running);
                 let (ours, theirs) = tokio::io::duplex(BUFFER);
                 running.serve_stream(theirs);
                 let ended = client.pump(ours, &stop, running.yielded(), FAREWELL).await?;
-                (ended, Some(running))
+                serve::drain(*running).await;
+                ended
             }
             Server::There(stream) => {
                 tracing::info!("attached to the server of `{}`", data_dir.path().display());
                 may_lock_at = Instant::now();
-                let never = std::future::pending();
-                (client.pump(stream, &stop, never, FAREWELL).await?, None)
+                client.pump(stream, &stop, std::future::pending(), FAREWELL).await?
             }
         };
-        if let Some(running) = running {
-            serve::drain(*running).await;
-        }
         match ended {
-            Ended::Client => return Ok(ExitStatus::Done),
+            Ended::Client => return Ok(()),
             Ended::Server => tracing::info!("the server is gone; looking for another"),
             Ended::Yielded => {
                 tracing::info!("gave the data directory to another process");
