@@ -295,9 +295,12 @@ mod tests {
         let word = format!(r#"{{"jsonrpc":"2.0","method":"{NOT_BEGUN}","params":{{"id":1}}}}"#);
         assert!(!memory.note_received(&word), "the client knows nothing of bridges");
         let handover = memory.hand_over();
-        assert_eq!((handover.answers.len(), &handover.replay[..]), (0, &[call.clone()][..]));
+        assert_eq!(
+            (handover.answers.len(), &handover.replay[..]),
+            (0, std::slice::from_ref(&call))
+        );
         // That one goes away too, before it was told.
-        assert_eq!(memory.hand_over().replay, [call.clone()]);
+        assert_eq!(memory.hand_over().replay, std::slice::from_ref(&call));
         // And the next one after it was told: now nobody knows.
         memory.note_resent(&call);
         assert_eq!(memory.hand_over().answers.len(), 1);

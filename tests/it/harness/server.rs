@@ -104,11 +104,11 @@ impl Server {
             if let Some(status) = self.process.try_wait().unwrap() {
                 // A failpoint on the way up; whoever asked for it looks at the exit.
                 if self.url.is_empty() {
-                    eprintln!("ended at start-up with {status}");
+                    println!("ended at start-up with {status}");
                 }
                 return;
             }
-            let lock: Option<Value> = std::fs::read_to_string(self.data_dir.join("lock"))
+            let lock: Option<Value> = fs_err::read_to_string(self.data_dir.join("lock"))
                 .ok()
                 .and_then(|it| serde_json::from_str(&it).ok())
                 .filter(|it: &Value| it["pid"] == self.process.id());
@@ -204,7 +204,7 @@ impl Server {
     }
 
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.data_dir.join("server.log")).unwrap_or_default()
+        fs_err::read_to_string(self.data_dir.join("server.log")).unwrap_or_default()
     }
 }
 
