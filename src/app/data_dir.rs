@@ -83,11 +83,28 @@ impl DataDir {
         }
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
         made.with_context(|| format!("the data directory `{}` cannot be made", path.display()))?;
-        let mode = fs_err::metadata(&path)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+        let dir = DataDir { path };
+        dir.close_to_others()?;
+        Ok(dir)
+    }
+
+    /// Only its owner may look inside. A directory that is not ours alone is not touched: it may be `/tmp`.
+    fn close_to_others(&self) -> anyhow::Result<()> {
+        let path = &self.path;
+        let mode = fs_err::metadata(path)?.permissions().mode();
+        if mode & 0o077 == 0 {
+            return Ok(());
         }
-        Ok(DataDir { path })
+        let is_ours = self.lock_file().exists() || fs_err::read_dir(path)?.next().is_none();
+        if !is_ours {
+            bail!(
+                "`{}` has files that are not of mcp-orch, and is open to other users\n\
+                 hint: choose an empty or a new directory with `--data-dir`",
+                path.display()
+            );
+        }
+        fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -220,6 +237,22 @@ mod tests {
         drop(lock);
         assert_eq!(dir.holder(), None);
         dir.lock_or_refuse().unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_others_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let opened = std::fs::Permissions::from_mode(0o755);
+        fs_err::set_permissions(temp.path(), opened.clone()).unwrap();
+        fs_err::write(temp.path().join("theirs"), "").unwrap();
+        let err = open(temp.path()).unwrap_err().to_string();
+        assert!(err.contains("not of mcp-orch"), "{err}");
+        let mode = || fs_err::metadata(temp.path()).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o755);
+        // Empty, it becomes ours and is closed.
+        fs_err::remove_file(temp.path().join("theirs")).unwrap();
+        open(temp.path()).unwrap();
+        assert_eq!(mode(), 0o700);
     }
 
     #[test]

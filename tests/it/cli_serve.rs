@@ -208,3 +208,32 @@ async fn quotas_and_nodes_of_the_configuration_are_there_after_the_start() {
     let quota = server.asked_by("user-demo-001").get("/auth/quota").await;
     assert_eq!(quota["limits"]["instances"], 2, "{quota}");
 }
+
+#[test]
+fn a_damaged_database_is_refused_and_left_as_it_is() {
+    let home = Home::new();
+    home.add_simulated_node();
+    let database = home.data_dir().join("store");
+    let damaged: Vec<_> = files_under(&database).into_iter().filter(|it| 0 < size_of(it)).collect();
+    for file in &damaged {
+        let half = size_of(file) / 2;
+        std::fs::File::options().write(true).open(file).unwrap().set_len(half).unwrap();
+    }
+    let sizes: Vec<u64> = damaged.iter().map(|it| size_of(it)).collect();
+    for arguments in [&["serve", "--port", "0"][..], &["stdio"], &["call", "whoami"]] {
+        let ran = home.run(arguments);
+        assert_eq!(ran.status, 1, "{arguments:?}");
+        assert!(ran.stderr.contains("damaged"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("mcp-orch restore FILE"), "{}", ran.stderr);
+    }
+    assert_eq!(sizes, damaged.iter().map(|it| size_of(it)).collect::<Vec<_>>());
+}
+
+fn size_of(file: &std::path::Path) -> u64 {
+    fs_err::metadata(file).unwrap().len()
+}
+
+fn files_under(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let paths = fs_err::read_dir(dir).unwrap().map(|it| it.unwrap().path());
+    paths.flat_map(|it| if it.is_dir() { files_under(&it) } else { vec![it] }).collect()
+}
