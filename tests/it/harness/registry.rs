@@ -13,10 +13,6 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// `None`, with a printed reason, where the program is not installed.
-    #[expect(
-        clippy::print_stderr,
-        reason = "whoever reads the test's output sees what was left out"
-    )]
     pub(crate) async fn start() -> Option<Registry> {
         let dir = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
