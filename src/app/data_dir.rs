@@ -88,22 +88,23 @@ impl DataDir {
         Ok(dir)
     }
 
-    /// Only its owner may look inside. A directory that is not ours alone is not touched: it may be `/tmp`.
+    /// Only its owner may look inside. A directory with other files keeps its mode, as it may be a home: what we put
+    /// into it is private by itself, unless others could exchange it.
     fn close_to_others(&self) -> anyhow::Result<()> {
         let path = &self.path;
         let mode = fs_err::metadata(path)?.permissions().mode();
-        if mode & 0o077 == 0 {
-            return Ok(());
-        }
-        let is_ours = self.lock_file().exists() || fs_err::read_dir(path)?.next().is_none();
-        if !is_ours {
+        let is_ours = || -> anyhow::Result<bool> {
+            Ok(self.lock_file().exists() || fs_err::read_dir(path)?.next().is_none())
+        };
+        if mode & 0o077 != 0 && is_ours()? {
+            fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+        } else if mode & 0o002 != 0 {
             bail!(
-                "`{}` has files that are not of mcp-orch, and is open to other users\n\
-                 hint: choose an empty or a new directory with `--data-dir`",
+                "everybody may write to `{}`\n\
+                 hint: choose a directory of your own, or a new one, with `--data-dir`",
                 path.display()
             );
         }
-        fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
         Ok(())
     }
 
@@ -242,14 +243,19 @@ mod tests {
     #[test]
     fn a_directory_of_others_is_left_alone() {
         let temp = tempfile::tempdir().unwrap();
-        let opened = std::fs::Permissions::from_mode(0o755);
-        fs_err::set_permissions(temp.path(), opened.clone()).unwrap();
-        fs_err::write(temp.path().join("theirs"), "").unwrap();
-        let err = open(temp.path()).unwrap_err().to_string();
-        assert!(err.contains("not of mcp-orch"), "{err}");
+        let set = |mode| {
+            fs_err::set_permissions(temp.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
         let mode = || fs_err::metadata(temp.path()).unwrap().permissions().mode() & 0o777;
+        fs_err::write(temp.path().join("theirs"), "").unwrap();
+        set(0o777);
+        let err = open(temp.path()).unwrap_err().to_string();
+        assert!(err.contains("everybody may write"), "{err}");
+        assert_eq!(mode(), 0o777);
+        set(0o755);
+        open(temp.path()).unwrap();
         assert_eq!(mode(), 0o755);
-        // Empty, it becomes ours and is closed.
+        // Empty, it becomes ours.
         fs_err::remove_file(temp.path().join("theirs")).unwrap();
         open(temp.path()).unwrap();
         assert_eq!(mode(), 0o700);

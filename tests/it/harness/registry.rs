@@ -34,7 +34,7 @@ impl Registry {
         let process = match spawned {
             Ok(it) => it,
             Err(err) => {
-                println!("skipped: `docker-registry` is not installed ({err})");
+                eprintln!("skipped: `docker-registry` is not installed ({err})");
                 return None;
             }
         };
