@@ -12,12 +12,10 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use orch_core::ports::engine::{Terminal, TerminalSize};
-use orch_core::service::engines::engine_error;
 use orch_core::{Cx, Orch, gate};
 use orch_domain::Error;
 use orch_domain::audit::{AuditEntry, Outcome};
 use orch_domain::caller::Permission;
-use orch_domain::instance::{Instance, InstanceState};
 use orch_domain::name::InstanceId;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -90,10 +88,7 @@ async fn prepare(
     let id = InstanceId::try_new(id).map_err(|err| Error::invalid("id", err.to_string()))?;
     let wanted = wanted(parts.uri.query().unwrap_or_default())?;
     audit.entry.targets.push(id.to_string());
-    let instance = rest.orch.instance(cx, &id)?;
-    if instance.state != InstanceState::Running {
-        return Err(not_running(&instance).into());
-    }
+    let place = rest.orch.terminal_place(cx, &id)?;
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &())
         .await
         .map_err(|_| Refused { code: None, problem: Problem::not_a_websocket() })?;
@@ -102,35 +97,12 @@ async fn prepare(
             message: format!("{MAX_OPEN} terminals are open already; close one, then try again"),
             retry_after_ms: 5000,
         })?;
-    let engine = rest.orch.engine(&instance.node_id)?;
-    let terminals = engine.terminals().ok_or_else(|| Error::IncorrectState {
-        id: id.to_string(),
-        state: instance.state.to_string(),
-        message: format!(
-            "the engine of node `{}` has no terminals; run single commands with `exec_in_instance`",
-            instance.node_id
-        ),
-    })?;
-    let terminal = terminals
-        .open(&id.container_name(), wanted.command, wanted.size)
-        .await
-        .map_err(|err| engine_error(&instance.node_id, err))?;
+    let terminal = place.open(wanted.command, wanted.size).await?;
     let upgrade = upgrade
         .protocols([auth::WEBSOCKET_PROTOCOL])
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE);
     Ok((upgrade, terminal, permit))
-}
-
-fn not_running(instance: &Instance) -> Error {
-    Error::IncorrectState {
-        id: instance.id.to_string(),
-        state: instance.state.to_string(),
-        message: format!(
-            "`{}` is {}; a terminal needs it running (`start_instance`)",
-            instance.id, instance.state
-        ),
-    }
 }
 
 /// `command` repeated is one word each; given once, it is split at spaces.

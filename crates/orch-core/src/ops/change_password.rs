@@ -1,3 +1,5 @@
+//! A user gives itself another password.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! One node is asked how it is, now.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! How large an instance can be right now, and which usual sizes fit.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

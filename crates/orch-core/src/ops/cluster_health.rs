@@ -1,3 +1,5 @@
+//! All nodes are asked how they are, now.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! The whole cluster in figures: nodes, what they have, what is in use.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

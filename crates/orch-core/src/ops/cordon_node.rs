@@ -1,3 +1,5 @@
+//! A node gets no new instances.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! A key for a program, shown once.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! A new user, with a quota and permissions.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

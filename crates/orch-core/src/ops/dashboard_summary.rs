@@ -1,3 +1,5 @@
+//! Cluster, own instances and own quota at a glance.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! A user goes, with its keys.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! A node is emptied: cordoned, and its instances stopped or terminated.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

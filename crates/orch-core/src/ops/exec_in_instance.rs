@@ -1,3 +1,5 @@
+//! A command runs inside an instance, and what it wrote comes back.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! One instance as it is.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! The caller's own limits, and what is left of them.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

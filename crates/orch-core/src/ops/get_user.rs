@@ -1,3 +1,5 @@
+//! One user, its quota and what it uses.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! What an instance wrote, newest last.
+
 use std::sync::Arc;
 use std::time::Duration;
 

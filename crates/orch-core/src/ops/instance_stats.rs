@@ -1,3 +1,5 @@
+//! What an instance uses of its machine right now.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! New instances: reserved in one piece, all or none, then started.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

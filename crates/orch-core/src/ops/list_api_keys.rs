@@ -1,3 +1,5 @@
+//! API keys, without their secrets.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! Who did what, newest first.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

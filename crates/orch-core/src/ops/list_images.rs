@@ -1,3 +1,5 @@
+//! The images that are on the nodes already.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! Instances that the caller may see, oldest first.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! The nodes of the cluster.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

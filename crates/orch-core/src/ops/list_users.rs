@@ -1,3 +1,5 @@
+//! Users, their quotas and what they use.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! A name and a password become a token.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! Load, use and latency of every node.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! A machine with an engine becomes a node.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

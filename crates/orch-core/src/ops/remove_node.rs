@@ -1,3 +1,5 @@
+//! A node is given up.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

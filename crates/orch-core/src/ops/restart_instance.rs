@@ -1,3 +1,5 @@
+//! An instance is stopped and started again.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! A key opens nothing any more.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

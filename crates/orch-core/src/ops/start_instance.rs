@@ -1,3 +1,5 @@
+//! A stopped instance runs again.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

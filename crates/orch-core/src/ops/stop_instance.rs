@@ -1,3 +1,5 @@
+//! A running instance is stopped and keeps what is reserved for it.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

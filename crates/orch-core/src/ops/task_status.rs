@@ -1,3 +1,5 @@
+//! What the server does in the background, and how it went last.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

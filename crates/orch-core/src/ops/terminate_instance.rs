@@ -1,3 +1,5 @@
+//! An instance goes for good, and what was reserved for it is free.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! A node gets new instances again.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

@@ -1,3 +1,5 @@
+//! Name, labels and protection of an instance change; its container does not.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

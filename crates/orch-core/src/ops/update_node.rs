@@ -1,3 +1,5 @@
+//! What is known of a node changes, or where its engine is.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

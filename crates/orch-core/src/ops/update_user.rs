@@ -1,3 +1,5 @@
+//! Permissions, quota or password of a user change.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

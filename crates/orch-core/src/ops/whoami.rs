@@ -1,3 +1,5 @@
+//! Which user the caller acts for, and what it may do.
+
 use std::sync::Arc;
 
 use orch_domain::Error;

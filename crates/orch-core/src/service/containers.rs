@@ -11,7 +11,8 @@ use orch_domain::name::InstanceId;
 use orch_domain::text;
 
 use crate::ports::engine::{
-    ContainerStats, Engine, EngineError, ExecOutcome, ExecRequest, LogLine, LogQuery,
+    ContainerStats, Engine, EngineError, ExecOutcome, ExecRequest, LogLine, LogQuery, Terminal,
+    TerminalSize,
 };
 use crate::service::engines::engine_error;
 use crate::service::settle::limited;
@@ -79,6 +80,13 @@ impl Orch {
         outcome.map_err(|err| container_error(&instance, err))
     }
 
+    /// Where a terminal can be opened; refused before a face upgrades a connection or holds anything for it.
+    pub fn terminal_place(&self, cx: &Cx, id: &InstanceId) -> Result<TerminalPlace, Error> {
+        let (instance, engine) = self.container(cx, id)?;
+        must_run(&instance)?;
+        Ok(TerminalPlace { instance, engine })
+    }
+
     /// The instance, and the engine that has its container.
     fn container(
         &self,
@@ -92,6 +100,28 @@ impl Orch {
         }
         let engine = self.engine(&instance.node_id)?;
         Ok((instance, engine))
+    }
+}
+
+/// A running instance, and the engine that may have terminals for it.
+pub struct TerminalPlace {
+    instance: Arc<Instance>,
+    engine: Arc<dyn Engine>,
+}
+
+impl TerminalPlace {
+    pub async fn open(&self, command: Vec<String>, size: TerminalSize) -> Result<Terminal, Error> {
+        let Some(terminals) = self.engine.terminals() else {
+            let node_id = &self.instance.node_id;
+            let message = format!(
+                "the engine of node `{node_id}` has no terminals; run single commands with `exec_in_instance`"
+            );
+            return Err(incorrect(&self.instance, message));
+        };
+        let name = self.instance.id.container_name();
+        limited(terminals.open(&name, command, size))
+            .await
+            .map_err(|err| container_error(&self.instance, err))
     }
 }
 

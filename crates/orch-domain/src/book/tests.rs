@@ -1,3 +1,5 @@
+//! Reservations, ports, tokens and quotas, one transaction after another.
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Which node is chosen, and what a refusal says.
+
 use super::*;
 use crate::node::NodeStatus;
 

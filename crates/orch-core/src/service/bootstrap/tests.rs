@@ -1,3 +1,5 @@
+//! What a start makes of an empty store, and of one that was used before.
+
 use super::*;
 use crate::service::argon::is_password;
 
