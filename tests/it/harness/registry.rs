@@ -34,7 +34,7 @@ impl Registry {
         let process = match spawned {
             Ok(it) => it,
             Err(err) => {
-                eprintln!("skipped: `docker-registry` is not installed ({err})");
+                println!("skipped: `docker-registry` is not installed ({err})");
                 return None;
             }
         };
