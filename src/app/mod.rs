@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use orch_adapters::engines::NodeEngines;
+use orch_adapters::ssh::SshSettings;
 use orch_adapters::store::SledStore;
 use orch_core::Orch;
 use orch_core::orch::Parts;
@@ -78,6 +79,11 @@ pub struct Running {
     drain_timeout: Duration,
 }
 
+fn ssh_settings(env: &dyn Env) -> SshSettings {
+    let path = |name: &str| env.get(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    SshSettings { agent_socket: path("SSH_AUTH_SOCK"), home: path("HOME") }
+}
+
 impl App {
     pub async fn build(
         config: &Config,
@@ -96,7 +102,9 @@ impl App {
         };
         let parts = Parts {
             store: store.clone(),
-            engines: Arc::new(NodeEngines::new(clock.clone(), engine_tasks.clone())),
+            engines: Arc::new(
+                NodeEngines::new(clock.clone(), engine_tasks.clone()).with_ssh(ssh_settings(env)),
+            ),
             clock,
             failpoints: failpoint::from_env(env)?,
         };

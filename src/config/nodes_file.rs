@@ -48,6 +48,12 @@ struct Written {
     tags: Vec<String>,
     engine: Option<String>,
     endpoint: Option<String>,
+    /// The same object as the argument of `register_node`.
+    ssh: Option<Map<String, Value>>,
+    #[serde(alias = "user")]
+    ssh_user: Option<String>,
+    #[serde(alias = "port")]
+    ssh_port: Option<u16>,
 }
 
 /// Reads the file. With `simulate`, machines that name no engine are simulated.
@@ -100,11 +106,19 @@ fn entry(id: Option<String>, value: Value, simulate: bool) -> anyhow::Result<Nod
             arguments["endpoint"] = json!(endpoint);
             Ok(())
         }
-        (Some("docker") | None, None) => Err(format!(
-            "it is reached over SSH{}, which this version does not do yet; give it an `endpoint` such as \
-             `unix:///var/run/docker.sock` or `tcp://HOST:2375`, or `\"engine\": \"sim\"`",
-            node.address.map_or_else(String::new, |it| format!(" at {it}"))
-        )),
+        (Some("docker") | None, None) => {
+            let mut ssh = node.ssh.unwrap_or_default();
+            let mut set = |name: &str, value: Option<Value>| {
+                if let Some(value) = value {
+                    ssh.entry(name).or_insert(value);
+                }
+            };
+            set("user", node.ssh_user.map(Value::from));
+            set("port", node.ssh_port.map(Value::from));
+            arguments["engine"] = json!("docker");
+            arguments["ssh"] = Value::Object(ssh);
+            Ok(())
+        }
         (Some(other), _) => Err(format!("its engine `{other}` is neither `docker` nor `sim`")),
     };
     let plan = match (plan, arguments) {
@@ -126,10 +140,16 @@ mod tests {
     }}"#;
 
     #[test]
-    fn machines_behind_ssh_are_skipped_with_the_reason() {
+    fn machines_without_an_endpoint_are_reached_over_ssh() {
         let nodes = parse(SEED, false).unwrap();
-        let Plan::Skip(why) = &nodes[0].plan else { panic!("there is no SSH yet") };
-        assert!(why.contains("SSH at 100.1.2.3") && why.contains("sim"), "{why}");
+        let Plan::Register(arguments) = &nodes[0].plan else { panic!("it is a machine") };
+        assert_eq!(arguments["ssh"], json!({}));
+        assert_eq!(arguments["address"], "100.1.2.3");
+        let text = r#"{"nodes": [{"hostname": "a", "ssh_user": "web", "ssh_port": 2222, "ssh": {"agent": true}}]}"#;
+        let nodes = parse(text, false).unwrap();
+        let Plan::Register(arguments) = &nodes[0].plan else { panic!("it is a machine") };
+        assert_eq!(arguments["ssh"], json!({"user": "web", "port": 2222, "agent": true}));
+        let nodes = parse(SEED, false).unwrap();
         let Plan::Register(arguments) = &nodes[1].plan else { panic!("it has an endpoint") };
         assert_eq!(arguments["endpoint"], "unix:///run/docker.sock");
     }

@@ -2,33 +2,74 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use orch_core::ports::clock::Clock;
 use orch_core::ports::engine::{Engine, EngineError, Engines};
 use orch_domain::name::NodeId;
 use orch_domain::node::{EngineConfig, Node};
+use orch_domain::ssh::{HostTrust, SshEndpoint};
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use crate::docker::DockerEngine;
 use crate::sim::SimFleet;
+use crate::ssh::{self, Link, SshSettings};
+
+/// For a machine to show its key.
+const MEETING: Duration = Duration::from_secs(10);
 
 pub struct NodeEngines {
     tracker: TaskTracker,
     fleet: Arc<SimFleet>,
     /// With the endpoint each was made for: a node that moves gets a new one.
     docker: Mutex<HashMap<NodeId, (String, Arc<DockerEngine>)>>,
+    ssh: SshSettings,
+    over_ssh: Mutex<HashMap<NodeId, (Arc<Link>, Arc<DockerEngine>)>>,
 }
 
 impl NodeEngines {
     /// `tracker` runs what an engine still has to do when a caller has left.
     pub fn new(clock: Arc<dyn Clock>, tracker: TaskTracker) -> NodeEngines {
-        NodeEngines { tracker, fleet: Arc::new(SimFleet::new(clock)), docker: Mutex::default() }
+        NodeEngines {
+            tracker,
+            fleet: Arc::new(SimFleet::new(clock)),
+            docker: Mutex::default(),
+            ssh: SshSettings::default(),
+            over_ssh: Mutex::default(),
+        }
+    }
+
+    /// With what the user of this server has for SSH.
+    pub fn with_ssh(mut self, ssh: SshSettings) -> NodeEngines {
+        self.ssh = ssh;
+        self
+    }
+
+    /// How often a connection to this machine was begun; None: it is not reached over SSH, or was not needed yet.
+    pub fn n_handshakes(&self, node_id: &NodeId) -> Option<u64> {
+        self.over_ssh.lock().get(node_id).map(|(link, _)| link.n_handshakes())
     }
 
     /// The simulated nodes, for whoever scripts them.
     pub fn fleet(&self) -> &Arc<SimFleet> {
         &self.fleet
+    }
+
+    fn over_ssh(&self, node: &Node, endpoint: &SshEndpoint) -> Arc<DockerEngine> {
+        let mut engines = self.over_ssh.lock();
+        if let Some((link, engine)) = engines.get(&node.id)
+            && link.endpoint() == endpoint
+        {
+            return Arc::clone(engine);
+        }
+        let link = Link::new(endpoint.clone(), self.ssh.clone());
+        let socket = endpoint.socket.clone();
+        let engine =
+            Arc::new(DockerEngine::over_ssh(Arc::clone(&link), socket, self.tracker.clone()));
+        engines.insert(node.id.clone(), (link, Arc::clone(&engine)));
+        engine
     }
 
     fn docker(&self, node: &Node, endpoint: &str) -> Result<Arc<DockerEngine>, EngineError> {
@@ -46,21 +87,39 @@ impl NodeEngines {
     }
 }
 
+#[async_trait]
 impl Engines for NodeEngines {
     fn engine(&self, node: &Node) -> Result<Arc<dyn Engine>, EngineError> {
         match &node.engine {
             EngineConfig::Docker { endpoint } => {
                 self.docker(node, endpoint).map(|it| it as Arc<dyn Engine>)
             }
+            EngineConfig::DockerOverSsh(endpoint) => Ok(self.over_ssh(node, endpoint)),
             EngineConfig::Sim(config) => Ok(self.fleet.engine(&node.id, config)),
         }
+    }
+
+    fn forget(&self, node_id: &NodeId) {
+        self.docker.lock().remove(node_id);
+        self.over_ssh.lock().remove(node_id);
     }
 
     fn check(&self, config: &EngineConfig) -> Result<(), String> {
         match config {
             EngineConfig::Docker { endpoint } => DockerEngine::check(endpoint),
+            EngineConfig::DockerOverSsh(it) => it.check().map_err(|err| err.to_string()),
             EngineConfig::Sim(_) => Ok(()),
         }
+    }
+
+    async fn identify(
+        &self,
+        config: &EngineConfig,
+        trust: &HostTrust,
+    ) -> Result<EngineConfig, EngineError> {
+        let EngineConfig::DockerOverSsh(endpoint) = config else { return Ok(config.clone()) };
+        let known = ssh::identify(endpoint, trust, &self.ssh, MEETING).await;
+        Ok(EngineConfig::DockerOverSsh(known.map_err(|err| EngineError::from(&err))?))
     }
 }
 

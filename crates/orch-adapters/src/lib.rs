@@ -1,6 +1,7 @@
-//! Docker, the simulated fleet and the store, behind the ports of the floor below.
+//! Docker, SSH, the simulated fleet and the store, behind the ports of the floor below.
 
 pub mod docker;
 pub mod engines;
 pub mod sim;
+pub mod ssh;
 pub mod store;

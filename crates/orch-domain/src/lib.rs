@@ -22,6 +22,7 @@ pub mod placement;
 pub mod port;
 pub mod resource;
 pub mod secret;
+pub mod ssh;
 pub mod text;
 pub mod time;
 pub mod user;

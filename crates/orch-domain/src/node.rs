@@ -11,6 +11,7 @@ use crate::Error;
 use crate::label::Labels;
 use crate::name::{NodeId, Tag};
 use crate::resource::Resources;
+use crate::ssh::SshEndpoint;
 use crate::time::Timestamp;
 
 #[derive(
@@ -106,6 +107,9 @@ impl fmt::Display for NodeStatus {
 pub enum EngineConfig {
     /// A Docker engine at `unix:///var/run/docker.sock` or `tcp://127.0.0.1:2375`.
     Docker { endpoint: String },
+    /// A Docker engine that listens on a socket of a machine behind SSH.
+    #[serde(rename = "docker-over-ssh")]
+    DockerOverSsh(SshEndpoint),
     /// A simulated engine in memory.
     Sim(SimConfig),
 }
@@ -113,7 +117,7 @@ pub enum EngineConfig {
 impl EngineConfig {
     pub fn kind(&self) -> &'static str {
         match self {
-            EngineConfig::Docker { .. } => "docker",
+            EngineConfig::Docker { .. } | EngineConfig::DockerOverSsh(_) => "docker",
             EngineConfig::Sim(_) => "sim",
         }
     }
@@ -190,6 +194,7 @@ impl EngineConfig {
                 .strip_prefix("tcp://")
                 .and_then(|it| it.trim_end_matches('/').rsplit_once(':'))
                 .map_or("127.0.0.1", |(host, _)| host.trim_matches(['[', ']'])),
+            EngineConfig::DockerOverSsh(ssh) => &ssh.host,
             EngineConfig::Sim(_) => "127.0.0.1",
         }
     }
@@ -203,6 +208,7 @@ impl EngineConfig {
             (EngineConfig::Docker { endpoint: a }, EngineConfig::Docker { endpoint: b }) => {
                 place(a) == place(b)
             }
+            (EngineConfig::DockerOverSsh(a), EngineConfig::DockerOverSsh(b)) => a.is_same_engine(b),
             _ => false,
         }
     }

@@ -1,6 +1,7 @@
 //! How an engine is reached: its endpoint, a connection made when first needed, and a deadline for every call.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
@@ -10,6 +11,8 @@ use orch_core::ports::engine::EngineError;
 use parking_lot::Mutex;
 
 use super::error::Failure;
+use super::over_ssh;
+use crate::ssh::Link;
 
 /// What is answered from memory; a busy engine may still take seconds over it.
 pub(super) const QUICK: Duration = Duration::from_secs(10);
@@ -22,12 +25,13 @@ pub(super) const PULL_SILENCE: Duration = Duration::from_secs(120);
 
 /// bollard limits the wait for a response's head by itself, in whole seconds. Our own deadlines are per call, so that
 /// one is put out of the way.
-const NO_LIMIT_SECS: u64 = 30 * 24 * 3600;
+pub(super) const NO_LIMIT_SECS: u64 = 30 * 24 * 3600;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Endpoint {
     Unix { path: String },
     Tcp { authority: String },
+    Ssh { link: Arc<Link>, socket: String },
 }
 
 impl Endpoint {
@@ -69,6 +73,7 @@ impl Endpoint {
             Endpoint::Tcp { authority } => {
                 Docker::connect_with_http(authority, NO_LIMIT_SECS, API_DEFAULT_VERSION)
             }
+            Endpoint::Ssh { link, socket } => over_ssh::connect(link, socket),
         }
     }
 }
@@ -114,7 +119,10 @@ impl Connection {
             Ok(out) => out,
             Err(_) => Err(Failure::Engine(EngineError::Timeout { after: within })),
         };
-        if let Err(Failure::Engine(EngineError::Unreachable { .. })) = out {
+        if let Err(Failure::Engine(
+            EngineError::Unreachable { .. } | EngineError::EngineDown { .. },
+        )) = out
+        {
             *self.agreed.lock() = None;
         }
         out
@@ -146,7 +154,7 @@ mod tests {
     #[test]
     fn endpoints_people_write_are_read() {
         let unix = Endpoint::parse("unix:///var/run/docker.sock").unwrap();
-        assert_eq!(unix, Endpoint::Unix { path: "/var/run/docker.sock".to_owned() });
+        assert!(matches!(unix, Endpoint::Unix { path } if path == "/var/run/docker.sock"));
         for good in ["tcp://127.0.0.1:2375", "tcp://node-1.example:2375", "tcp://[::1]:2375"] {
             assert!(Endpoint::parse(good).is_ok(), "{good}");
         }

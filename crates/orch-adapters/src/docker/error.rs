@@ -8,6 +8,8 @@ use bollard::errors::Error as Cause;
 use orch_core::ports::engine::EngineError;
 use orch_domain::image::ImageRef;
 
+use crate::ssh::SshError;
+
 /// A call that did not work out: either the engine said why, which each verb reads in its own way, or there was no
 /// answer to read.
 #[derive(Debug)]
@@ -18,6 +20,11 @@ pub(super) enum Failure {
 
 impl From<Cause> for Failure {
     fn from(cause: Cause) -> Failure {
+        if let Cause::IOError { err } = &cause
+            && let Some(ssh) = err.get_ref().and_then(|it| it.downcast_ref::<SshError>())
+        {
+            return Failure::Engine(ssh.into());
+        }
         match cause {
             // Sent while it shuts down or starts up.
             Cause::DockerResponseServerError { status_code: 502..=504, .. } => {

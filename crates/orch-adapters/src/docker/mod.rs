@@ -9,6 +9,7 @@ mod exec;
 mod image;
 mod logs;
 mod observe;
+mod over_ssh;
 mod spec;
 mod stats;
 mod terminal;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 
 use self::connect::{Connection, Endpoint, PATIENT, QUICK, START};
 use self::error::Failure;
+use crate::ssh::Link;
 
 /// What a container can go through that anybody waits for. Not asked for: `exec_…`, whose action carries the command
 /// line.
@@ -60,6 +62,12 @@ impl DockerEngine {
     pub fn new(endpoint: &str, tracker: TaskTracker) -> Result<DockerEngine, String> {
         let connection = Arc::new(Connection::new(Endpoint::parse(endpoint)?));
         Ok(DockerEngine { connection, tracker })
+    }
+
+    /// The engine that listens at `socket` of the machine behind `link`.
+    pub fn over_ssh(link: Arc<Link>, socket: String, tracker: TaskTracker) -> DockerEngine {
+        let connection = Arc::new(Connection::new(Endpoint::Ssh { link, socket }));
+        DockerEngine { connection, tracker }
     }
 
     /// Whether `endpoint` can be one, as a sentence when not.

@@ -26,6 +26,7 @@ use super::DockerEngine;
 use super::connect::{Endpoint, PATIENT, QUICK};
 use super::error::Failure;
 use super::exec::Mark;
+use crate::ssh::Lane;
 
 #[async_trait]
 impl Terminals for DockerEngine {
@@ -99,6 +100,11 @@ impl Session {
                 let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
                 switch_to_raw(stream, authority, &path).await
+            }
+            Endpoint::Ssh { link, socket } => {
+                let stream = link.open(socket, Lane::Follow).await;
+                let stream = stream.map_err(|err| EngineError::from(&err))?;
+                switch_to_raw(stream, "docker", &path).await
             }
         }
     }

@@ -66,6 +66,7 @@ impl Operation for RemoveNode {
             .await?;
         orch.health.forget(&self.node_id);
         crate::task::unfollow(orch, &self.node_id);
+        orch.engines.forget(&self.node_id);
         Ok(RemovedNode { id: self.node_id, instances_lost })
     }
 }

@@ -9,11 +9,12 @@ use orch_domain::label::Labels;
 use orch_domain::name::{NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, Role, SimConfig, check_host};
 use orch_domain::resource::{Cpu, Memory};
+use orch_domain::ssh::HostTrust;
 use orch_domain::text::check_line;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::register_node::{MAX_DESCRIPTION, check_tags};
+use super::register_node::{MAX_DESCRIPTION, SshArguments, check_tags};
 use crate::operation::{Operation, Route, Spec, spec};
 use crate::service::nodes::engine_parameter;
 use crate::view::node::OneNode;
@@ -30,6 +31,8 @@ pub struct UpdateNode {
     pub role: Option<Role>,
     /// Where its Docker engine listens; refused while the node holds instances.
     pub endpoint: Option<String>,
+    /// How to log in to its machine; what is left out stays. `accept_host_key` is for a machine that was set up anew.
+    pub ssh: Option<SshArguments>,
     /// What its simulated engine has and how it misbehaves, in place of all it was told before.
     pub sim: Option<SimConfig>,
     /// New tags, in place of all it has.
@@ -59,11 +62,21 @@ impl Operation for UpdateNode {
         self.check()?;
         let before = orch.ledger.read(|book| book.slot(&self.node_id).map(|it| it.node.clone()));
         let before = before.ok_or_else(|| Error::no_node(&self.node_id))?;
-        let engine = self.new_engine(&before)?;
+        let trust = self.ssh.as_ref().map_or(Ok(HostTrust::Known), SshArguments::trust)?;
+        let mut engine = self.new_engine(&before)?;
         if let Some(engine) = &engine {
             orch.engines
                 .check(engine)
                 .map_err(|message| Error::invalid(engine_parameter(engine), message))?;
+        }
+        if let Some(it) = engine.take() {
+            let moved = Node { engine: it, ..Node::clone(&before) };
+            engine = Some(match &moved.engine {
+                EngineConfig::DockerOverSsh(ssh) if ssh.host_key.is_none() => {
+                    orch.identify(&moved, &trust, false).await?
+                }
+                it => it.clone(),
+            });
         }
         let id = self.node_id.clone();
         let is_moved = engine.is_some();
@@ -100,8 +113,30 @@ impl UpdateNode {
             let kind = node.engine.kind();
             Error::invalid(parameter, format!("the engine of `{}` is `{kind}`", node.id))
         };
+        if let Some(arguments) = &self.ssh {
+            return match &node.engine {
+                EngineConfig::DockerOverSsh(ssh)
+                    if self.endpoint.is_none() && self.sim.is_none() =>
+                {
+                    let changed = arguments.clone().change(ssh.clone())?;
+                    Ok(Some(EngineConfig::DockerOverSsh(changed)))
+                }
+                EngineConfig::DockerOverSsh(_) => {
+                    Err(Error::invalid("ssh", "it goes neither with `endpoint` nor with `sim`"))
+                }
+                _ => Err(Error::invalid(
+                    "ssh",
+                    format!("`{}` is not reached over SSH; register it anew for that", node.id),
+                )),
+            };
+        }
         match (&node.engine, &self.endpoint, &self.sim) {
             (_, None, None) => Ok(None),
+            (EngineConfig::DockerOverSsh(_), _, _) => {
+                let parameter = if self.sim.is_some() { "sim" } else { "endpoint" };
+                let message = format!("`{}` is reached over SSH; `ssh` changes how", node.id);
+                Err(Error::invalid(parameter, message))
+            }
             (EngineConfig::Docker { .. }, Some(endpoint), None) => {
                 Ok(Some(EngineConfig::Docker { endpoint: endpoint.clone() }))
             }

@@ -16,6 +16,7 @@ use orch_domain::name::{InstanceId, NodeId, UserId};
 use orch_domain::node::{EngineConfig, Node};
 use orch_domain::port::PortBinding;
 use orch_domain::resource::Resources;
+use orch_domain::ssh::{Fingerprint, HostKey, HostTrust};
 use orch_domain::time::Timestamp;
 
 #[async_trait]
@@ -104,11 +105,23 @@ pub struct TerminalSize {
 }
 
 /// Makes the engine of a node. Nothing is connected until the engine is used.
+#[async_trait]
 pub trait Engines: Send + Sync {
     fn engine(&self, node: &Node) -> Result<Arc<dyn Engine>, EngineError>;
 
+    /// Ends the connections to a node that is none any more.
+    fn forget(&self, node_id: &NodeId);
+
     /// Whether `config` can be understood at all, as a sentence when not.
     fn check(&self, config: &EngineConfig) -> Result<(), String>;
+
+    /// Meets a machine for the first time: `config` with the key by which it is recognised from then on, if `trust`
+    /// allows that key. Whoever needs no such key stays as it is.
+    async fn identify(
+        &self,
+        config: &EngineConfig,
+        trust: &HostTrust,
+    ) -> Result<EngineConfig, EngineError>;
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -294,6 +307,26 @@ pub enum EngineError {
     Unreachable { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the engine did not answer within {after:?}")]
     Timeout { after: Duration },
+    /// The machine could not be reached or did not let us in; the words are safe to show.
+    #[error("no connection to the machine: {message}")]
+    NoConnection { message: String },
+    /// The machine let us in, and nothing listens where its engine should.
+    #[error("the machine answers, its engine does not: {message}")]
+    EngineDown { message: String },
+    #[error("the key of the machine `{place}` is not known; it shows {found}")]
+    HostKeyUnknown { place: String, found: HostKey },
+    /// Either it was set up anew, or somebody else answers in its place. It is not logged in to.
+    #[error(
+        "ALARM: the machine `{place}` does not show its host key {expected} any more but {}: it was set up anew, or \
+         somebody answers in its place, and it is not connected to",
+        found.as_ref().map_or_else(|| "another".to_owned(), HostKey::to_string)
+    )]
+    HostKeyChanged {
+        place: String,
+        expected: Fingerprint,
+        /// None: it has no key of that kind any more.
+        found: Option<HostKey>,
+    },
     #[error("the image `{image}` is not there and could not be pulled: {message}")]
     ImageNotFound { image: ImageRef, message: String },
     /// Something on the host, ours or not, listens on one of the wanted ports. Empty: the engine did not say which.
@@ -317,6 +350,13 @@ pub enum EngineError {
 impl EngineError {
     /// Whether trying again, unchanged, may succeed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, EngineError::Unreachable { .. } | EngineError::Timeout { .. })
+        matches!(
+            self,
+            EngineError::Unreachable { .. }
+                | EngineError::Timeout { .. }
+                | EngineError::NoConnection { .. }
+                | EngineError::EngineDown { .. }
+                | EngineError::HostKeyChanged { .. }
+        )
     }
 }

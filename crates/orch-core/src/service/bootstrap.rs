@@ -122,7 +122,7 @@ impl Orch {
             .write(None, |book| {
                 match book.slot(&id).map(|it| it.node.clone()) {
                     // Somebody gave this id to a node of theirs; it is not ours to change.
-                    Some(node) if matches!(node.engine, EngineConfig::Sim(_)) => Ok(()),
+                    Some(node) if !matches!(node.engine, EngineConfig::Docker { .. }) => Ok(()),
                     Some(node) if node.engine == engine => Ok(()),
                     Some(_) => book.change_node(&id, |it| it.engine = engine).map(drop),
                     None => book.add_node(Node {

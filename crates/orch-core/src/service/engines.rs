@@ -23,6 +23,14 @@ pub fn engine_error(node_id: &NodeId, err: EngineError) -> Error {
         EngineError::Unreachable { .. } | EngineError::Timeout { .. } => {
             Error::unreachable(node_id, err)
         }
+        EngineError::NoConnection { .. }
+        | EngineError::EngineDown { .. }
+        | EngineError::HostKeyUnknown { .. }
+        | EngineError::HostKeyChanged { .. } => Error::NodeUnreachable {
+            node_id: node_id.clone(),
+            hint: err.to_string(),
+            source: Box::new(err),
+        },
         EngineError::ImageNotFound { ref image, .. } => Error::NotFound {
             kind: "image",
             id: image.to_string(),

@@ -118,9 +118,8 @@ impl Orch {
             at: self.clock.now(),
             status: match &answer {
                 Ok(_) => NodeStatus::Healthy,
-                Err(EngineError::Unreachable { .. } | EngineError::Timeout { .. }) => {
-                    NodeStatus::Unreachable
-                }
+                Err(EngineError::EngineDown { .. }) => NodeStatus::Degraded,
+                Err(err) if err.is_transient() => NodeStatus::Unreachable,
                 Err(_) => NodeStatus::Degraded,
             },
             latency_ms: answer.is_ok().then(|| started.elapsed().as_secs_f64() * 1000.0),

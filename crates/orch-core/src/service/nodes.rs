@@ -10,6 +10,7 @@ use orch_domain::label::Labels;
 use orch_domain::name::{InstanceId, NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role};
 use orch_domain::resource::{Cpu, Memory, Resources};
+use orch_domain::ssh::{HostKey, HostTrust};
 
 use crate::ports::engine::EngineError;
 use crate::service::engines::engine_error;
@@ -24,6 +25,8 @@ pub struct Enrolment {
     pub address: String,
     pub role: Role,
     pub engine: EngineConfig,
+    /// Which host key it may show, where it is behind SSH.
+    pub trust: HostTrust,
     pub tags: BTreeSet<Tag>,
     pub labels: Labels,
     pub description: String,
@@ -66,6 +69,7 @@ impl Orch {
         };
         // A taken id is refused before a foreign machine is asked anything.
         self.ledger.rehearse(|book| book.add_node(node.clone()))?;
+        node.engine = self.identify(&node, &enrolment.trust, enrolment.force).await?;
         let (check, answer) = self.probe(&node).await;
         let engine_has = match answer {
             Ok(info) => info.capacity,
@@ -93,6 +97,60 @@ impl Orch {
             self.reconcile_soon(&node.id);
         }
         self.node_view(&node.id)
+    }
+
+    /// The engine of `node` with the key by which its machine is recognised from now on. A machine that does not
+    /// answer is taken at its word only with `force`, and only when that key was told.
+    pub(crate) async fn identify(
+        &self,
+        node: &Node,
+        trust: &HostTrust,
+        force: bool,
+    ) -> Result<EngineConfig, Error> {
+        const PARAMETER: &str = "ssh.accept_host_key";
+        let within = self.settings.health_timeout;
+        let met = tokio::time::timeout(within, self.engines.identify(&node.engine, trust))
+            .await
+            .unwrap_or(Err(EngineError::Timeout { after: within }));
+        let err = match met {
+            Ok(engine) => return Ok(engine),
+            Err(err) => err,
+        };
+        match (err, &node.engine, trust) {
+            (EngineError::HostKeyUnknown { place, found }, _, _) => Err(Error::invalid(
+                PARAMETER,
+                format!(
+                    "the machine at `{place}` is not known yet; its host key is {found}. Compare it with what \
+                     `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on that machine, and repeat the call \
+                     with `accept_host_key` set to `{}`",
+                    found.fingerprint
+                ),
+            )),
+            (EngineError::HostKeyChanged { place, expected, found }, _, _) => {
+                let found =
+                    found.map_or_else(|| "no key of that kind".to_owned(), |it| it.to_string());
+                Err(Error::invalid(
+                    PARAMETER,
+                    format!(
+                        "the machine at `{place}` shows {found} and not {expected}, which is the one expected: \
+                         somebody may answer in its place; find out why before accepting it"
+                    ),
+                ))
+            }
+            (err, EngineConfig::DockerOverSsh(ssh), HostTrust::Exactly(fingerprint))
+                if force && err.is_transient() =>
+            {
+                let mut ssh = ssh.clone();
+                ssh.host_key = Some(HostKey { fingerprint: fingerprint.clone(), algorithm: None });
+                Ok(EngineConfig::DockerOverSsh(ssh))
+            }
+            (err, _, _) if force && err.is_transient() => Err(Error::invalid(
+                PARAMETER,
+                "the machine does not answer and its host key is not known: give the key's fingerprint to register it \
+                 all the same",
+            )),
+            (err, _, _) => Err(not_enrolled(node, err)),
+        }
     }
 
     pub fn node_view(&self, id: &NodeId) -> Result<NodeView, Error> {
@@ -191,6 +249,7 @@ pub struct Emptied {
 pub fn engine_parameter(engine: &EngineConfig) -> &'static str {
     match engine {
         EngineConfig::Docker { .. } => "endpoint",
+        EngineConfig::DockerOverSsh(_) => "ssh",
         EngineConfig::Sim(_) => "sim",
     }
 }
@@ -201,6 +260,17 @@ fn not_enrolled(node: &Node, err: EngineError) -> Error {
     }
     let place = match &node.engine {
         EngineConfig::Docker { endpoint } => format!(" at `{endpoint}`"),
+        EngineConfig::DockerOverSsh(ssh) => {
+            return Error::NodeUnreachable {
+                node_id: node.id.clone(),
+                hint: format!(
+                    "nothing was registered: {err} (as `{}`, socket `{}`); `force=true` registers it all the same",
+                    ssh.place(),
+                    ssh.socket
+                ),
+                source: Box::new(err),
+            };
+        }
         EngineConfig::Sim(_) => String::new(),
     };
     Error::NodeUnreachable {

@@ -293,10 +293,8 @@ impl Orch {
             EngineError::NoSuchContainer { .. } => {
                 return self.container_is_gone(&instance.id).await;
             }
-            EngineError::Unreachable { .. } | EngineError::Timeout { .. } => {
-                ReasonCode::NodeUnreachable
-                    .because(format!("node `{}` did not answer: {err}", instance.node_id))
-            }
+            err if err.is_transient() => ReasonCode::NodeUnreachable
+                .because(format!("node `{}` did not answer: {err}", instance.node_id)),
             _ => ReasonCode::EngineError.because(err.to_string()),
         };
         tracing::info!("the way up ended: {}", reason.message);

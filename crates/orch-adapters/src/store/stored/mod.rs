@@ -20,6 +20,8 @@ pub(super) enum BadRow {
     Rule(#[from] BrokenRule),
     #[error("it holds a digest that is not hexadecimal")]
     Hex(#[from] hex::FromHexError),
+    #[error("{0}")]
+    Fingerprint(String),
     #[error("its key does not have the form of this table")]
     Key,
 }

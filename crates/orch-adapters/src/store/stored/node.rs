@@ -6,6 +6,7 @@ use orch_domain::label::Labels;
 use orch_domain::name::{NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
 use orch_domain::resource::{Cpu, Memory};
+use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshLogin};
 use orch_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +47,34 @@ pub(in crate::store) struct NodeV1 {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum EngineV1 {
     Docker { endpoint: String },
+    DockerOverSsh(SshV1),
     Sim(SimV1),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SshV1 {
+    host: String,
+    port: u16,
+    user: String,
+    login: LoginV1,
+    socket: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_key: Option<HostKeyV1>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum LoginV1 {
+    Usual,
+    Agent,
+    KeyFile(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct HostKeyV1 {
+    fingerprint: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    algorithm: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,7 +125,7 @@ impl TryFrom<NodeV1> for Node {
             hostname: it.hostname,
             address: it.address,
             role: it.role.into(),
-            engine: it.engine.into(),
+            engine: it.engine.try_into()?,
             tags: it.tags.into_iter().map(Tag::try_new).collect::<Result<BTreeSet<_>, _>>()?,
             labels: Labels::try_new(it.labels)?,
             description: it.description,
@@ -115,6 +143,7 @@ impl From<&EngineConfig> for EngineV1 {
     fn from(it: &EngineConfig) -> EngineV1 {
         match it {
             EngineConfig::Docker { endpoint } => EngineV1::Docker { endpoint: endpoint.clone() },
+            EngineConfig::DockerOverSsh(it) => EngineV1::DockerOverSsh(it.into()),
             EngineConfig::Sim(it) => EngineV1::Sim(SimV1 {
                 resources: ResourcesV1 {
                     cpu_millis: it.cpu.millis(),
@@ -133,10 +162,54 @@ impl From<&EngineConfig> for EngineV1 {
     }
 }
 
-impl From<EngineV1> for EngineConfig {
-    fn from(it: EngineV1) -> EngineConfig {
-        match it {
+impl From<&SshEndpoint> for SshV1 {
+    fn from(it: &SshEndpoint) -> SshV1 {
+        SshV1 {
+            host: it.host.clone(),
+            port: it.port,
+            user: it.user.clone(),
+            login: match &it.login {
+                SshLogin::Usual => LoginV1::Usual,
+                SshLogin::Agent => LoginV1::Agent,
+                SshLogin::KeyFile(path) => LoginV1::KeyFile(path.clone()),
+            },
+            socket: it.socket.clone(),
+            host_key: it.host_key.as_ref().map(|key| HostKeyV1 {
+                fingerprint: key.fingerprint.to_string(),
+                algorithm: key.algorithm.clone(),
+            }),
+        }
+    }
+}
+
+impl TryFrom<SshV1> for SshEndpoint {
+    type Error = BadRow;
+    fn try_from(it: SshV1) -> Result<SshEndpoint, BadRow> {
+        let host_key = |it: HostKeyV1| -> Result<HostKey, BadRow> {
+            let fingerprint = Fingerprint::try_new(&it.fingerprint).map_err(BadRow::Fingerprint)?;
+            Ok(HostKey { fingerprint, algorithm: it.algorithm })
+        };
+        Ok(SshEndpoint {
+            host: it.host,
+            port: it.port,
+            user: it.user,
+            login: match it.login {
+                LoginV1::Usual => SshLogin::Usual,
+                LoginV1::Agent => SshLogin::Agent,
+                LoginV1::KeyFile(path) => SshLogin::KeyFile(path),
+            },
+            socket: it.socket,
+            host_key: it.host_key.map(host_key).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<EngineV1> for EngineConfig {
+    type Error = BadRow;
+    fn try_from(it: EngineV1) -> Result<EngineConfig, BadRow> {
+        Ok(match it {
             EngineV1::Docker { endpoint } => EngineConfig::Docker { endpoint },
+            EngineV1::DockerOverSsh(it) => EngineConfig::DockerOverSsh(it.try_into()?),
             EngineV1::Sim(it) => EngineConfig::Sim(SimConfig {
                 cpu: Cpu::from_millis(it.resources.cpu_millis),
                 memory: Memory::from_mib(it.resources.memory_mib),
@@ -149,6 +222,6 @@ impl From<EngineV1> for EngineConfig {
                 hung: it.hung,
                 unreachable: it.unreachable,
             }),
-        }
+        })
     }
 }

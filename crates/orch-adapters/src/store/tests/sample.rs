@@ -16,6 +16,7 @@ use orch_domain::name::{
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
 use orch_domain::port::{Holder, PortBinding, Protocol};
 use orch_domain::resource::{Cpu, Memory, Resources};
+use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshLogin};
 use orch_domain::time::Timestamp;
 use orch_domain::user::{ApiKey, Quota, User};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -181,10 +182,33 @@ fn any_instance() -> impl Strategy<Value = Instance> {
     )
 }
 
+fn any_ssh() -> impl Strategy<Value = SshEndpoint> {
+    let login = prop_oneof![
+        Just(SshLogin::Usual),
+        Just(SshLogin::Agent),
+        text().prop_map(SshLogin::KeyFile)
+    ];
+    let host_key = ("[A-Za-z0-9+/]{43}", option::of(text())).prop_map(|(digits, algorithm)| {
+        let fingerprint = Fingerprint::try_new(&format!("SHA256:{digits}")).unwrap();
+        HostKey { fingerprint, algorithm }
+    });
+    (text(), any::<u16>(), text(), login, text(), option::of(host_key)).prop_map(
+        |(host, port, user, login, socket, host_key)| SshEndpoint {
+            host,
+            port,
+            user,
+            login,
+            socket,
+            host_key,
+        },
+    )
+}
+
 fn any_engine() -> impl Strategy<Value = EngineConfig> {
     let sim = (resources(), vec(any::<u64>(), 3), any::<u32>(), vec(any::<u16>(), 0..4));
     prop_oneof![
         text().prop_map(|endpoint| EngineConfig::Docker { endpoint }),
+        any_ssh().prop_map(EngineConfig::DockerOverSsh),
         (sim, any::<bool>(), any::<bool>()).prop_map(
             |((resources, delays, fail_starts, foreign_ports), hung, unreachable)| {
                 EngineConfig::Sim(SimConfig {

@@ -1,0 +1,313 @@
+//! The connection to one machine: made when first needed, kept alive, and made anew when lost.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use orch_domain::ssh::SshEndpoint;
+use parking_lot::Mutex;
+use russh::ChannelOpenFailure;
+use russh::client::{self, Handle};
+use russh::keys::Algorithm;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::host_key::{Verifier, only};
+use super::{Channel, SshError, SshSettings, login};
+
+/// From the first packet to being logged in.
+const CONNECT: Duration = Duration::from_secs(10);
+/// For the server to open a socket that is on its own machine.
+const OPEN: Duration = Duration::from_secs(10);
+/// A connection that says nothing is asked this often, and given up after so many questions without an answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TRIES: usize = 3;
+/// The wait after the first failure, which doubles with each further one up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// A connection that is lost sooner than this was no success.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// Streams of either kind that are open at the same time; more wait.
+const MOST_CALLS: usize = 64;
+const MOST_FOLLOWERS: usize = 256;
+
+/// What a stream is for: followers stay open for long, and must not take the place of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    Call,
+    Follow,
+}
+
+pub struct Link {
+    endpoint: SshEndpoint,
+    settings: SshSettings,
+    state: Mutex<State>,
+    calls: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
+    n_handshakes: AtomicU64,
+    /// Runs what must not end with the caller that began it.
+    tasks: TaskTracker,
+    closes: CancellationToken,
+    _closes_when_dropped: DropGuard,
+}
+
+type Connecting = Shared<BoxFuture<'static, Result<Arc<Session>, SshError>>>;
+
+/// Invariant: at most one attempt to connect is under way, and it is in `Connecting`.
+enum State {
+    Idle,
+    Connecting(Connecting),
+    Up { session: Arc<Session>, since: Instant, failures: u32 },
+    Down { error: SshError, failures: u32, retry_at: Instant },
+}
+
+struct Session {
+    handle: Handle<Verifier>,
+}
+
+impl Link {
+    /// Connects to nothing yet.
+    pub fn new(endpoint: SshEndpoint, settings: SshSettings) -> Arc<Link> {
+        let closes = CancellationToken::new();
+        Arc::new(Link {
+            endpoint,
+            settings,
+            state: Mutex::new(State::Idle),
+            calls: Arc::new(Semaphore::new(MOST_CALLS)),
+            followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
+            n_handshakes: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
+            _closes_when_dropped: closes.clone().drop_guard(),
+            closes,
+        })
+    }
+
+    pub fn endpoint(&self) -> &SshEndpoint {
+        &self.endpoint
+    }
+
+    /// Connections begun so far.
+    pub fn n_handshakes(&self) -> u64 {
+        self.n_handshakes.load(Ordering::Relaxed)
+    }
+
+    /// A stream to the Unix socket at `socket` on the machine.
+    pub async fn open(self: &Arc<Link>, socket: &str, lane: Lane) -> Result<Channel, SshError> {
+        let lane = match lane {
+            Lane::Call => &self.calls,
+            Lane::Follow => &self.followers,
+        };
+        let permit = Arc::clone(lane).acquire_owned().await.map_err(|_| self.lost())?;
+        let (link, socket) = (Arc::clone(self), socket.to_owned());
+        // To its end even if the caller leaves, or the server would keep a channel that nobody closes.
+        let open = self.tasks.spawn(async move {
+            let channel = link.open_channel(&socket).await?;
+            Ok(Channel::new(channel, permit, &link.tasks, &link.closes))
+        });
+        open.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    async fn open_channel(
+        self: &Arc<Link>,
+        socket: &str,
+    ) -> Result<russh::Channel<client::Msg>, SshError> {
+        let mut is_second = false;
+        loop {
+            let session = self.session().await?;
+            let open = session.handle.channel_open_direct_streamlocal(socket);
+            let refused = |why: String| SshError::SocketRefused {
+                place: self.endpoint.place(),
+                socket: socket.to_owned(),
+                why,
+            };
+            match tokio::time::timeout(OPEN, open).await {
+                Ok(Ok(channel)) => return Ok(channel),
+                Ok(Err(russh::Error::ChannelOpenFailure(why))) => {
+                    return Err(refused(match why {
+                        ChannelOpenFailure::ConnectFailed => {
+                            "nothing listens there, or this user may not use it".to_owned()
+                        }
+                        ChannelOpenFailure::AdministrativelyProhibited => {
+                            "it is configured not to; set `AllowStreamLocalForwarding yes`"
+                                .to_owned()
+                        }
+                        other => format!("{other:?}"),
+                    }));
+                }
+                // The connection was lost unnoticed. Nothing was sent yet, so that a new one may be tried.
+                Ok(Err(_)) if !is_second => {
+                    is_second = true;
+                    self.forget(&session);
+                }
+                Ok(Err(_)) => return Err(self.lost()),
+                Err(_) => {
+                    let why = format!("no answer within {OPEN:?}");
+                    return Err(SshError::NoAnswer { place: self.endpoint.place(), why });
+                }
+            }
+        }
+    }
+
+    fn lost(&self) -> SshError {
+        SshError::Lost { place: self.endpoint.place() }
+    }
+
+    /// The connection, which all who come meanwhile wait for together.
+    async fn session(self: &Arc<Link>) -> Result<Arc<Session>, SshError> {
+        let connecting = {
+            let mut state = self.state.lock();
+            if let State::Up { session, since, failures } = &*state
+                && session.handle.is_closed()
+            {
+                let settled = SETTLED < since.elapsed();
+                *state = match settled {
+                    true => State::Idle,
+                    false => down(self.lost(), failures + 1),
+                };
+            }
+            match &*state {
+                State::Up { session, .. } => return Ok(Arc::clone(session)),
+                State::Connecting(it) => it.clone(),
+                State::Down { error, retry_at, .. } if Instant::now() < *retry_at => {
+                    let retry_in = *retry_at - Instant::now();
+                    let retry_in = Duration::from_millis(retry_in.as_millis() as u64);
+                    return Err(SshError::Waiting { last: Box::new(error.clone()), retry_in });
+                }
+                State::Idle => self.start_connecting(&mut state, 0),
+                State::Down { failures, .. } => {
+                    let failures = *failures;
+                    self.start_connecting(&mut state, failures)
+                }
+            }
+        };
+        connecting.await
+    }
+
+    fn start_connecting(self: &Arc<Link>, state: &mut State, failures: u32) -> Connecting {
+        let link = Arc::clone(self);
+        let attempt = self.tasks.spawn(async move {
+            let outcome =
+                tokio::time::timeout(CONNECT, link.connect()).await.unwrap_or_else(|_| {
+                    Err(SshError::Slow { place: link.endpoint.place(), after: CONNECT })
+                });
+            let outcome = outcome.map(Arc::new);
+            *link.state.lock() = match &outcome {
+                Ok(session) => {
+                    tracing::info!("connected to `{}`", link.endpoint.place());
+                    State::Up { session: Arc::clone(session), since: Instant::now(), failures }
+                }
+                Err(err) => {
+                    if failures == 0 {
+                        tracing::warn!("no connection: {err}");
+                    }
+                    down(err.clone(), failures + 1)
+                }
+            };
+            outcome
+        });
+        let lost = self.lost();
+        let connecting = attempt.map(move |it| it.unwrap_or(Err(lost))).boxed().shared();
+        *state = State::Connecting(connecting.clone());
+        connecting
+    }
+
+    async fn connect(&self) -> Result<Session, SshError> {
+        self.n_handshakes.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("mcp_orch_ssh_handshakes_total").increment(1);
+        let pinned = self.endpoint.host_key.as_ref();
+        let keys = only(pinned.and_then(|it| it.algorithm.as_deref()));
+        let mut handle = handshake(&self.endpoint, Verifier::new(&self.endpoint), keys).await?;
+        login::log_in(&mut handle, &self.endpoint, &self.settings).await?;
+        Ok(Session { handle })
+    }
+
+    /// Unless somebody has made another meanwhile.
+    fn forget(&self, dead: &Arc<Session>) {
+        let mut state = self.state.lock();
+        if let State::Up { session, .. } = &*state
+            && Arc::ptr_eq(session, dead)
+        {
+            *state = State::Idle;
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Link").field(&self.endpoint.place()).finish()
+    }
+}
+
+fn down(error: SshError, failures: u32) -> State {
+    let doubled = FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(10));
+    State::Down { error, failures, retry_at: Instant::now() + jittered(doubled.min(LONGEST_WAIT)) }
+}
+
+/// Between half of it and all of it, so that those who failed together do not come back together.
+fn jittered(wait: Duration) -> Duration {
+    let mut byte = [u8::MAX];
+    // Without random numbers it is the whole wait, which is as good.
+    getrandom::fill(&mut byte).ok();
+    wait / 2 + wait.mul_f64(f64::from(byte[0]) / 510.0)
+}
+
+/// Agrees with the machine on keys and sees whether it is the right one; nobody is logged in yet.
+pub(super) async fn handshake(
+    endpoint: &SshEndpoint,
+    verifier: Verifier,
+    keys: Cow<'static, [Algorithm]>,
+) -> Result<Handle<Verifier>, SshError> {
+    let place = endpoint.place();
+    let no_answer = |err: std::io::Error| SshError::NoAnswer {
+        place: endpoint.place(),
+        why: match err.kind() {
+            std::io::ErrorKind::ConnectionRefused => "no SSH server listens there".to_owned(),
+            _ => err.to_string(),
+        },
+    };
+    let stream =
+        TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(no_answer)?;
+    // Requests are small, and each waits for its answer.
+    stream.set_nodelay(true).map_err(no_answer)?;
+    let config = client::Config {
+        keepalive_interval: Some(KEEP_ALIVE),
+        keepalive_max: KEEP_ALIVE_TRIES,
+        preferred: russh::Preferred { key: keys, ..russh::Preferred::DEFAULT },
+        ..client::Config::default()
+    };
+    let expected = endpoint.host_key.as_ref().map(|it| &it.fingerprint);
+    client::connect_stream(Arc::new(config), stream, verifier)
+        .await
+        .map_err(|err| err.at(&place, expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_limit_and_differ() {
+        for (failures, longest) in [(1, 500), (2, 1000), (3, 2000), (9, 10_000), (u32::MAX, 10_000)]
+        {
+            let before = Instant::now();
+            let State::Down { retry_at, .. } =
+                down(SshError::Lost { place: String::new() }, failures)
+            else {
+                panic!("it is down")
+            };
+            let wait = retry_at - before;
+            let longest = Duration::from_millis(longest);
+            assert!(longest / 2 <= wait && wait <= longest + Duration::from_secs(1), "{wait:?}");
+        }
+        let waits: std::collections::HashSet<_> =
+            (0..64).map(|_| jittered(Duration::from_secs(1))).collect();
+        assert!(1 < waits.len());
+    }
+}
