@@ -35,5 +35,7 @@ mod rest_pages;
 mod rest_stream;
 mod rest_terminal;
 mod saga;
+mod ssh_faults;
+mod ssh_nodes;
 mod stdio;
 mod tools;

@@ -72,8 +72,28 @@ impl Cloud {
         }
     }
 
+    /// Looks at its nodes often, and gives up on them soon.
+    pub(crate) async fn watchful() -> Cloud {
+        let settings = Settings {
+            health_period: Duration::from_millis(500),
+            health_timeout: Duration::from_secs(3),
+            stop_grace: Duration::from_millis(500),
+            ..Settings::default()
+        };
+        Cloud::with_settings(Mode::Login, true, settings).await
+    }
+
+    /// Connections to a node begun so far.
+    pub(crate) fn n_handshakes(&self, node: &str) -> u64 {
+        self.engines.n_handshakes(&NodeId::try_new(node).unwrap()).unwrap()
+    }
+
     async fn with(mode: Mode, demo: bool) -> Cloud {
-        let lab = Lab::empty(Settings::default()).await;
+        Cloud::with_settings(mode, demo, Settings::default()).await
+    }
+
+    async fn with_settings(mode: Mode, demo: bool, settings: Settings) -> Cloud {
+        let lab = Lab::empty(settings).await;
         for user in built_in() {
             let password_hash = identity::hash_password(user.name.as_str()).unwrap();
             lab.add_user(User { password_hash, ..user }).await;

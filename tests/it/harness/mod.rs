@@ -3,6 +3,7 @@
 pub(crate) mod caller;
 pub(crate) mod cloud;
 pub(crate) mod docker;
+pub(crate) mod hosts;
 pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod mcp;
