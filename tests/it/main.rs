@@ -36,6 +36,7 @@ mod rest_stream;
 mod rest_terminal;
 mod saga;
 mod ssh_faults;
+mod ssh_login;
 mod ssh_nodes;
 mod stdio;
 mod tools;

@@ -34,6 +34,14 @@ macro_rules! suite {
                 }
             })*
         }
+        mod docker_over_ssh {
+            $(#[tokio::test]
+            async fn $name() {
+                if let Some(subject) = super::Subject::docker_over_ssh().await {
+                    super::run(subject, super::$name).await;
+                }
+            })*
+        }
     };
 }
 

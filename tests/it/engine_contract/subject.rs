@@ -10,6 +10,7 @@ use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 use orch_adapters::docker::DockerEngine;
 use orch_adapters::sim::{SimControl, SimEngine};
+use orch_adapters::ssh::{Link, SshSettings};
 use orch_core::ports::clock::SystemClock;
 use orch_core::ports::engine::{ContainerLabels, ContainerSpec, Engine, ExecRequest, LogStream};
 use orch_domain::image::ImageRef;
@@ -21,6 +22,7 @@ use orch_domain::time::Timestamp;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
+use crate::harness::sshd::Sshd;
 use crate::harness::{docker, image};
 
 /// What the main process of a container does.
@@ -40,6 +42,8 @@ pub(super) struct Subject {
     decoys: Arc<Mutex<Vec<String>>>,
     /// Ports given out in this test. Held listeners are not enough: a container's port has none of ours.
     ports: Arc<Mutex<Vec<u16>>>,
+    /// What the engine is reached through.
+    _sshd: Option<Arc<Sshd>>,
 }
 
 #[derive(Clone)]
@@ -66,6 +70,17 @@ impl Subject {
         Some(Subject::new(Arc::new(engine), Outside::Docker(docker)))
     }
 
+    /// The same engine, through an SSH server of this machine.
+    pub(super) async fn docker_over_ssh() -> Option<Subject> {
+        let docker = docker::connect().await?;
+        let sshd = Sshd::start().await?;
+        let link = Link::new(sshd.endpoint(docker::SOCKET), SshSettings::default());
+        let engine = DockerEngine::over_ssh(link, docker::SOCKET.to_owned(), TaskTracker::new());
+        let mut subject = Subject::new(Arc::new(engine), Outside::Docker(docker));
+        subject._sshd = Some(Arc::new(sshd));
+        Some(subject)
+    }
+
     pub(super) fn new(engine: Arc<dyn Engine>, outside: Outside) -> Subject {
         Subject {
             engine,
@@ -74,6 +89,7 @@ impl Subject {
             n_specs: Arc::default(),
             decoys: Arc::default(),
             ports: Arc::default(),
+            _sshd: None,
         }
     }
 
