@@ -167,6 +167,7 @@ fn adapters_do_not_know_each_other() {
     let store = ["crates/orch-adapters/src/store"];
     nobody_names("crates/orch-adapters/src", &["sled"], &store);
     nobody_names("crates/orch-adapters/src", &["bollard"], &["crates/orch-adapters/src/docker"]);
+    nobody_names("crates/orch-adapters/src", &["russh"], &["crates/orch-adapters/src/ssh"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use orch_adapters::ssh::{Lane, Link, SshError, SshSettings, identify};
 use orch_domain::ssh::{HostTrust, SshEndpoint, SshLogin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
+use tokio_util::task::TaskTracker;
 
 use crate::harness::sshd::{Sshd, keygen};
 use crate::harness::{eventually, within};
@@ -15,7 +16,7 @@ use crate::harness::{eventually, within};
 /// Answers every connection with what it was told, and its end with its own.
 fn echo(path: &Path) -> tokio::task::JoinHandle<()> {
     let listener = UnixListener::bind(path).unwrap();
-    tokio::task::spawn(async move {
+    TaskTracker::new().spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let (mut read, mut write) = stream.split();
             tokio::io::copy(&mut read, &mut write).await.ok();

@@ -20,13 +20,15 @@ use crate::ssh::{self, Link, SshSettings};
 /// For a machine to show its key.
 const MEETING: Duration = Duration::from_secs(10);
 
+type OverSsh = (Arc<Link>, Arc<DockerEngine>);
+
 pub struct NodeEngines {
     tracker: TaskTracker,
     fleet: Arc<SimFleet>,
     /// With the endpoint each was made for: a node that moves gets a new one.
     docker: Mutex<HashMap<NodeId, (String, Arc<DockerEngine>)>>,
     ssh: SshSettings,
-    over_ssh: Mutex<HashMap<NodeId, (Arc<Link>, Arc<DockerEngine>)>>,
+    over_ssh: Mutex<HashMap<NodeId, OverSsh>>,
 }
 
 impl NodeEngines {

@@ -119,10 +119,14 @@ impl Connection {
             Ok(out) => out,
             Err(_) => Err(Failure::Engine(EngineError::Timeout { after: within })),
         };
-        if let Err(Failure::Engine(
-            EngineError::Unreachable { .. } | EngineError::EngineDown { .. },
-        )) = out
-        {
+        if matches!(
+            out,
+            Err(Failure::Engine(
+                EngineError::Unreachable { .. }
+                    | EngineError::EngineDown { .. }
+                    | EngineError::NoConnection { .. }
+            ))
+        ) {
             *self.agreed.lock() = None;
         }
         out
