@@ -131,7 +131,7 @@ case $VERB in
     for host in $(seq "$1"); do boot "$host"; done
     for host in $(seq "$1"); do ready "$host"; done ;;
   guard)
-    while kill -0 "$1" 2>/dev/null; do sleep 1; done
+    while [ -d "$DIR" ] && kill -0 "$1" 2>/dev/null; do sleep 1; done
     if [ -d "$DIR" ]; then down; fi ;;
   init) init "$1" ;;
   down) down ;;
