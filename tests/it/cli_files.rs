@@ -109,17 +109,20 @@ fn a_backup_without_a_server_and_a_file_that_is_none() {
 }
 
 #[test]
-fn importing_nodes_names_what_was_skipped_and_why() {
+fn importing_nodes_names_what_failed_and_why() {
     let home = Home::new();
     let seed = r#"{"nodes": {
-        "node-01": {"id": "node-01", "hostname": "camp-1", "tailscale_ip": "100.1.2.3", "cpu_cores": 4, "memory_gb": 8},
+        "node-01": {"id": "node-01", "hostname": "camp-1", "tailscale_ip": "127.0.0.1", "ssh": {"port": 1}, "cpu_cores": 4, "memory_gb": 8},
         "node-02": {"id": "node-02", "hostname": "camp-2", "engine": "sim", "role": "storage", "tags": ["disk"]}
     }}"#;
     let file = home.write("nodes.json", seed);
     let file = file.to_str().unwrap();
-    let said = home.done(&["nodes", "import", file]);
-    assert!(said.contains("node-01: skipped: it is reached over SSH at 100.1.2.3"), "{said}");
-    assert!(said.contains("1 registered, 0 already there, 1 skipped, 0 failed"), "{said}");
+    // Nobody listens on port 1 of this machine.
+    let ran = home.run(&["nodes", "import", file]);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert_ne!(ran.status, 0, "{said}");
+    assert!(said.contains("node-01: failed: NodeUnreachable"), "{said}");
+    assert!(said.contains("1 registered, 0 already there, 0 skipped, 1 failed"), "{said}");
     assert_eq!(home.call(&["get_node", "node_id=node-02"])["role"], "storage");
     let said = home.done(&["nodes", "import", file, "--engine", "sim"]);
     assert!(said.contains("1 registered, 1 already there, 0 skipped, 0 failed"), "{said}");

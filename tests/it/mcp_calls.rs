@@ -206,7 +206,9 @@ async fn the_server_ends_without_undoing_what_it_accepted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn log_messages_come_only_when_asked_for() {
-    let world = World::with_nodes(1).await;
+    // Slow enough that there is something to say before it is over.
+    let script = SimConfig { pull_delay_ms: 200, ..SimConfig::default() };
+    let world = World::scripted(1, script).await;
     let mut client = mcp::connect(&world, DEMO, Way::Stream, Era::Legacy).await;
     client.answer("launch_instance", json!({"image": "pull/app:1"})).await;
     #[expect(deprecated, reason = "clients up to 2025-11-25 still ask for logging")]
