@@ -17,7 +17,7 @@ async fn crash(at: Failpoint, pullable: &str, data_dir: &std::path::Path) -> Ser
         .then(|| std::net::TcpListener::bind("127.0.0.1:8000").unwrap());
     let launch = match at {
         Failpoint::LaunchFailed => {
-            json!({"image": image::IMAGE, "command": ["no-such-program"], "name": "crash"})
+            json!({"image": "127.0.0.1:1/lib/none:1", "name": "crash"})
         }
         Failpoint::LaunchImagePresent => {
             json!({"image": pullable, "command": ["sleep", "600"], "name": "crash"})
