@@ -84,7 +84,12 @@ pub(super) enum Command {
     /// What works on this machine, and what to do about what does not.
     Doctor,
     /// Write the whole state into one file; a server may run meanwhile.
-    Backup { file: PathBuf },
+    Backup {
+        file: PathBuf,
+        /// Replace a file that is there already.
+        #[arg(long)]
+        force: bool,
+    },
     /// Make the state of an empty data directory from a backup.
     Restore { file: PathBuf },
     /// Print the completions of a shell.
@@ -164,8 +169,10 @@ Examples:
   mcp-orch call launch_instance --json '{\"image\": \"nginx:alpine\", \"ports\": [80]}'
   mcp-orch call cluster_status --url https://cloud.example.org --api-key mo-…
 
-Exit status: 0 done, 1 no connection or a mistake in the arguments, 3 refused or failed with the error shown,
-130 interrupted.";
+What cannot be undone is asked for; where nobody can be asked, as in a script, it needs --yes.
+
+Exit status: 0 done, 1 no connection or a mistake in the arguments, 2 a mistake in the command line or --yes is missing,
+3 refused or failed with the error shown, 130 interrupted.";
 
 #[derive(Args)]
 pub(super) struct CallArgs {

@@ -178,8 +178,11 @@ async fn a_token_of_the_configuration_may_do_what_is_written_there() {
         in_place(|| home.run(&[&["call"], words, &target].concat()))
     };
     assert_eq!(call(&["list_instances"]).status, 0);
-    // What it may not do is not even there.
-    assert_eq!(call(&["launch_instance", "image=demo:1"]).status, 1);
+    // What it may not do is not shown to it, and refused with the reason.
+    let refused = call(&["launch_instance", "image=demo:1"]);
+    assert_eq!(refused.status, 3, "{}", refused.stderr);
+    assert!(refused.stderr.starts_with("error: Forbidden: "), "{}", refused.stderr);
+    assert!(refused.stderr.contains("`write`"), "{}", refused.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
