@@ -129,6 +129,23 @@ impl DataDir {
         self.path.join("lock")
     }
 
+    /// Writes the first credentials where only the owner of the directory can read them.
+    pub fn keep_credentials(&self, text: &str) -> anyhow::Result<PathBuf> {
+        use std::io::Write;
+        let path = self.path.join("first-login.txt");
+        // A new file: one that is there already could be somebody's who then reads along.
+        drop(fs_err::remove_file(&path));
+        let mut file = fs_err::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .context("the first credentials cannot be kept")?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        Ok(path)
+    }
+
     /// Takes the lock, or says who has it.
     pub fn lock(&self) -> anyhow::Result<Locking> {
         let path = self.lock_file();

@@ -90,6 +90,8 @@ pub enum Effect {
     Creates,
     /// Changes something; doing it twice is doing it once.
     Changes,
+    /// Changes something anew each time, as a restart does.
+    Repeats,
     /// Runs something whose effect we cannot know.
     Executes,
     Destroys,
@@ -183,7 +185,8 @@ impl Op {
         let call: Call = |orch, cx, arguments| {
             async move {
                 gate::admit(&orch, &O::SPEC, &cx)?;
-                let req = decode::<O>(arguments)?;
+                let req = decode::<O>(arguments)
+                    .inspect_err(|err| gate::refuse(&orch, &O::SPEC, &cx, err))?;
                 let out = gate::call::<O>(&orch, &cx, req).await?;
                 let value = serde_json::to_value(&out).map_err(Error::internal)?;
                 Ok(Answer { value, output: Arc::new(out) })

@@ -25,7 +25,7 @@ pub struct InstanceView {
     pub node_id: NodeId,
     /// Host name of the node.
     pub node_name: String,
-    /// `ip:port` where the first published port is reached; null when nothing is published.
+    /// `ip:port` where the first published port is reached; null when nothing is published, or it is terminated.
     pub address: Option<String>,
     pub ports: Vec<PortBinding>,
     /// vCPU.
@@ -51,6 +51,11 @@ impl InstanceView {
         let node = book.slot(&instance.node_id).map(|it| &it.node);
         let ip = node.map_or("", |it| it.address.as_str());
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+        // What it had may be somebody else's by now.
+        let ports = match instance.state {
+            InstanceState::Terminated => Vec::new(),
+            _ => instance.ports.clone(),
+        };
         InstanceView {
             id: instance.id.clone(),
             name: instance.name.clone(),
@@ -59,8 +64,8 @@ impl InstanceView {
             state_reason: instance.state_reason.clone(),
             node_id: instance.node_id.clone(),
             node_name: node.map_or_else(|| instance.node_id.to_string(), |it| it.hostname.clone()),
-            address: instance.ports.first().map(|it| format!("{host}:{}", it.host_port)),
-            ports: instance.ports.clone(),
+            address: ports.first().map(|it| format!("{host}:{}", it.host_port)),
+            ports,
             cpu: instance.resources.cpu,
             memory: instance.resources.memory,
             gpu: instance.resources.gpu,
