@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::args::{CallArgs, Globals, Output, Target};
 use super::client::{self, Connection, Listener, ToolInfo};
-use super::{ExitStatus, coerce, print, say, serve, show};
+use super::{ExitStatus, coerce, follow, print, say, serve};
 use crate::config::Env;
 use crate::telemetry;
 
@@ -62,7 +62,8 @@ pub(super) async fn connect(
 async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitStatus> {
     let tools = connection.tools().await?;
     let tool = find(&tools, &args.operation)?;
-    let arguments = coerce::arguments(&tool.input, base(args)?, &args.arguments)?;
+    let (follows, words) = follow::take(&tool.name, &args.arguments);
+    let arguments = coerce::arguments(&tool.input, base(args)?, &words)?;
     if tool.is_destructive && !args.yes {
         if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
             say(format!(
@@ -80,19 +81,26 @@ async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitSt
     }
     let bar = bar();
     let stop = serve::stop_on_signal()?;
-    let outcome =
-        connection.call(&tool.name, arguments, bar.as_ref().map(listener), stop.cancelled()).await;
+    let outcome = if follows {
+        follow::logs(connection, arguments, &stop).await
+    } else {
+        connection.call(&tool.name, arguments, bar.as_ref().map(listener), stop.cancelled()).await
+    };
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     let Some(outcome) = outcome? else {
+        if follows {
+            return Ok(ExitStatus::Done);
+        }
         say("cancelled");
         return Ok(ExitStatus::Interrupted);
     };
     match args.output {
         Output::Json => print(serde_json::to_string_pretty(&outcome.value)?)?,
         Output::Table if outcome.is_error => {}
-        Output::Table => print(show::table_or_text(&outcome.value, &outcome.text))?,
+        // What an agent reads is what a person reads; the terminal must not be steered by it.
+        Output::Table => print(orch_domain::text::sanitize(&outcome.text))?,
     }
     if !outcome.is_error {
         return Ok(ExitStatus::Done);
@@ -210,9 +218,14 @@ mod tests {
 
     #[test]
     fn only_a_yes_is_one() {
-        for (answer, is_yes) in
-            [("y\n", true), ("yes\n", true), ("Y", true), ("n\n", false), ("\n", false), ("", false)]
-        {
+        for (answer, is_yes) in [
+            ("y\n", true),
+            ("yes\n", true),
+            ("Y", true),
+            ("n\n", false),
+            ("\n", false),
+            ("", false),
+        ] {
             let mut shown = Vec::new();
             assert_eq!(confirm("Go on? ", &mut answer.as_bytes(), &mut shown).unwrap(), is_yes);
             assert_eq!(shown, b"Go on? ");

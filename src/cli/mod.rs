@@ -9,10 +9,10 @@ mod client;
 mod coerce;
 mod demo;
 mod doctor;
+mod follow;
 mod install;
 mod nodes;
 mod serve;
-mod show;
 mod stdio;
 
 use std::io::Write;

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::harness::program::{Home, ran};
 use crate::harness::server::Setup;
+use crate::harness::{docker, image};
 
 #[test]
 fn without_a_server_the_call_is_answered_in_this_process_and_kept() {
@@ -33,9 +34,9 @@ fn an_answer_is_a_table_a_text_or_json() {
     let home = Home::new();
     home.add_simulated_node();
     let table = home.done(&["call", "list_nodes"]);
-    let header = table.lines().nth(1).unwrap();
-    assert!(header.contains("id") && header.contains("status"), "{table}");
-    assert!(table.contains("sim-1"), "{table}");
+    let header = table.lines().next().unwrap();
+    assert!(header.starts_with("ID ") && header.contains("STATUS"), "{table}");
+    assert!(table.contains("sim-1") && table.contains("simulated"), "{table}");
     assert!(home.done(&["call", "whoami"]).starts_with("You are `admin`"));
     assert_eq!(home.call(&["whoami"])["username"], "admin");
 }
@@ -76,14 +77,19 @@ async fn what_cannot_be_undone_is_asked_for_and_without_a_terminal_needs_a_yes()
     // Simulated instances are there for as long as a server is.
     let _server = Setup::demo(&home.data_dir()).start().await;
     home.add_simulated_node();
-    let launched = home.call(&["launch_instance", "name=precious", "image=demo:1", "node_id=sim-1"]);
+    let launched =
+        home.call(&["launch_instance", "name=precious", "image=demo:1", "node_id=sim-1"]);
     let id = launched["id"].as_str().unwrap();
     let word = format!("id={id}");
     let is_there = || home.call(&["get_instance", &word])["state"] == "running";
 
     let ran = home.run(&["call", "terminate_instance", &word]);
     assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{}", ran.stderr);
-    assert!(ran.stderr.contains(&format!("call terminate_instance {word} --yes`")), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(&format!("call terminate_instance {word} --yes`")),
+        "{}",
+        ran.stderr
+    );
     assert!(is_there());
 
     // `script` runs it on a terminal and passes on what is typed.
@@ -151,6 +157,43 @@ fn arguments_come_as_json_from_a_file_or_from_words_over_it() {
     assert_eq!((&launched["name"], &launched["image"]), (&json!("from-word"), &json!("demo:1")));
     let ran = home.run(&["call", "launch_instance", "--json", "[1]"]);
     assert!(ran.stderr.contains("`--json` has to be a JSON object"), "{}", ran.stderr);
+}
+
+#[test]
+fn several_mistakes_and_what_is_missing_are_told_before_anything_is_sent() {
+    let ran = Home::new().run(&["call", "launch_instance", "cuont=2", "cpu=much"]);
+    assert_eq!(ran.status, 1);
+    for part in
+        ["3 mistakes", "did you mean `count`?", "`much` is not a number", "`image` is required"]
+    {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+}
+
+/// On a real engine: simulated programs write nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_followed_to_the_end_of_its_instance() {
+    if docker::connect().await.is_none() {
+        return;
+    }
+    let home = Home::new();
+    let server = Setup::demo(&home.data_dir()).start().await;
+    let script = "command=sh -c 'echo one; echo two; sleep 1; echo three, last; exec sleep 1'";
+    let image = format!("image={}", image::IMAGE);
+    let (followed, refused) = tokio::task::block_in_place(|| {
+        let launched = home.call(&["launch_instance", &image, script, "node_id=local"]);
+        let id = format!("id={}", launched["id"].as_str().unwrap());
+        let followed = home.run(&["call", "instance_logs", &id, "follow=true"]);
+        home.call(&["terminate_instance", &id]);
+        (followed, home.run(&["call", "instance_logs", "id=i-00000000000000000", "follow=true"]))
+    });
+    assert_eq!((followed.status, followed.stdout.as_str()), (0, "one\ntwo\nthree, last\n"));
+    assert_eq!(refused.status, 3);
+    assert!(refused.stderr.starts_with("error: NotFound"), "{}", refused.stderr);
+    // The server's log has a line for each change that was made.
+    for change in ["done: launch_instance i-", "done: terminate_instance i-"] {
+        assert!(server.log().contains(change), "{}", server.log());
+    }
 }
 
 #[test]

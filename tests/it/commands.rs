@@ -18,9 +18,14 @@ async fn a_launch_says_what_its_command_came_to() {
                 "image": image::IMAGE, "name": format!("{what}-{n}"), "command": command, "node_id": "docker",
                 "cpu": 1, "memory": 0.0078125,
             });
-            ask("POST", "/instances").header("x-user-id", "user-demo-001").json(&body).of(&cloud).await
+            ask("POST", "/instances")
+                .header("x-user-id", "user-demo-001")
+                .json(&body)
+                .of(&cloud)
+                .await
         };
-        let missing = launch("missing", &["no-such-program"]).await.problem(400, "InvalidParameter");
+        let missing =
+            launch("missing", &["no-such-program"]).await.problem(400, "InvalidParameter");
         assert_eq!(missing["parameter"], "command");
         assert!(missing["message"].as_str().unwrap().contains("no-such-program"), "{missing}");
 

@@ -110,7 +110,8 @@ async fn in_words(request: reqwest::RequestBuilder) -> (u16, String) {
     assert_eq!(response.headers()["content-type"], "application/json");
     let body: Value = response.json().await.unwrap();
     let message = body["error"]["message"].as_str().unwrap();
-    let hints = ["Accept: application/json", "Content-Type: application/json", "`initialize`", "POST"];
+    let hints =
+        ["Accept: application/json", "Content-Type: application/json", "`initialize`", "POST"];
     let hint = hints.into_iter().find(|it| message.contains(it));
     (status, hint.unwrap_or_else(|| panic!("{body}")).to_owned())
 }

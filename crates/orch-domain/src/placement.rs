@@ -192,8 +192,8 @@ pub fn place<'a>(
             let asks_for_what_is_not_there = 0 < n_considered
                 && n_skipped[Skip::OtherRole as usize] + n_skipped[Skip::MissingTag as usize]
                     == n_considered;
-            let on_offer = asks_for_what_is_not_there
-                .then(|| on_offer(candidates.map(|it| it.node), demand));
+            let on_offer =
+                asks_for_what_is_not_there.then(|| on_offer(candidates.map(|it| it.node), demand));
             Err(refusal.shortage(demand.resources, on_offer, reasons))
         }
     }

@@ -113,8 +113,12 @@ async fn in_json(response: Response) -> Response {
     }
     let hint = match status {
         StatusCode::NOT_FOUND => "the session is over or never was; begin anew with `initialize`",
-        StatusCode::METHOD_NOT_ALLOWED => "send messages with POST; GET listens and DELETE ends a session",
-        StatusCode::NOT_ACCEPTABLE => "send the header `Accept: application/json, text/event-stream`",
+        StatusCode::METHOD_NOT_ALLOWED => {
+            "send messages with POST; GET listens and DELETE ends a session"
+        }
+        StatusCode::NOT_ACCEPTABLE => {
+            "send the header `Accept: application/json, text/event-stream`"
+        }
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "send the header `Content-Type: application/json`",
         StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => {
             "begin with `initialize`, or send the protocol version and its headers with each request"

@@ -181,7 +181,8 @@ fn lean(schema: &JsonObject, n_levels: usize) -> JsonObject {
         let value = match (key.as_str(), value) {
             ("properties", _) if n_levels == 0 => return None,
             ("properties", Value::Object(fields)) => {
-                let fields = fields.iter().map(|(name, it)| (name.clone(), lean_value(it, n_levels - 1)));
+                let fields =
+                    fields.iter().map(|(name, it)| (name.clone(), lean_value(it, n_levels - 1)));
                 Value::Object(fields.collect())
             }
             ("type" | "enum" | "const", it) => it.clone(),

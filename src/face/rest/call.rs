@@ -54,8 +54,8 @@ async fn serve(endpoint: &Endpoint, request: Request) -> Result<Response, Proble
         gate::refuse(&rest.orch, &op.spec, &cx, &unreadable);
     };
     let body = arguments::read_body(&parts.headers, body).await.inspect_err(|_| refuse())?;
-    let mut arguments = arguments::merge(&op.input, route, &path, &parts.uri, body)
-        .inspect_err(|_| refuse())?;
+    let mut arguments =
+        arguments::merge(&op.input, route, &path, &parts.uri, body).inspect_err(|_| refuse())?;
     if route.path == logs::PATH && logs::take_follow(&mut arguments) {
         return logs::follow(rest, &cx, arguments).await;
     }
@@ -103,11 +103,9 @@ fn status_of(op: &Op, arguments: &Map<String, Value>) -> StatusCode {
 pub(super) fn success_of(effect: Effect) -> StatusCode {
     match effect {
         Effect::Creates => StatusCode::CREATED,
-        Effect::Reads
-        | Effect::Changes
-        | Effect::Repeats
-        | Effect::Executes
-        | Effect::Destroys => StatusCode::OK,
+        Effect::Reads | Effect::Changes | Effect::Repeats | Effect::Executes | Effect::Destroys => {
+            StatusCode::OK
+        }
     }
 }
 

@@ -113,7 +113,8 @@ impl Lab {
             .collect();
         assert!(broken.is_empty(), "{name} answers otherwise than promised: {broken:?}");
         let promised = &OVER_MCP[name];
-        let broken: Vec<String> = promised.iter_errors(&answer.value).map(|it| it.to_string()).collect();
+        let broken: Vec<String> =
+            promised.iter_errors(&answer.value).map(|it| it.to_string()).collect();
         assert!(broken.is_empty(), "{name} answers otherwise than MCP promises: {broken:?}");
         assert!(!answer.text().is_empty(), "{name} has nothing to say to a person");
         Ok(answer)

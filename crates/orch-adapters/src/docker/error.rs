@@ -90,7 +90,9 @@ impl Failure {
                 if has_any(&message, &["No command specified", "no command specified"]) =>
             {
                 EngineError::InvalidCommand {
-                    message: format!("the image `{image}` has no command of its own; give `command`"),
+                    message: format!(
+                        "the image `{image}` has no command of its own; give `command`"
+                    ),
                 }
             }
             other => other.into(),

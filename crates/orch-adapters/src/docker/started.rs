@@ -32,9 +32,9 @@ impl DockerEngine {
     pub(super) async fn check_command(&self, name: &str) -> Result<(), EngineError> {
         let deadline = Instant::now() + QUICK;
         while Instant::now() < deadline {
-            let look = self
-                .connection
-                .call(QUICK, |docker| async move { docker.top_processes(name, None::<TopOptions>).await });
+            let look = self.connection.call(QUICK, |docker| async move {
+                docker.top_processes(name, None::<TopOptions>).await
+            });
             match look.await.as_ref().map(progress) {
                 Ok(Progress::Runs) => return Ok(()),
                 Ok(Progress::Begins) => tokio::time::sleep(PERIOD).await,
@@ -43,27 +43,29 @@ impl DockerEngine {
             }
         }
         while let Some(seen) = self.inspect(name).await? {
-            let ended = match seen.state {
-                ContainerState::Exited { exit_code: 126 | 127, .. } => true,
+            match seen.state {
                 // It takes the engine a moment to record the end that was seen.
-                ContainerState::Running if Instant::now() < deadline && self.is_empty(name).await => {
+                ContainerState::Running
+                    if Instant::now() < deadline && self.is_empty(name).await =>
+                {
                     tokio::time::sleep(PERIOD).await;
-                    continue;
                 }
-                _ => false,
-            };
-            return match (ended, self.complaint_of_init(name).await) {
-                (true, Some(message)) => Err(EngineError::InvalidCommand { message }),
-                _ => Ok(()),
-            };
+                ContainerState::Exited { exit_code: 126 | 127, .. } => {
+                    return match self.complaint_of_init(name).await {
+                        Some(message) => Err(EngineError::InvalidCommand { message }),
+                        None => Ok(()),
+                    };
+                }
+                _ => return Ok(()),
+            }
         }
         Ok(())
     }
 
     async fn is_empty(&self, name: &str) -> bool {
-        let look = self
-            .connection
-            .call(QUICK, |docker| async move { docker.top_processes(name, None::<TopOptions>).await });
+        let look = self.connection.call(QUICK, |docker| async move {
+            docker.top_processes(name, None::<TopOptions>).await
+        });
         look.await.is_ok_and(|it| progress(&it) == Progress::Ended)
     }
 
@@ -93,8 +95,8 @@ fn progress(top: &ContainerTopResponse) -> Progress {
 fn is_a_command(shown: &str) -> bool {
     let program = shown.split_whitespace().next().unwrap_or_default();
     let file = program.rsplit('/').next().unwrap_or_default();
-    let is_init = (file.ends_with("-init") || matches!(file, "tini" | "catatonit"))
-        && shown.contains(" -- ");
+    let is_init =
+        (file.ends_with("-init") || matches!(file, "tini" | "catatonit")) && shown.contains(" -- ");
     !is_init && !program.starts_with('[')
 }
 

@@ -64,8 +64,7 @@ impl Operation for ListApiKeys {
     async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<ApiKeyList, Error> {
         let user = self.user.as_ref().map(|it| orch.user_id(it)).transpose()?;
         orch.ledger.read(|book| {
-            let is_wanted =
-                |it: &&Arc<ApiKey>| user.as_ref().is_none_or(|user| it.user == *user);
+            let is_wanted = |it: &&Arc<ApiKey>| user.as_ref().is_none_or(|user| it.user == *user);
             let found: Vec<&Arc<ApiKey>> = book.api_keys().filter(is_wanted).collect();
             let (page, next_page_token) = page::cut(
                 "api-keys",

@@ -52,7 +52,9 @@ impl Orch {
             (
                 Action::Start | Action::Restart,
                 InstanceState::Stopped | InstanceState::Terminated,
-            ) if wait && instance.state_reason.is_some() && !is_done(&instance) => Err(start_error(&instance)),
+            ) if wait && instance.state_reason.is_some() && !is_done(&instance) => {
+                Err(start_error(&instance))
+            }
             _ => Ok(view),
         }
     }

@@ -108,7 +108,8 @@ fn asking_for_a_role_or_a_tag_that_is_not_there_is_answered_with_those_that_are(
         (Node { role: Role::Storage, ..node("b", 8, 8) }, idle),
     ];
     let text = |demand: &Demand| {
-        crate::Error::InsufficientCapacity(Box::new(decide(&nodes, demand).unwrap_err())).to_string()
+        crate::Error::InsufficientCapacity(Box::new(decide(&nodes, demand).unwrap_err()))
+            .to_string()
     };
     let small = demand(1, 1, Strategy::Spread);
     let said = text(&Demand { tags: tags(&["gpu"]), ..small.clone() });
