@@ -324,3 +324,21 @@ impl Error {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_have_units_and_only_what_has_an_owner_may_be_somebody_elses() {
+        let over = |resource| {
+            let over = OverQuota { resource, limit: 4.0, used: 3.0, requested: 2.0 };
+            Error::QuotaExceeded(Box::new(over)).to_string()
+        };
+        assert!(over("memory").starts_with("your quota of 4 GiB of memory has 3 in use"));
+        assert!(over("cpu").starts_with("your quota of 4 vCPU has 3 in use"));
+        assert!(over("instances").starts_with("your quota of 4 instances has 3 in use"));
+        assert!(Error::no_instance("i-1").to_string().contains("`i-1`, or it is not yours; "));
+        assert!(!Error::no_node("n1").to_string().contains("yours"));
+    }
+}
