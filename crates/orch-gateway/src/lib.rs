@@ -1,3 +1,12 @@
-//! Upstream MCP servers: which there are and how they are reached. Connecting to them is not here yet.
+//! Upstream MCP servers: which there are, the connections to them, and what they offer.
+//!
+//! `frame` and `members` carry messages without taking them apart; `upstream` holds connections.
 
+pub mod catalog;
 pub mod config;
+pub mod frame;
+pub mod hub;
+pub mod members;
+pub mod names;
+pub mod server;
+pub mod upstream;

@@ -1,0 +1,207 @@
+//! All upstream servers, and who of them has what.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use orch_domain::time::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use serde_json::json;
+use tokio::sync::broadcast;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::{Item, List};
+use crate::config::{McpConfig, Upstream};
+use crate::frame::{Raw, raw};
+use crate::members::Members;
+use crate::names::{Dialect, edge_name, parse_canonical};
+use crate::server::{Change, Server, Surroundings};
+use crate::upstream::handshake::Client;
+use crate::upstream::http;
+
+/// Changes a listener may lag behind; beyond, it is told to look at everything.
+const CHANGES: usize = 1024;
+/// A list that is being made for the first time is waited for this long, so that a client that asks at once after the
+/// start sees servers that are quick.
+pub const FIRST_LIST: Duration = Duration::from_secs(3);
+
+pub struct Hub {
+    around: Surroundings,
+    servers: RwLock<BTreeMap<String, Arc<Server>>>,
+    /// Which name at the edge stands for which tool; made anew when a list changed.
+    edge: Mutex<Option<Arc<EdgeNames>>>,
+}
+
+type EdgeNames = HashMap<String, (String, Arc<str>)>;
+
+/// What a new configuration came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    pub added: Vec<String>,
+    pub changed: Vec<String>,
+    pub removed: Vec<String>,
+    pub unchanged: Vec<String>,
+}
+
+impl Hub {
+    /// Connects to every server of `config`. To be called inside a runtime.
+    pub fn start(
+        config: &McpConfig,
+        inherited: Vec<(String, String)>,
+        tasks: TaskTracker,
+        now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    ) -> reqwest::Result<Arc<Hub>> {
+        let client = Client {
+            capabilities: raw(&json!({})),
+            info: raw(&json!({"name": "mcp-orch", "version": env!("CARGO_PKG_VERSION")})),
+        };
+        let around = Surroundings {
+            http: http::client()?,
+            inherited: Arc::new(inherited),
+            tasks: tasks.clone(),
+            now,
+            changes: broadcast::Sender::new(CHANGES),
+            client: Arc::new(client),
+        };
+        let servers = config
+            .servers
+            .iter()
+            .map(|(name, spec)| (name.clone(), Server::start(name, spec.clone(), around.clone())))
+            .collect();
+        let hub = Arc::new(Hub {
+            around,
+            servers: RwLock::new(servers),
+            edge: Mutex::default(),
+        });
+        let mut changes = hub.changes();
+        let weak = Arc::downgrade(&hub);
+        tasks.spawn(async move {
+            while !matches!(changes.recv().await, Err(broadcast::error::RecvError::Closed)) {
+                let Some(hub) = weak.upgrade() else { return };
+                *hub.edge.lock() = None;
+            }
+        });
+        Ok(hub)
+    }
+
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.around.changes.subscribe()
+    }
+
+    /// By name.
+    pub fn servers(&self) -> Vec<Arc<Server>> {
+        self.servers.read().values().cloned().collect()
+    }
+
+    pub fn server(&self, name: &str) -> Option<Arc<Server>> {
+        self.servers.read().get(name).cloned()
+    }
+
+    /// The server of a tool and the tool's name there. Understands `server.tool` and what the edge makes of it.
+    pub fn find(&self, list: List, name: &str) -> Option<(Arc<Server>, Arc<str>)> {
+        if let Some((server, local)) = parse_canonical(name)
+            && let Some(server) = self.server(server)
+        {
+            let local = server.catalog().find(list, local)?.name.clone();
+            return Some((server, local));
+        }
+        let names = self.edge_names(list);
+        let (server, local) = names.get(name)?;
+        Some((self.server(server)?, local.clone()))
+    }
+
+    fn edge_names(&self, list: List) -> Arc<EdgeNames> {
+        if list == List::Tools
+            && let Some(names) = &*self.edge.lock()
+        {
+            return names.clone();
+        }
+        let mut names = EdgeNames::new();
+        for server in self.servers() {
+            for item in server.catalog().of(list) {
+                let at_edge = edge_name(&server.name, &item.name);
+                names.insert(at_edge, (server.name.to_string(), item.name.clone()));
+            }
+        }
+        let names = Arc::new(names);
+        if list == List::Tools {
+            *self.edge.lock() = Some(names.clone());
+        }
+        names
+    }
+
+    /// One list over all servers, by server, with the names of the edge. Entries are as they came but for their names.
+    pub fn list(&self, list: List, dialect: Dialect) -> Vec<Raw> {
+        let mut out = Vec::new();
+        for server in self.servers() {
+            out.extend(server.catalog().of(list).iter().map(|it| match list {
+                List::Tools | List::Prompts => renamed(it, &dialect.name(&server.name, &it.name)),
+                List::Resources | List::Templates => it.json.clone(),
+            }));
+        }
+        out
+    }
+
+    /// Waits, for a moment, until every server has been tried.
+    pub async fn settled(&self, limit: Duration) {
+        let all = join_all(self.servers().into_iter().map(|it| async move { it.tried().await }));
+        // Who is slower is listed when it is there, and the client is told.
+        tokio::time::timeout(limit, all).await.ok();
+    }
+
+    /// Goes over to another configuration: only what differs is restarted.
+    pub async fn reload(&self, config: &McpConfig) -> Reloaded {
+        let mut report = Reloaded::default();
+        let mut ending = Vec::new();
+        {
+            let mut servers = self.servers.write();
+            let names: Vec<String> = servers.keys().cloned().collect();
+            for name in names {
+                if !config.servers.contains_key(&name) {
+                    ending.extend(servers.remove(&name));
+                    report.removed.push(name);
+                }
+            }
+            for (name, spec) in &config.servers {
+                match servers.get(name) {
+                    Some(it) if it.spec == *spec => report.unchanged.push(name.clone()),
+                    old => {
+                        let is_new = old.is_none();
+                        let server = Server::start(name, spec.clone(), self.around.clone());
+                        ending.extend(servers.insert(name.clone(), server));
+                        if is_new { &mut report.added } else { &mut report.changed }.push(name.clone());
+                    }
+                }
+            }
+        }
+        *self.edge.lock() = None;
+        join_all(ending.iter().map(|it| it.stop())).await;
+        report
+    }
+
+    /// The present configuration.
+    pub fn config(&self) -> McpConfig {
+        let servers = self.servers.read();
+        let spec = |(name, server): (&String, &Arc<Server>)| -> (String, Upstream) {
+            (name.clone(), server.spec.clone())
+        };
+        McpConfig { servers: servers.iter().map(spec).collect() }
+    }
+
+    /// Ends all connections and children.
+    pub async fn stop(&self) {
+        let servers = std::mem::take(&mut *self.servers.write());
+        join_all(servers.values().map(|it| it.stop())).await;
+    }
+}
+
+fn renamed(item: &Item, name: &str) -> Raw {
+    match Members::of(&item.json) {
+        Some(mut members) => {
+            members.set("name", name);
+            members.to_raw()
+        }
+        None => item.json.clone(),
+    }
+}
