@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
+use orch_core::ports::tool_server::NoToolServers;
 use orch_core::ports::failpoint::NoFailpoints;
 use orch_core::settings::Settings;
 use orch_core::{Cx, Orch, ops};
@@ -45,6 +46,7 @@ pub(crate) fn open(dir: &std::path::Path) -> Arc<Orch> {
         )),
         clock: Arc::new(SystemClock),
         failpoints: Arc::new(NoFailpoints),
+        tool_servers: Arc::new(NoToolServers),
     };
     Orch::build(parts, Settings::default()).expect("an orchestrator")
 }

@@ -6,6 +6,7 @@
 pub mod data_dir;
 pub mod database;
 mod failpoint;
+mod gateway;
 mod http;
 pub mod machine;
 mod register;
@@ -26,6 +27,8 @@ use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
 use orch_core::service::bootstrap::{Credentials, Users};
 use orch_domain::name::UserName;
+use orch_gateway::config::McpConfig;
+use orch_gateway::port::Gateway;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +64,9 @@ pub struct App {
     lock: Lock,
     /// Machines to register once it runs.
     nodes_file: Option<PathBuf>,
+    gateway: Arc<Gateway>,
+    /// To connect to once it runs.
+    servers: McpConfig,
     drain_timeout: Duration,
 }
 
@@ -73,6 +79,7 @@ pub struct Running {
     pub credentials: Option<Credentials>,
     local: Arc<Local>,
     engine_tasks: TaskTracker,
+    gateway: Arc<Gateway>,
     data_dir: DataDir,
     /// Released last, by being dropped.
     _lock: Lock,
@@ -87,7 +94,7 @@ fn ssh_settings(env: &dyn Env) -> SshSettings {
 impl App {
     pub async fn build(
         config: &Config,
-        env: &dyn Env,
+        env: &'static dyn Env,
         kind: Kind,
         data_dir: DataDir,
         lock: Lock,
@@ -95,6 +102,8 @@ impl App {
         let shutdown = CancellationToken::new();
         let engine_tasks = TaskTracker::new();
         let clock = Arc::new(SystemClock);
+        let (gateway, servers) =
+            gateway::build(config, env, &data_dir, clock.clone(), engine_tasks.clone())?;
         let store = {
             let path = data_dir.path().to_owned();
             let opened = tokio::task::spawn_blocking(move || SledStore::open(&path)).await?;
@@ -107,6 +116,7 @@ impl App {
             ),
             clock,
             failpoints: failpoint::from_env(env)?,
+            tool_servers: gateway.clone(),
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;
@@ -139,6 +149,8 @@ impl App {
             data_dir,
             lock,
             nodes_file: config.cluster.nodes_file.clone(),
+            gateway,
+            servers,
             drain_timeout: config.server.drain_timeout.duration(),
         })
     }
@@ -150,6 +162,9 @@ impl App {
             tracker.spawn(register::all(self.orch.clone(), file));
         }
         tracker.spawn(socket::serve(self.socket, self.local.clone()));
+        let (gateway, servers) = (self.gateway.clone(), self.servers);
+        let shutdown = self.local.shutdown.clone();
+        tracker.spawn(async move { gateway.run(servers, shutdown).await });
         let address = self.http.as_ref().map(|it| it.address);
         if let Some(http) = self.http {
             tracker.spawn(http.serve());
@@ -166,6 +181,7 @@ impl App {
             credentials: self.credentials,
             local: self.local,
             engine_tasks: self.engine_tasks,
+            gateway: self.gateway,
             data_dir: self.data_dir,
             _lock: self.lock,
             drain_timeout: self.drain_timeout,
@@ -238,6 +254,7 @@ impl Running {
         let faces = tokio::time::timeout(self.drain_timeout.mul_f64(0.8), tracker.wait()).await;
         let rest = deadline.saturating_duration_since(Instant::now());
         let tasks = self.orch.drain(rest).await;
+        self.gateway.hub.stop().await;
         self.engine_tasks.close();
         let rest = deadline.saturating_duration_since(Instant::now());
         let engines = tokio::time::timeout(rest, self.engine_tasks.wait()).await;

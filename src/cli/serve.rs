@@ -1,10 +1,8 @@
 //! `serve`: HTTP until a signal. `--mode`: the same, and MCP on stdin when a client started it.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -16,13 +14,11 @@ use crate::app::{App, Kind, Running};
 use crate::config::{Config, Env};
 use crate::telemetry;
 
-/// Read from the working directory when the configuration names no other file.
-const UPSTREAMS: &str = "mcp-config.json";
 /// How long a process that was asked for the data directory may take to give it up.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(
-    env: &dyn Env,
+    env: &'static dyn Env,
     globals: &Globals,
     args: &ServeArgs,
 ) -> anyhow::Result<ExitStatus> {
@@ -32,7 +28,7 @@ pub(super) async fn run(
 
 /// The seed's form of starting: with pipes on both ends an MCP client is there, and is served too.
 pub(super) async fn run_mode(
-    env: &dyn Env,
+    env: &'static dyn Env,
     globals: &Globals,
     args: &ServeArgs,
     mode: Option<ModeArg>,
@@ -42,20 +38,20 @@ pub(super) async fn run_mode(
         return serve(env, globals, &config, args.demo).await;
     }
     telemetry::start_logging(&config.server)?;
-    check_upstreams(&config, env)?;
+    tell_unused(&config);
     warn_of_openness(&config, args.demo);
     stdio::serve_client(env, &config, Kind::Server { demo: args.demo }).await
 }
 
 /// HTTP until a signal.
 async fn serve(
-    env: &dyn Env,
+    env: &'static dyn Env,
     globals: &Globals,
     config: &Config,
     demo: bool,
 ) -> anyhow::Result<ExitStatus> {
     telemetry::start_logging(&config.server)?;
-    check_upstreams(config, env)?;
+    tell_unused(config);
     let data_dir = DataDir::open(config)?;
     let lock = take_lock(&data_dir).await?;
     let stop = stop_on_signal()?;
@@ -171,28 +167,9 @@ pub(super) fn show_credentials(running: &Running, data_dir: &DataDir) -> anyhow:
     Ok(())
 }
 
-/// Reads the file of upstream servers, so that a mistake in it is told at start, and says what is without effect.
-fn check_upstreams(config: &Config, env: &dyn Env) -> anyhow::Result<()> {
+/// Says which keys are without effect.
+fn tell_unused(config: &Config) {
     for key in config.unused() {
         tracing::info!("`{key}` is checked and has no effect in this version");
-    }
-    let path = match &config.gateway.mcp_config {
-        Some(it) => it.clone(),
-        None if Path::new(UPSTREAMS).exists() => UPSTREAMS.into(),
-        None => return Ok(()),
-    };
-    let text = fs_err::read_to_string(&path)?;
-    let parsed = orch_gateway::config::McpConfig::parse(&text, &|name| env.get(name));
-    match parsed {
-        Ok(it) if it.servers.is_empty() => Ok(()),
-        Ok(it) => {
-            tracing::warn!(
-                "`{}` names {} upstream servers; this version checks them and does not connect to them yet",
-                path.display(),
-                it.servers.len()
-            );
-            Ok(())
-        }
-        Err(err) => bail!("`{}`: {err}", path.display()),
     }
 }

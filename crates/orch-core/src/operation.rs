@@ -63,23 +63,28 @@ pub struct Route {
     pub path: &'static str,
     /// Arguments that this route fixes, such as `("run", "false")`.
     pub preset: &'static [(&'static str, &'static str)],
+    /// The parameter that is the whole body. None: the body has the parameters as its members.
+    pub body: Option<&'static str>,
 }
 
 impl Route {
     pub const fn get(path: &'static str) -> Route {
-        Route { method: Method::Get, path, preset: &[] }
+        Route { method: Method::Get, path, preset: &[], body: None }
     }
     pub const fn post(path: &'static str) -> Route {
-        Route { method: Method::Post, path, preset: &[] }
+        Route { method: Method::Post, path, preset: &[], body: None }
     }
     pub const fn put(path: &'static str) -> Route {
-        Route { method: Method::Put, path, preset: &[] }
+        Route { method: Method::Put, path, preset: &[], body: None }
     }
     pub const fn delete(path: &'static str) -> Route {
-        Route { method: Method::Delete, path, preset: &[] }
+        Route { method: Method::Delete, path, preset: &[], body: None }
     }
     pub const fn with(self, preset: &'static [(&'static str, &'static str)]) -> Route {
         Route { preset, ..self }
+    }
+    pub const fn taking_body_as(self, parameter: &'static str) -> Route {
+        Route { body: Some(parameter), ..self }
     }
 }
 
@@ -118,17 +123,20 @@ pub enum Group {
     Instances,
     Nodes,
     Cluster,
+    Tools,
     Identity,
 }
 
 impl Group {
-    pub const ALL: [Group; 4] = [Group::Instances, Group::Nodes, Group::Cluster, Group::Identity];
+    pub const ALL: [Group; 5] =
+        [Group::Instances, Group::Nodes, Group::Cluster, Group::Tools, Group::Identity];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Group::Instances => "instances",
             Group::Nodes => "nodes",
             Group::Cluster => "cluster",
+            Group::Tools => "tools",
             Group::Identity => "identity",
         }
     }

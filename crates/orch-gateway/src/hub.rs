@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -31,6 +32,8 @@ pub struct Hub {
     servers: RwLock<BTreeMap<String, Arc<Server>>>,
     /// Which name at the edge stands for which tool; made anew when a list changed.
     edge: Mutex<Option<Arc<EdgeNames>>>,
+    /// Changes only under the lock of `servers`.
+    is_ended: AtomicBool,
 }
 
 type EdgeNames = HashMap<String, (String, Arc<str>)>;
@@ -45,9 +48,8 @@ pub struct Reloaded {
 }
 
 impl Hub {
-    /// Connects to every server of `config`. To be called inside a runtime.
-    pub fn start(
-        config: &McpConfig,
+    /// Without servers until `reload`. To be called inside a runtime.
+    pub fn new(
         inherited: Vec<(String, String)>,
         tasks: TaskTracker,
         now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -64,16 +66,7 @@ impl Hub {
             changes: broadcast::Sender::new(CHANGES),
             client: Arc::new(client),
         };
-        let servers = config
-            .servers
-            .iter()
-            .map(|(name, spec)| (name.clone(), Server::start(name, spec.clone(), around.clone())))
-            .collect();
-        let hub = Arc::new(Hub {
-            around,
-            servers: RwLock::new(servers),
-            edge: Mutex::default(),
-        });
+        let hub = Arc::new(Hub { around, servers: RwLock::default(), edge: Mutex::default(), is_ended: AtomicBool::new(false) });
         let mut changes = hub.changes();
         let weak = Arc::downgrade(&hub);
         tasks.spawn(async move {
@@ -156,6 +149,9 @@ impl Hub {
         let mut ending = Vec::new();
         {
             let mut servers = self.servers.write();
+            if self.is_ended.load(Ordering::Relaxed) {
+                return report;
+            }
             let names: Vec<String> = servers.keys().cloned().collect();
             for name in names {
                 if !config.servers.contains_key(&name) {
@@ -189,9 +185,13 @@ impl Hub {
         McpConfig { servers: servers.iter().map(spec).collect() }
     }
 
-    /// Ends all connections and children.
+    /// Ends all connections and children. Nothing is connected to after that.
     pub async fn stop(&self) {
-        let servers = std::mem::take(&mut *self.servers.write());
+        let servers = {
+            let mut servers = self.servers.write();
+            self.is_ended.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *servers)
+        };
         join_all(servers.values().map(|it| it.stop())).await;
     }
 }

@@ -8,5 +8,6 @@ pub mod frame;
 pub mod hub;
 pub mod members;
 pub mod names;
+pub mod port;
 pub mod server;
 pub mod upstream;

@@ -32,7 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Bytes on their way between the client and a server in this process.
 const BUFFER: usize = 256 * 1024;
 
-pub(super) async fn run(env: &dyn Env, globals: &Globals) -> anyhow::Result<ExitStatus> {
+pub(super) async fn run(env: &'static dyn Env, globals: &Globals) -> anyhow::Result<ExitStatus> {
     let config = globals.load(env)?;
     telemetry::start_logging(&config.server)?;
     serve_client(env, &config, Kind::Stdio).await
@@ -40,7 +40,7 @@ pub(super) async fn run(env: &dyn Env, globals: &Globals) -> anyhow::Result<Exit
 
 /// Serves the client on stdin until it goes, or a signal comes.
 pub(super) async fn serve_client(
-    env: &dyn Env,
+    env: &'static dyn Env,
     config: &Config,
     kind: Kind,
 ) -> anyhow::Result<ExitStatus> {
@@ -52,7 +52,7 @@ pub(super) async fn serve_client(
 /// Serves a client over any two byte streams, here or through whoever has the data directory, until it goes.
 pub(super) async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut client: Client<R, W>,
-    env: &dyn Env,
+    env: &'static dyn Env,
     config: &Config,
     kind: Kind,
     stop: CancellationToken,
@@ -98,7 +98,7 @@ enum Server {
 
 /// Becomes the server of the data directory, or finds it. `None`: stopped meanwhile.
 async fn find(
-    env: &dyn Env,
+    env: &'static dyn Env,
     config: &Config,
     kind: Kind,
     data_dir: &DataDir,

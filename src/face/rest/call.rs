@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use crate::face::rest::problem::Problem;
-use crate::face::rest::{Rest, arguments, cx_of, logs};
+use crate::face::rest::{Rest, arguments, cx_of, logs, paths};
 
 /// How long a call may take until its event stream begins; what fails sooner is answered with its HTTP status.
 const STREAM_AFTER: Duration = Duration::from_millis(300);
@@ -46,14 +46,19 @@ async fn serve(endpoint: &Endpoint, request: Request) -> Result<Response, Proble
     let path = RawPathParams::from_request_parts(&mut parts, &())
         .await
         .map_err(|_| Error::invalid("", "the path is not valid percent-encoded text"))?;
-    let path: Vec<(String, String)> =
-        path.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+    let path: Vec<(String, String)> = paths::parameters(route.path)
+        .zip(path.iter())
+        .map(|(name, (_, text))| (name.to_owned(), text.to_owned()))
+        .collect();
     // What cannot be read is a refused call like any other, and audited where it would have changed something.
     let refuse = || {
         let unreadable = Error::invalid("", "the arguments could not be read");
         gate::refuse(&rest.orch, &op.spec, &cx, &unreadable);
     };
-    let body = arguments::read_body(&parts.headers, body).await.inspect_err(|_| refuse())?;
+    let mut body = arguments::read_body(&parts.headers, body).await.inspect_err(|_| refuse())?;
+    if let Some(parameter) = route.body {
+        body = Map::from_iter([(parameter.to_owned(), Value::Object(body))]);
+    }
     let mut arguments =
         arguments::merge(&op.input, route, &path, &parts.uri, body).inspect_err(|_| refuse())?;
     if route.path == logs::PATH && logs::take_follow(&mut arguments) {

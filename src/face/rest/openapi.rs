@@ -85,7 +85,7 @@ fn operation(op: &Op, route: &Route, position: usize, schemas: &mut Map<String, 
     let has_body = matches!(route.method, Method::Post | Method::Put);
     let mut parameters: Vec<Value> = in_path.iter().map(|it| parameter(op, it, "path")).collect();
     if has_body {
-        if let Some(body) = request_body(op, &id, &is_left, schemas) {
+        if let Some(body) = request_body(op, route, &id, &is_left, schemas) {
             operation["requestBody"] = body;
         }
     } else {
@@ -110,11 +110,16 @@ fn operation(op: &Op, route: &Route, position: usize, schemas: &mut Map<String, 
 
 fn request_body(
     op: &Op,
+    route: &Route,
     id: &str,
     is_left: &dyn Fn(&str) -> bool,
     schemas: &mut Map<String, Value>,
 ) -> Option<Value> {
     let Value::Object(mut schema) = embedded(&Value::Object(op.input.clone())) else { return None };
+    if let Some(body) = route.body {
+        let schema = schema.get("properties")?.get(body)?.clone();
+        return Some(json!({"required": false, "content": {"application/json": {"schema": schema}}}));
+    }
     let properties = schema.get_mut("properties")?.as_object_mut()?;
     properties.retain(|name, _| is_left(name));
     if properties.is_empty() {

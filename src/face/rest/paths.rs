@@ -17,7 +17,8 @@ const PREFIX: &str = "/api";
 type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
 
 #[derive(Default)]
-pub(super) struct Paths(BTreeMap<String, Vec<(Method, Handler)>>);
+/// By path, with parameters named by their places; each with the path as it was first written.
+pub(super) struct Paths(BTreeMap<String, (String, Vec<(Method, Handler)>)>);
 
 impl Paths {
     pub(super) fn add(
@@ -26,7 +27,10 @@ impl Paths {
         path: &str,
         handler: impl Fn(Request) -> BoxFuture<'static, Response> + Send + Sync + 'static,
     ) {
-        let entries = self.0.entry(path.to_owned()).or_default();
+        let (shown, entries) = self.0.entry(positional(path)).or_default();
+        if shown.is_empty() {
+            path.clone_into(shown);
+        }
         assert!(
             entries.iter().all(|(other, _)| *other != method),
             "each method of a path has one handler: {method} {path}"
@@ -35,9 +39,10 @@ impl Paths {
     }
 
     pub(super) fn into_router(self) -> Router {
-        let known: Arc<Vec<String>> = Arc::new(self.0.keys().cloned().collect());
+        let known: Arc<Vec<String>> =
+            Arc::new(self.0.values().map(|(shown, _)| shown.clone()).collect());
         let mut router = Router::new();
-        for (path, entries) in self.0 {
+        for (path, (_, entries)) in self.0 {
             let entries = Arc::new(entries);
             let serve = move |request: Request| dispatch(entries.clone(), request);
             let prefixed = if path == "/" { PREFIX.to_owned() } else { format!("{PREFIX}{path}") };
@@ -50,6 +55,20 @@ impl Paths {
             Problem::no_such_path(path, near(&known, path)).into_response()
         })
     }
+}
+
+/// Two routes of one shape may name its parameters differently; the router would take them for a conflict.
+fn positional(path: &str) -> String {
+    let segments = path.split('/').enumerate().map(|(i, it)| {
+        let is_parameter = it.starts_with('{') && !it.starts_with("{*");
+        if is_parameter { format!("{{{i}}}") } else { it.to_owned() }
+    });
+    segments.collect::<Vec<String>>().join("/")
+}
+
+/// The names that `route` gives to the parameters of its path, in their order.
+pub(super) fn parameters(route: &str) -> impl Iterator<Item = &str> {
+    route.split('/').filter_map(|it| it.strip_prefix('{')?.strip_suffix('}'))
 }
 
 async fn dispatch(entries: Arc<Vec<(Method, Handler)>>, request: Request) -> Response {

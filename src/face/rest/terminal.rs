@@ -84,7 +84,8 @@ async fn prepare(
     let path = RawPathParams::from_request_parts(parts, &())
         .await
         .map_err(|_| Error::invalid("id", "it is not valid percent-encoded text"))?;
-    let id = path.iter().find(|(name, _)| *name == "id").map_or("", |(_, it)| it);
+    // It has one parameter, and the router names that by its place.
+    let id = path.iter().next().map_or("", |(_, it)| it);
     let id = InstanceId::try_new(id).map_err(|err| Error::invalid("id", err.to_string()))?;
     let wanted = wanted(parts.uri.query().unwrap_or_default())?;
     audit.entry.targets.push(id.to_string());

@@ -8,6 +8,7 @@ use orch_adapters::sim::SimControl;
 use orch_adapters::store::{OpenError, SledStore};
 use orch_core::Orch;
 use orch_core::orch::Parts;
+use orch_core::ports::tool_server::NoToolServers;
 use orch_core::ports::clock::SystemClock;
 use orch_core::ports::engine::ContainerState;
 use orch_core::ports::failpoint::{Failpoint, Failpoints, NoFailpoints};
@@ -108,6 +109,7 @@ impl Lab {
             }
         });
         let parts = Parts {
+            tool_servers: Arc::new(NoToolServers),
             store: Arc::new(store.await),
             engines: self.engines.clone(),
             clock: Arc::new(SystemClock),

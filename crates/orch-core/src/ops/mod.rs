@@ -1,5 +1,7 @@
 //! Every operation, one file each: its request, its answer, what faces say about it, and what it does.
 
+mod add_server;
+mod call_tool;
 mod change_password;
 mod check_node;
 mod cluster_capacity;
@@ -24,11 +26,15 @@ mod list_audit;
 mod list_images;
 mod list_instances;
 mod list_nodes;
+mod list_servers;
+mod list_tools;
 mod list_users;
 mod login;
 mod node_status;
 mod register_node;
+mod reload_servers;
 mod remove_node;
+mod remove_server;
 mod restart_instance;
 mod revoke_api_key;
 mod start_instance;
@@ -41,6 +47,8 @@ mod update_node;
 mod update_user;
 mod whoami;
 
+pub use add_server::{AddServer, AddedServer};
+pub use call_tool::{CallTool, ToolResult};
 pub use change_password::ChangePassword;
 pub use check_node::{CheckNode, CheckedNode};
 pub use cluster_capacity::{CapacityReport, ClusterCapacity};
@@ -65,11 +73,15 @@ pub use list_audit::{AuditList, ListAudit};
 pub use list_images::{ImageFailure, ImageList, ListImages};
 pub use list_instances::{InstanceList, ListInstances};
 pub use list_nodes::{ListNodes, NodeList};
+pub use list_servers::{ListServers, ServerList};
+pub use list_tools::{ListTools, ToolList, ToolView};
 pub use list_users::{ListUsers, UserList};
 pub use login::{LoggedIn, Login};
 pub use node_status::{NodeLoad, NodeStatus, NodeStatuses};
 pub use register_node::{EngineKind, RegisterNode};
+pub use reload_servers::ReloadServers;
 pub use remove_node::{RemoveNode, RemovedNode};
+pub use remove_server::{RemoveServer, RemovedServer};
 pub use restart_instance::RestartInstance;
 pub use revoke_api_key::{RevokeApiKey, RevokedApiKey};
 pub use start_instance::StartInstance;
@@ -114,6 +126,12 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<NodeStatus>(),
         Op::of::<ListImages>(),
         Op::of::<TaskStatus>(),
+        Op::of::<ListTools>(),
+        Op::of::<CallTool>(),
+        Op::of::<ListServers>(),
+        Op::of::<AddServer>(),
+        Op::of::<RemoveServer>(),
+        Op::of::<ReloadServers>(),
         Op::of::<Login>(),
         Op::of::<Whoami>(),
         Op::of::<GetQuota>(),

@@ -4,3 +4,4 @@ pub mod clock;
 pub mod engine;
 pub mod failpoint;
 pub mod store;
+pub mod tool_server;

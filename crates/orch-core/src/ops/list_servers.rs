@@ -1,0 +1,60 @@
+//! The MCP servers behind this one, and how they are.
+
+use std::sync::Arc;
+
+use orch_domain::Error;
+use orch_domain::caller::Permission;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::ports::tool_server::ToolServer;
+use crate::view::table::table;
+use crate::{Cx, Orch};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListServers {}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ServerList {
+    /// By name.
+    pub servers: Vec<ToolServer>,
+    pub total_count: usize,
+}
+
+impl Summary for ServerList {
+    fn summary(&self) -> String {
+        if self.servers.is_empty() {
+            return "No upstream servers are configured; `add_server` adds one, or write them into `mcp-config.json`."
+                .to_owned();
+        }
+        let row = |it: &ToolServer| {
+            let note = match (&it.reason, &it.next_retry) {
+                (Some(reason), Some(at)) => format!("{reason}; tried again at {at}"),
+                (Some(reason), None) => reason.clone(),
+                _ => it.software.clone().unwrap_or_default(),
+            };
+            [
+                it.name.clone(),
+                it.state.as_str().to_owned(),
+                it.transport.clone(),
+                it.n_tools.to_string(),
+                it.target.clone(),
+                note,
+            ]
+        };
+        table(["NAME", "STATE", "TRANSPORT", "TOOLS", "TARGET", ""], self.servers.iter().map(row))
+    }
+}
+
+impl Operation for ListServers {
+    const SPEC: Spec =
+        spec!("list_servers", Tools, Reads, Some(Permission::Read), [Route::get("/servers")]);
+    type Output = ServerList;
+
+    async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<ServerList, Error> {
+        let servers = orch.tool_servers.servers();
+        Ok(ServerList { total_count: servers.len(), servers })
+    }
+}

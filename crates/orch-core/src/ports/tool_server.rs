@@ -1,0 +1,145 @@
+//! The MCP servers that stand behind this one: which there are, what they offer, and calls to their tools.
+
+use async_trait::async_trait;
+use orch_domain::Error;
+use orch_domain::time::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::Cx;
+
+#[async_trait]
+pub trait ToolServers: Send + Sync {
+    /// By name.
+    fn servers(&self) -> Vec<ToolServer>;
+
+    /// Of one server or of all, by server and in the server's order. Answered from what is known, whatever the servers
+    /// do just now.
+    fn tools(&self, server: Option<&str>) -> Vec<ServerTool>;
+
+    /// Exactly one request to the server; its progress goes to `cx`, and a caller who goes away cancels it there. The
+    /// result object of the protocol, as the server gave it.
+    async fn call(
+        &self,
+        server: &str,
+        tool: &str,
+        arguments: Map<String, Value>,
+        cx: &Cx,
+    ) -> Result<Value, Error>;
+
+    /// Reads the configuration again. Only servers whose entry differs are restarted; a bad file changes nothing.
+    async fn reload(&self) -> Result<ReloadedServers, Error>;
+
+    /// Writes an entry into the configuration, and connects. An entry of that name is refused unless `replace`.
+    async fn add(&self, name: &str, entry: Value, replace: bool) -> Result<(), Error>;
+
+    /// Takes an entry out of the configuration, and ends the server.
+    async fn remove(&self, name: &str) -> Result<(), Error>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerState {
+    /// In the configuration, and not to be used.
+    Disabled,
+    Connecting,
+    Ready,
+    /// Not connected; it is tried again by itself.
+    Failed,
+}
+
+impl ServerState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServerState::Disabled => "disabled",
+            ServerState::Connecting => "connecting",
+            ServerState::Ready => "ready",
+            ServerState::Failed => "failed",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct ToolServer {
+    /// As configured; its tools are `name.tool`.
+    pub name: String,
+    /// `stdio`, `http`, or `built-in`.
+    pub transport: String,
+    /// The command or the URL, without arguments, headers and query.
+    pub target: String,
+    pub state: ServerState,
+    pub state_since: Timestamp,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// When it is tried again.
+    pub next_retry: Option<Timestamp>,
+    /// What it calls itself, with its version.
+    pub software: Option<String>,
+    /// Of the protocol, as agreed on.
+    pub protocol_version: Option<String>,
+    pub n_tools: usize,
+    pub n_prompts: usize,
+    pub n_resources: usize,
+    /// How often it was connected to since it was configured.
+    pub n_connections: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerTool {
+    pub server: String,
+    /// As its server calls it.
+    pub name: String,
+    pub title: Option<String>,
+    pub description: String,
+    pub input_schema: Value,
+    pub output_schema: Option<Value>,
+    pub annotations: Option<Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ReloadedServers {
+    pub added: Vec<String>,
+    /// Their entries differ; they were restarted after their calls under way had ended.
+    pub changed: Vec<String>,
+    pub removed: Vec<String>,
+    pub unchanged: Vec<String>,
+}
+
+/// Where there is no gateway, such as in most tests.
+pub struct NoToolServers;
+
+#[async_trait]
+impl ToolServers for NoToolServers {
+    fn servers(&self) -> Vec<ToolServer> {
+        Vec::new()
+    }
+
+    fn tools(&self, _: Option<&str>) -> Vec<ServerTool> {
+        Vec::new()
+    }
+
+    async fn call(&self, server: &str, _: &str, _: Map<String, Value>, _: &Cx) -> Result<Value, Error> {
+        Err(no_server(server))
+    }
+
+    async fn reload(&self) -> Result<ReloadedServers, Error> {
+        Ok(ReloadedServers::default())
+    }
+
+    async fn add(&self, _: &str, _: Value, _: bool) -> Result<(), Error> {
+        Err(Error::conflict("this server takes no upstream servers"))
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), Error> {
+        Err(no_server(name))
+    }
+}
+
+pub fn no_server(name: &str) -> Error {
+    Error::NotFound {
+        kind: "server",
+        id: orch_domain::text::excerpt(name, 100),
+        hint: "`list_servers` shows those there are".to_owned(),
+    }
+}

@@ -1,0 +1,331 @@
+//! The hub and its file of servers, as the floor below wants them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orch_core::Cx;
+use orch_core::operation::Summary;
+use orch_core::ports::tool_server::{
+    ReloadedServers, ServerState, ServerTool, ToolServer, ToolServers, no_server,
+};
+use orch_domain::{Error, text};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::List;
+use crate::config::{McpConfig, Reach};
+use crate::hub::{FIRST_LIST, Hub};
+use crate::members::Members;
+use crate::server::{Server, State};
+use crate::upstream::LinkError;
+
+/// Between two looks at the file.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Of what a server said, what an error message repeats.
+const EXCERPT: usize = 500;
+
+/// Looks up variables of the environment that the file refers to.
+pub type Lookup = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+pub struct Gateway {
+    pub hub: Arc<Hub>,
+    /// Where the configuration is read from, and written to when servers are added.
+    file: PathBuf,
+    lookup: Lookup,
+    /// One change of the file at a time.
+    editing: tokio::sync::Mutex<()>,
+}
+
+impl Gateway {
+    pub fn new(hub: Arc<Hub>, file: PathBuf, lookup: Lookup) -> Gateway {
+        Gateway { hub, file, lookup, editing: tokio::sync::Mutex::default() }
+    }
+
+    /// Connects to `config`, and goes over to what the file says whenever it changes, until `ended`.
+    pub async fn run(&self, config: McpConfig, ended: CancellationToken) {
+        self.hub.reload(&config).await;
+        let mut seen = self.stamp();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = ended.cancelled() => return,
+            }
+            let now = self.stamp();
+            if now == seen {
+                continue;
+            }
+            seen = now;
+            match self.reload().await {
+                Ok(it) => tracing::info!("the file of servers has changed: {}", it.summary()),
+                Err(err) => tracing::warn!("{err}"),
+            }
+        }
+    }
+
+    /// Changes when the file does. None: it is not there.
+    fn stamp(&self) -> Option<(std::time::SystemTime, u64)> {
+        let about = fs_err::metadata(&self.file).ok()?;
+        Some((about.modified().ok()?, about.len()))
+    }
+
+    /// The file as it is; one that is not there has no servers.
+    pub fn read(file: &std::path::Path, lookup: &Lookup) -> Result<McpConfig, Error> {
+        let text = match fs_err::read_to_string(file) {
+            Ok(it) => it,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(McpConfig::default()),
+            Err(err) => return Err(Error::invalid("", format!("the file of servers cannot be read: {err}"))),
+        };
+        McpConfig::parse(&text, &|name| lookup(name))
+            .map_err(|err| Error::invalid("", format!("`{}`: {err}", file.display())))
+    }
+
+    /// Changes the entries of the file, all else in it staying as it is, and goes over to it. Nothing is changed when
+    /// the result would not be valid.
+    async fn edit(&self, change: impl FnOnce(&mut Map<String, Value>) -> Result<(), Error>) -> Result<(), Error> {
+        let _editing = self.editing.lock().await;
+        let unwritable = |err: std::io::Error| Error::Unavailable {
+            message: "the file of servers could not be written; nothing was changed".to_owned(),
+            source: Some(Box::new(err)),
+        };
+        let text = match fs_err::read_to_string(&self.file) {
+            Ok(it) => it,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => "{}".to_owned(),
+            Err(err) => return Err(unwritable(err)),
+        };
+        let mut root: Map<String, Value> = serde_json::from_str(&text).map_err(|err| {
+            Error::conflict(format!("`{}` is not valid JSON ({err}); mend it first", self.file.display()))
+        })?;
+        let servers = root.entry("mcpServers").or_insert_with(|| json!({}));
+        let Value::Object(servers) = servers else {
+            return Err(Error::conflict(format!(
+                "`mcpServers` in `{}` is no object; mend it first",
+                self.file.display()
+            )));
+        };
+        change(servers)?;
+        let text = serde_json::to_string_pretty(&root).map_err(Error::internal)?;
+        let config = McpConfig::parse(&text, &|name| (self.lookup)(name))
+            .map_err(|err| Error::invalid("", err.to_string()))?;
+        let (file, text) = (self.file.clone(), text + "\n");
+        tokio::task::spawn_blocking(move || replace(&file, &text))
+            .await
+            .map_err(Error::internal)?
+            .map_err(unwritable)?;
+        self.hub.reload(&config).await;
+        Ok(())
+    }
+}
+
+/// Whole or not at all, also when the machine stops meanwhile; readable by its owner alone, because it holds secrets.
+fn replace(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Some(folder) = file.parent() {
+        fs_err::create_dir_all(folder)?;
+    }
+    let new = file.with_extension("json.new");
+    // Left over from a crash.
+    fs_err::remove_file(&new).or_else(|err| match err.kind() {
+        std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(err),
+    })?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut out = options.open(&new)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs_err::rename(&new, file)
+}
+
+#[async_trait]
+impl ToolServers for Gateway {
+    fn servers(&self) -> Vec<ToolServer> {
+        self.hub.servers().iter().map(|it| view(it)).collect()
+    }
+
+    fn tools(&self, server: Option<&str>) -> Vec<ServerTool> {
+        let servers = self.hub.servers().into_iter();
+        let servers = servers.filter(|it| server.is_none_or(|name| *it.name == *name));
+        servers
+            .flat_map(|it| {
+                let catalog = it.catalog();
+                let tools: Vec<ServerTool> =
+                    catalog.of(List::Tools).iter().map(|tool| tool_of(&it, &tool.json)).collect();
+                tools
+            })
+            .collect()
+    }
+
+    async fn call(
+        &self,
+        server: &str,
+        tool: &str,
+        arguments: Map<String, Value>,
+        cx: &Cx,
+    ) -> Result<Value, Error> {
+        let server = self.hub.server(server).ok_or_else(|| no_server(server))?;
+        // Who does not know yet what it has is given a moment.
+        tokio::time::timeout(FIRST_LIST, server.tried()).await.ok();
+        let catalog = server.catalog();
+        if catalog.find(List::Tools, tool).is_none() && matches!(server.state().0, State::Ready) {
+            return Err(Error::NotFound {
+                kind: "tool",
+                id: text::excerpt(tool, 100),
+                hint: format!("`list_tools` with `server={}` shows those it has", server.name),
+            });
+        }
+        let mut params = Members::default();
+        params.set("name", tool);
+        params.set("arguments", &arguments);
+        if cx.progress.is_wanted() {
+            params.set("_meta", &json!({"progressToken": 0}));
+        }
+        let limit = server.spec.timeout;
+        let called = async {
+            let mut exchange =
+                server.send("tools/call", params).await.map_err(|err| failure(&server, err))?;
+            loop {
+                let frame = exchange.next().await.map_err(|err| failure(&server, err))?;
+                if frame.is("notifications/progress") {
+                    report(cx, frame.params.as_ref().map(|it| it.get()).unwrap_or_default());
+                } else if frame.method.is_none() {
+                    return result_of(&server, frame);
+                }
+            }
+        };
+        tokio::select! {
+            called = tokio::time::timeout(limit, called) => called.unwrap_or_else(|_| {
+                Err(Error::UpstreamTimeout {
+                    server: server.name.to_string(),
+                    timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+                })
+            }),
+            // Dropping the exchange cancels it there.
+            () = cx.cancel.cancelled() => Err(Error::Cancelled {
+                message: format!("the call of `{}.{tool}` was withdrawn", server.name),
+            }),
+        }
+    }
+
+    async fn reload(&self) -> Result<ReloadedServers, Error> {
+        let _editing = self.editing.lock().await;
+        let config = Gateway::read(&self.file, &self.lookup).map_err(|err| {
+            Error::invalid("", format!("{err}; the servers go on as they were"))
+        })?;
+        let report = self.hub.reload(&config).await;
+        Ok(ReloadedServers {
+            added: report.added,
+            changed: report.changed,
+            removed: report.removed,
+            unchanged: report.unchanged,
+        })
+    }
+
+    async fn add(&self, name: &str, entry: Value, replace: bool) -> Result<(), Error> {
+        self.edit(|servers| {
+            if servers.contains_key(name) && !replace {
+                return Err(Error::conflict(format!(
+                    "there is a server `{name}` already; `replace=true` puts this one in its place"
+                )));
+            }
+            servers.insert(name.to_owned(), entry);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), Error> {
+        self.edit(|servers| servers.remove(name).map(drop).ok_or_else(|| no_server(name))).await
+    }
+}
+
+fn view(server: &Server) -> ToolServer {
+    let (state, state_since) = server.state();
+    let (word, reason, next_retry) = match state {
+        State::Disabled => (ServerState::Disabled, None, None),
+        State::Connecting => (ServerState::Connecting, None, None),
+        State::Ready => (ServerState::Ready, None, None),
+        State::Failed { reason, next_retry } => (ServerState::Failed, Some(reason), Some(next_retry)),
+    };
+    let (transport, target) = match &server.spec.reach {
+        Reach::Stdio { command, .. } => ("stdio", command.clone()),
+        // What is behind the `?` may be a key.
+        Reach::Http { url, .. } => ("http", url.split(['?', '#']).next().unwrap_or_default().to_owned()),
+    };
+    let live = server.live();
+    let info = live.as_ref().map(|it| &it.welcome.info);
+    let software = info.and_then(|it| {
+        let name = it.text("name")?;
+        Some(text::excerpt(&format!("{name} {}", it.text("version").unwrap_or_default()), 100))
+    });
+    let catalog = server.catalog();
+    ToolServer {
+        name: server.name.to_string(),
+        transport: transport.to_owned(),
+        target,
+        state: word,
+        state_since,
+        reason: reason.map(|it| text::sanitize(&it)),
+        next_retry,
+        software,
+        protocol_version: live.as_ref().map(|it| it.welcome.terms.version.clone()),
+        n_tools: catalog.tools.len(),
+        n_prompts: catalog.prompts.len(),
+        n_resources: catalog.resources.len(),
+        n_connections: server.n_connections(),
+    }
+}
+
+fn tool_of(server: &Server, json: &crate::frame::Raw) -> ServerTool {
+    let tool = Members::of(json).unwrap_or_default();
+    let value = |key: &str| tool.get(key).and_then(|it| serde_json::from_str(it.get()).ok());
+    ServerTool {
+        server: server.name.to_string(),
+        name: tool.text("name").unwrap_or_default(),
+        title: tool.text("title"),
+        description: tool.text("description").unwrap_or_default(),
+        input_schema: value("inputSchema").unwrap_or_else(|| json!({"type": "object"})),
+        output_schema: value("outputSchema"),
+        annotations: value("annotations"),
+    }
+}
+
+fn report(cx: &Cx, params: &str) {
+    let Ok(params) = serde_json::from_str::<Value>(params) else { return };
+    let message = text::sanitize(params["message"].as_str().unwrap_or_default());
+    let progress = params["progress"].as_f64().unwrap_or_default();
+    cx.progress.report(progress, params["total"].as_f64(), text::excerpt(&message, EXCERPT));
+}
+
+fn result_of(server: &Server, frame: crate::frame::Frame) -> Result<Value, Error> {
+    if let Some(result) = frame.result {
+        return serde_json::from_str(result.get()).map_err(Error::internal);
+    }
+    let error = frame.error.as_ref().and_then(Members::of).unwrap_or_default();
+    let message = text::sanitize(&error.text("message").unwrap_or_default());
+    let code = error.get("code").map_or("", |it| it.get());
+    Err(Error::UpstreamError {
+        server: server.name.to_string(),
+        message: format!(
+            "the server `{}` refused the call: {} ({code})",
+            server.name,
+            text::excerpt(&message, EXCERPT)
+        ),
+    })
+}
+
+/// A failure of the connection, as every face says it.
+pub fn failure(server: &Server, err: LinkError) -> Error {
+    let name = server.name.to_string();
+    if let LinkError::Timeout { after, .. } = err {
+        let timeout_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        return Error::UpstreamTimeout { server: name, timeout_ms };
+    }
+    let said = text::excerpt(&text::sanitize(&err.to_string()), EXCERPT);
+    Error::UpstreamError {
+        message: format!("the server `{name}` did not take the call: {said}; `list_servers` shows how it is"),
+        server: name,
+    }
+}
