@@ -110,6 +110,56 @@ async fn guarded<O: Operation>(orch: &Arc<Orch>, cx: &Cx, req: O) -> Result<O::O
     result
 }
 
+/// Admits a call that a face carries itself, because what is called answers in frames that go on as they are. Audit,
+/// count and time are as of `call`.
+pub fn begin(orch: &Arc<Orch>, spec: &Spec, cx: &Cx, target: &str) -> Result<Begun, Error> {
+    admit(orch, spec, cx)?;
+    let mut entry = draft(orch, cx, spec.name);
+    entry.targets.push(target.to_owned());
+    Ok(Begun {
+        orch: orch.clone(),
+        operation: spec.name,
+        started: Instant::now(),
+        entry: Some(entry),
+    })
+}
+
+/// A call under way. Dropped, it was withdrawn.
+pub struct Begun {
+    orch: Arc<Orch>,
+    operation: &'static str,
+    started: Instant,
+    /// Invariant: there until it has ended.
+    entry: Option<AuditEntry>,
+}
+
+impl Begun {
+    pub fn end(mut self, failure: Option<ErrorCode>) {
+        self.conclude(failure);
+    }
+
+    fn conclude(&mut self, failure: Option<ErrorCode>) {
+        let Some(mut entry) = self.entry.take() else { return };
+        let elapsed = self.started.elapsed();
+        let code = failure.map(ErrorCode::as_str);
+        let outcome = code.unwrap_or("ok");
+        metrics::counter!("mcp_orch_operations_total", "operation" => self.operation, "outcome" => outcome)
+            .increment(1);
+        metrics::histogram!("mcp_orch_operation_seconds", "operation" => self.operation)
+            .record(elapsed.as_secs_f64());
+        entry.outcome = if failure.is_some() { Outcome::Failed } else { Outcome::Succeeded };
+        entry.error = code.map(str::to_owned);
+        entry.elapsed_ms = Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        self.orch.ledger.audit(entry);
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.conclude(Some(ErrorCode::Cancelled));
+    }
+}
+
 fn draft(orch: &Orch, cx: &Cx, operation: &str) -> AuditEntry {
     let caller = cx.maybe_caller();
     AuditEntry {

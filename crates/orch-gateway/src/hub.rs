@@ -87,6 +87,10 @@ impl Hub {
         self.servers.read().values().cloned().collect()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.servers.read().is_empty()
+    }
+
     pub fn server(&self, name: &str) -> Option<Arc<Server>> {
         self.servers.read().get(name).cloned()
     }

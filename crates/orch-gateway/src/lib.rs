@@ -4,6 +4,7 @@
 
 pub mod catalog;
 pub mod config;
+pub mod edge;
 pub mod frame;
 pub mod hub;
 pub mod members;

@@ -3,6 +3,8 @@
 //! The library speaks the protocol; here is what it leaves to its user: who may come in, whose a session is and how
 //! many there are, bodies that are too large or no JSON, and an end that lets answers out.
 
+mod relayed;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use futures::StreamExt;
 use http::{HeaderMap, Method, StatusCode, header};
 use orch_domain::caller::{Caller, Channel};
 use orch_domain::name::UserId;
+use orch_gateway::frame::Frame;
 use parking_lot::Mutex;
 use rmcp::model::ErrorCode;
 use rmcp::transport::streamable_http_server::session::SessionManager;
@@ -30,6 +33,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Face;
 use super::server::Server;
+pub(super) use relayed::Relays;
+use relayed::Taken;
 use crate::auth::{self, Access};
 
 const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -51,6 +56,7 @@ const SESSION_ID: &str = "mcp-session-id";
 
 #[derive(Clone)]
 struct Endpoint {
+    face: Arc<Face>,
     service: StreamableHttpService<Server, LocalSessionManager>,
     sessions: Arc<Sessions>,
     /// Responses that are not out yet.
@@ -73,6 +79,7 @@ impl Face {
             .with_cancellation_token(streams.clone());
         let orch = self.orch.clone();
         orch.tracker.spawn(end_streams(self.clone(), answers.clone(), streams));
+        let face = self.clone();
         let service = StreamableHttpService::new(
             move || Ok(Server::new(self.clone(), None)),
             sessions.manager.clone(),
@@ -82,7 +89,7 @@ impl Face {
             .route("/mcp", any(serve))
             .layer(from_fn(auth::require_caller))
             .layer(from_fn_with_state((access, Channel::Mcp), auth::layer))
-            .with_state(Endpoint { service, sessions, answers })
+            .with_state(Endpoint { face, service, sessions, answers })
     }
 }
 
@@ -174,6 +181,16 @@ async fn post(endpoint: &Endpoint, request: Request, user: UserId) -> Response {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
+    let mut list = None;
+    if endpoint.face.hub.as_ref().is_some_and(|it| !it.is_empty())
+        && let Ok(frame) = Frame::parse(&body)
+    {
+        match relayed::take(&endpoint.face, &endpoint.sessions, &parts, frame, answering.clone()).await {
+            Taken::Answered(response) => return response,
+            Taken::List(it) => list = Some(it),
+            Taken::Not => {}
+        }
+    }
     let is_json = text_of(&parts.headers, header::CONTENT_TYPE.as_str())
         .is_some_and(|it| it.trim_start().to_ascii_lowercase().starts_with("application/json"));
     let request = Request::from_parts(parts, Body::from(body.clone()));
@@ -186,6 +203,9 @@ async fn post(endpoint: &Endpoint, request: Request, user: UserId) -> Response {
     }
     let is_stream = text_of(response.headers(), header::CONTENT_TYPE.as_str())
         .is_some_and(|it| it.starts_with("text/event-stream"));
+    if let Some(list) = list {
+        return relayed::extended(&endpoint.face, list, is_stream, response).await;
+    }
     if !is_stream {
         return response;
     }
@@ -255,7 +275,7 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// Whose each session is. The library makes and ends sessions, but gives one to whoever knows its id.
-struct Sessions {
+pub(super) struct Sessions {
     manager: Arc<LocalSessionManager>,
     /// Invariant: has every session a client was told of, and perhaps some that are over.
     bound: Mutex<HashMap<String, Bound>>,
@@ -267,6 +287,10 @@ struct Bound {
 }
 
 impl Sessions {
+    async fn is_live(&self, id: &str) -> bool {
+        self.manager.sessions.read().await.contains_key(id)
+    }
+
     /// Whether `user` may use the session `id`. One that nobody has is for the library to refuse.
     fn admits(&self, id: &str, user: &UserId) -> bool {
         match self.bound.lock().get_mut(id) {

@@ -5,7 +5,8 @@
 //! hands on to `tool` (and `call` for the life of one call), `resource`, `prompt` or `completion`. `change` turns what
 //! happens in the cluster into word about resources, `subscription` brings it to clients, with
 //! `follow` for logs that grow. `http` and `stream` are the
-//! two ways in.
+//! two ways in; there, `upstream` (with `interposed` for streams) takes out what is for the servers behind, which never
+//! passes through the library's types.
 
 mod call;
 mod change;
@@ -13,6 +14,7 @@ mod completion;
 mod follow;
 mod http;
 mod identity;
+mod interposed;
 mod prompt;
 mod resource;
 mod server;
@@ -20,6 +22,7 @@ mod session;
 mod stream;
 mod subscription;
 mod tool;
+mod upstream;
 mod who;
 
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use std::sync::Arc;
 use axum::Router;
 use orch_core::Orch;
 use orch_domain::caller::Caller;
+use orch_gateway::hub::Hub;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -41,13 +45,29 @@ pub struct Face {
     orch: Arc<Orch>,
     prompts: Prompts,
     changes: Changes,
+    /// The servers behind. None: there can be none.
+    hub: Option<Arc<Hub>>,
+    /// Requests at servers behind, by session and the client's id, so that a client can give them up.
+    relays: http::Relays,
     /// Cancelled when the process is to end: subscriptions end well, and calls are let finish.
     shutdown: CancellationToken,
 }
 
 impl Face {
     pub fn new(orch: Arc<Orch>, shutdown: CancellationToken) -> Face {
-        Face { orch, prompts: Prompts::built_in(), changes: Changes::default(), shutdown }
+        Face {
+            orch,
+            prompts: Prompts::built_in(),
+            changes: Changes::default(),
+            hub: None,
+            relays: http::Relays::default(),
+            shutdown,
+        }
+    }
+
+    /// Offers what the servers of `hub` have beside its own.
+    pub fn with_hub(self, hub: Arc<Hub>) -> Face {
+        Face { hub: Some(hub), ..self }
     }
 
     /// Offers these prompts in place of the built-in ones.

@@ -12,7 +12,7 @@ use super::server::Server;
 
 /// The library drops a longer line without an answer, so this is far above anything meant: what is too large for an
 /// operation is then refused by the operation, in words.
-const MAX_LINE: usize = 64 * 1024 * 1024;
+pub(super) const MAX_LINE: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -32,6 +32,7 @@ impl Face {
     ) -> Result<(), StreamError> {
         // A child, because the library cancels its token when the stream ends.
         let ended = self.shutdown.child_token();
+        let stream = self.interpose(caller.clone(), stream);
         let server = Server::new(self, Some(caller));
         let (read, write) = tokio::io::split(stream);
         let transport = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE);
