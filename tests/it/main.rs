@@ -13,6 +13,7 @@ mod documents;
 mod drift;
 mod engine_contract;
 mod floors;
+mod gateway;
 mod harness;
 mod launch;
 mod main_job;

@@ -23,9 +23,8 @@ use crate::upstream::http;
 
 /// Changes a listener may lag behind; beyond, it is told to look at everything.
 const CHANGES: usize = 1024;
-/// A list that is being made for the first time is waited for this long, so that a client that asks at once after the
-/// start sees servers that are quick.
-pub const FIRST_LIST: Duration = Duration::from_secs(3);
+/// How long calls under way may go on when their server's configuration has changed.
+const RELOAD_GRACE: Duration = Duration::from_secs(60);
 
 pub struct Hub {
     around: Surroundings,
@@ -140,11 +139,10 @@ impl Hub {
         out
     }
 
-    /// Waits, for a moment, until every server has been tried.
-    pub async fn settled(&self, limit: Duration) {
-        let all = join_all(self.servers().into_iter().map(|it| async move { it.tried().await }));
-        // Who is slower is listed when it is there, and the client is told.
-        tokio::time::timeout(limit, all).await.ok();
+    /// Waits until every server has been tried, but for none longer than a moment from its start: who is slower is
+    /// listed when it is there, and the client is told.
+    pub async fn settled(&self) {
+        join_all(self.servers().into_iter().map(|it| async move { it.settled().await })).await;
     }
 
     /// Goes over to another configuration: only what differs is restarted.
@@ -176,7 +174,10 @@ impl Hub {
             }
         }
         *self.edge.lock() = None;
-        join_all(ending.iter().map(|it| it.stop())).await;
+        // Nobody waits for them: their calls end with the old configuration, new ones begin with the new.
+        for server in ending {
+            self.around.tasks.spawn(async move { server.stop(RELOAD_GRACE).await });
+        }
         report
     }
 
@@ -196,7 +197,7 @@ impl Hub {
             self.is_ended.store(true, Ordering::Relaxed);
             std::mem::take(&mut *servers)
         };
-        join_all(servers.values().map(|it| it.stop())).await;
+        join_all(servers.values().map(|it| it.stop(Duration::ZERO))).await;
     }
 }
 

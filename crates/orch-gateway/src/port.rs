@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::List;
 use crate::config::{McpConfig, Reach};
-use crate::hub::{FIRST_LIST, Hub};
+use crate::hub::Hub;
 use crate::members::Members;
 use crate::server::{Server, State};
 use crate::upstream::LinkError;
@@ -167,7 +167,7 @@ impl ToolServers for Gateway {
     ) -> Result<Value, Error> {
         let server = self.hub.server(server).ok_or_else(|| no_server(server))?;
         // Who does not know yet what it has is given a moment.
-        tokio::time::timeout(FIRST_LIST, server.tried()).await.ok();
+        server.settled().await;
         let catalog = server.catalog();
         if catalog.find(List::Tools, tool).is_none() && matches!(server.state().0, State::Ready) {
             return Err(Error::NotFound {

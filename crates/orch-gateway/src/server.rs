@@ -23,6 +23,8 @@ use crate::upstream::{Era, Exchange, Link, LinkError};
 
 /// To connect, shake hands and list.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// A list that is being made for the first time is waited for this long.
+const FIRST_LIST: Duration = Duration::from_secs(3);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: the next failure starts the wait anew.
@@ -69,6 +71,9 @@ pub struct Server {
     catalog: RwLock<Arc<Catalog>>,
     live: watch::Sender<Option<Arc<Live>>>,
     n_connections: AtomicU64,
+    settle_by: tokio::time::Instant,
+    /// Calls under way.
+    calls: TaskTracker,
     /// Ends it for good.
     stop: CancellationToken,
     /// Has ended, with all that it started.
@@ -93,6 +98,8 @@ impl Server {
             catalog: RwLock::default(),
             live: watch::Sender::new(None),
             n_connections: AtomicU64::new(0),
+            settle_by: tokio::time::Instant::now() + FIRST_LIST,
+            calls: TaskTracker::new(),
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
@@ -124,7 +131,10 @@ impl Server {
     }
 
     /// Lets calls under way end, at most for `grace`, and leaves nothing running.
-    pub async fn stop(&self) {
+    pub async fn stop(&self, grace: Duration) {
+        self.calls.close();
+        // Those that take longer are cut off.
+        tokio::time::timeout(grace, self.calls.wait()).await.ok();
         self.stop.cancel();
         self.stopped.cancelled().await;
     }
@@ -133,13 +143,14 @@ impl Server {
     /// request.
     pub async fn send(&self, method: &str, params: Members) -> Result<Exchange, LinkError> {
         let live = self.connected().await?;
-        match self.send_over(&live, method, params.clone()).await {
+        let sent = match self.send_over(&live, method, params.clone()).await {
             Err(LinkError::SessionOver) => {
                 let live = self.connected().await?;
                 self.send_over(&live, method, params).await
             }
             sent => sent,
-        }
+        };
+        sent.map(|it| it.counted_by(&self.calls))
     }
 
     async fn send_over(
@@ -188,14 +199,18 @@ impl Server {
         }
     }
 
-    /// Returns when the first try to connect has come to something.
-    pub async fn tried(&self) {
+    /// Returns when the first try to connect has come to something, or took too long: a client that asks at once after
+    /// the start then sees servers that are quick.
+    pub async fn settled(&self) {
         let mut live = self.live.subscribe();
-        while self.n_connections() == 0 && self.state().0 == State::Connecting {
-            if live.changed().await.is_err() {
-                return;
+        let tried = async {
+            while self.n_connections() == 0 && self.state().0 == State::Connecting {
+                if live.changed().await.is_err() {
+                    return;
+                }
             }
-        }
+        };
+        tokio::time::timeout_at(self.settle_by, tried).await.ok();
     }
 
     async fn run(self: Arc<Server>) {

@@ -168,7 +168,7 @@ impl Interposed {
         }
         let list = self.lists.lock().remove(frame.id.as_ref()?.get())?;
         let hub = self.face.hub.as_ref()?;
-        hub.settled(orch_gateway::hub::FIRST_LIST).await;
+        hub.settled().await;
         hub.extend(list, Dialect::default(), &mut frame);
         let mut line = frame.to_line();
         line.push(b'\n');

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::resource::Uri;
 use super::session::Session;
-use super::subscription::{Outlet, Subscription, Wanted};
+use super::subscription::{Outlet, Subscription, Wanted, WantedLists};
 use super::{Face, call, completion, identity, resource, subscription, tool, who};
 
 /// What depends on the program and on the caller's permissions only. Five minutes, because permissions change.
@@ -179,7 +179,7 @@ impl ServerHandler for Server {
             face: self.face.clone(),
             caller,
             wanted: Arc::new(Wanted::of(cx.accepted())),
-            wants_list: cx.accepted().resources_list_changed == Some(true),
+            wants: WantedLists::of(cx.accepted()),
             outlet: Outlet::Listen(cx.sink().clone()),
             changes,
             has_missed,

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Face;
 use super::resource::Uri;
-use super::subscription::{MAX_URIS, Outlet, Subscription, Wanted};
+use super::subscription::{MAX_URIS, Outlet, Subscription, Wanted, WantedLists};
 
 /// Made for every request of the stateless era too, so it holds nothing until it is used.
 #[derive(Default)]
@@ -82,7 +82,7 @@ impl Session {
                 face: face.clone(),
                 caller,
                 wanted: wanted.clone(),
-                wants_list: true,
+                wants: WantedLists::ALL,
                 outlet: Outlet::Session(peer.clone()),
                 changes: face.changes.subscribe(&face.orch),
                 has_missed: false,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future;
 use orch_domain::caller::Caller;
 use orch_domain::name::InstanceId;
+use orch_gateway::catalog::List;
 use parking_lot::Mutex;
 use rmcp::RoleServer;
 use rmcp::model::{ResourceUpdatedNotificationParam, SubscriptionFilter};
@@ -73,8 +74,6 @@ pub(super) enum Outlet {
 /// What of `requested` is served: resources that can be read at all, and only so many.
 pub(super) fn accepted(requested: &SubscriptionFilter) -> SubscriptionFilter {
     let mut accepted = requested.clone();
-    accepted.tools_list_changed = None;
-    accepted.prompts_list_changed = None;
     if let Some(uris) = &mut accepted.resource_subscriptions {
         uris.retain(|it| Uri::parse(it).is_some());
         uris.truncate(MAX_URIS);
@@ -82,12 +81,32 @@ pub(super) fn accepted(requested: &SubscriptionFilter) -> SubscriptionFilter {
     accepted
 }
 
+/// Of which lists a client wants to hear that they changed.
+#[derive(Clone, Copy)]
+pub(super) struct WantedLists {
+    pub(super) resources: bool,
+    pub(super) tools: bool,
+    pub(super) prompts: bool,
+}
+
+impl WantedLists {
+    pub(super) const ALL: WantedLists = WantedLists { resources: true, tools: true, prompts: true };
+
+    pub(super) fn of(filter: &SubscriptionFilter) -> WantedLists {
+        WantedLists {
+            resources: filter.resources_list_changed == Some(true),
+            tools: filter.tools_list_changed == Some(true),
+            prompts: filter.prompts_list_changed == Some(true),
+        }
+    }
+}
+
 /// One client's subscription, for as long as it lasts.
 pub(super) struct Subscription {
     pub(super) face: Arc<Face>,
     pub(super) caller: Caller,
     pub(super) wanted: Arc<Wanted>,
-    pub(super) wants_list: bool,
+    pub(super) wants: WantedLists,
     pub(super) outlet: Outlet,
     /// Made before the client is told that it is subscribed, so that it misses nothing from then on.
     pub(super) changes: broadcast::Receiver<Change>,
@@ -101,13 +120,15 @@ impl Subscription {
         let orch = self.face.orch.clone();
         let mut logs = LogWatch::default();
         let mut pending = Pending::default();
+        let mut behind = self.face.hub.as_ref().map(|it| it.changes());
         if self.has_missed {
             self.note(Ok(Change::Everything), &mut pending);
         }
         loop {
             logs.follow(&orch, &self.caller, &self.wanted.logs());
             tokio::select! {
-                () = future::ready(()), if !pending.uris.is_empty() || pending.list_changed => {}
+                () = future::ready(()), if !pending.is_empty() => {}
+                list = changed_behind(&mut behind) => pending.note_behind(list),
                 change = self.changes.recv() => self.note(change, &mut pending),
                 id = logs.next() => self.note_lines(id, &mut pending),
                 () = self.wanted.added.notified() => continue,
@@ -121,6 +142,7 @@ impl Subscription {
                     biased;
                     () = ended.cancelled() => return,
                     () = &mut gathered => break,
+                    list = changed_behind(&mut behind) => pending.note_behind(list),
                     change = self.changes.recv() => self.note(change, &mut pending),
                     id = logs.next() => self.note_lines(id, &mut pending),
                 }
@@ -172,7 +194,19 @@ impl Subscription {
     }
 
     async fn tell(&self, pending: &Pending) {
-        if pending.list_changed && self.wants_list {
+        if pending.tools_changed && self.wants.tools {
+            match &self.outlet {
+                Outlet::Session(peer) => drop(peer.notify_tool_list_changed().await),
+                Outlet::Listen(sink) => drop(sink.notify_tool_list_changed().await),
+            }
+        }
+        if pending.prompts_changed && self.wants.prompts {
+            match &self.outlet {
+                Outlet::Session(peer) => drop(peer.notify_prompt_list_changed().await),
+                Outlet::Listen(sink) => drop(sink.notify_prompt_list_changed().await),
+            }
+        }
+        if pending.list_changed && self.wants.resources {
             // Who is gone is noticed by whoever reads from it, and ends this subscription.
             match &self.outlet {
                 Outlet::Session(peer) => drop(peer.notify_resource_list_changed().await),
@@ -196,4 +230,35 @@ struct Pending {
     uris: BTreeSet<String>,
     changed: BTreeSet<InstanceId>,
     list_changed: bool,
+    tools_changed: bool,
+    prompts_changed: bool,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.uris.is_empty() && !self.list_changed && !self.tools_changed && !self.prompts_changed
+    }
+
+    /// None: more changed than was kept.
+    fn note_behind(&mut self, list: Option<List>) {
+        self.tools_changed |= list.is_none_or(|it| it == List::Tools);
+        self.prompts_changed |= list.is_none_or(|it| it == List::Prompts);
+        self.list_changed |= list.is_none_or(|it| matches!(it, List::Resources | List::Templates));
+    }
+}
+
+/// The next change of a list of the servers behind.
+async fn changed_behind(
+    changes: &mut Option<broadcast::Receiver<orch_gateway::server::Change>>,
+) -> Option<List> {
+    use orch_gateway::server::Change;
+    let Some(receiver) = changes else { return future::pending().await };
+    loop {
+        match receiver.recv().await {
+            Ok(Change::List { list, .. }) => return Some(list),
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return None,
+            Err(RecvError::Closed) => return future::pending().await,
+        }
+    }
 }

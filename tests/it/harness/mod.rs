@@ -11,6 +11,7 @@ pub(crate) mod program;
 pub(crate) mod registry;
 pub(crate) mod server;
 pub(crate) mod sshd;
+pub(crate) mod upstream;
 pub(crate) mod world;
 
 use std::future::Future;

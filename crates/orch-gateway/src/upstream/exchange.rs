@@ -1,6 +1,8 @@
 //! One request under way at an upstream, and all that is said about it.
 
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::LinkError;
 use crate::frame::Frame;
@@ -9,6 +11,8 @@ use crate::frame::Frame;
 pub struct Exchange {
     frames: mpsc::UnboundedReceiver<Result<Frame, LinkError>>,
     cancel: Option<Box<dyn FnOnce() + Send + Sync>>,
+    /// Held until it ends, so that a server which is to stop can wait for it.
+    under_way: Option<TaskTrackerToken>,
 }
 
 pub(super) type Sender = mpsc::UnboundedSender<Result<Frame, LinkError>>;
@@ -16,7 +20,12 @@ pub(super) type Sender = mpsc::UnboundedSender<Result<Frame, LinkError>>;
 impl Exchange {
     pub(super) fn new(cancel: impl FnOnce() + Send + Sync + 'static) -> (Sender, Exchange) {
         let (sender, frames) = mpsc::unbounded_channel();
-        (sender, Exchange { frames, cancel: Some(Box::new(cancel)) })
+        (sender, Exchange { frames, cancel: Some(Box::new(cancel)), under_way: None })
+    }
+
+    pub(crate) fn counted_by(mut self, tracker: &TaskTracker) -> Exchange {
+        self.under_way = Some(tracker.token());
+        self
     }
 
     /// Progress and requests of the server that belong to this request, and at last its answer, in the order they were
@@ -28,6 +37,7 @@ impl Exchange {
         if next.as_ref().map_or(true, |it| it.method.is_none()) {
             // Answered or lost: there is nothing left to cancel.
             self.cancel = None;
+            self.under_way = None;
         }
         next
     }

@@ -13,7 +13,6 @@ use orch_domain::caller::{Caller, Channel};
 use orch_gateway::catalog::List;
 use orch_gateway::edge::Claim;
 use orch_gateway::frame::{Frame, Kind};
-use orch_gateway::hub::FIRST_LIST;
 use orch_gateway::members::Members;
 use orch_gateway::names::Dialect;
 use parking_lot::Mutex;
@@ -134,7 +133,7 @@ pub(super) async fn extended(
     response: Response,
 ) -> Response {
     let Some(hub) = &face.hub else { return response };
-    hub.settled(FIRST_LIST).await;
+    hub.settled().await;
     let (mut parts, body) = response.into_parts();
     let Ok(body) = axum::body::to_bytes(body, MAX_LIST).await else {
         return refusal(
