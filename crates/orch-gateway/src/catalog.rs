@@ -23,8 +23,10 @@ pub struct Catalog {
 /// One entry of a list: the name it goes by at its server, and all of it.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// `name`; of a resource its `uri`, of a template its `uriTemplate`.
+    /// `name`; of a resource its `uri`, of a template its `uriTemplate`. As offered.
     pub name: Arc<str>,
+    /// As its server calls it.
+    pub origin: Arc<str>,
     pub json: Raw,
 }
 
@@ -141,7 +143,10 @@ pub async fn fetch(
         for json in page.array(list.member()).unwrap_or_default() {
             let name = Members::of(&json).and_then(|it| it.text(list.key()));
             match name {
-                Some(name) => items.push(Item { name: name.into(), json }),
+                Some(name) => {
+                    let name: Arc<str> = name.into();
+                    items.push(Item { origin: name.clone(), name, json });
+                }
                 None => tracing::warn!("an entry of `{}` has no `{}`", list.method(), list.key()),
             }
         }

@@ -8,6 +8,8 @@ use orch_domain::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::shape::Shape;
+
 /// The servers of the file, by their configured names, which prefix their tools.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct McpConfig {
@@ -21,6 +23,8 @@ pub struct Upstream {
     pub disabled: bool,
     /// The longest that one call may take.
     pub timeout: Duration,
+    /// How its tools are offered.
+    pub tools: Shape,
 }
 
 /// Where the configuration names no time.
@@ -68,6 +72,8 @@ struct Entry {
     disabled: bool,
     /// Seconds.
     timeout: Option<f64>,
+    #[serde(default)]
+    tools: Shape,
     #[serde(rename = "autoApprove")]
     _auto_approve: Option<Value>,
     #[serde(rename = "alwaysAllow")]
@@ -145,6 +151,7 @@ fn upstream(
             return Err(refuse(&format!("{key}.timeout"), message));
         }
     };
+    let tools = entry.tools;
     let reach = match (entry.command, entry.url) {
         (Some(command), None) if entry.kind != Some(Kind::Http) => {
             if command.trim().is_empty() {
@@ -174,7 +181,7 @@ fn upstream(
             ));
         }
     };
-    Ok(Upstream { reach, disabled, timeout })
+    Ok(Upstream { reach, disabled, timeout, tools })
 }
 
 fn expand_all(

@@ -79,9 +79,14 @@ impl Hub {
         if !name.contains('.') && !name.contains('_') {
             return None;
         }
-        let (server, local) = self.find(list, &name)?;
-        params.set("name", &*local);
-        let target = crate::names::canonical(&server.name, &local);
+        let (server, item) = self.find(list, &name)?;
+        params.set("name", &*item.origin);
+        if list == List::Tools
+            && let Some(filled) = server.spec.tools.with_defaults(&item.origin, params.get("arguments"))
+        {
+            params.set("arguments", &filled);
+        }
+        let target = crate::names::canonical(&server.name, &item.name);
         Some(Forward { is_tool_call: list == List::Tools, ..self.forward(frame, server, target, params) })
     }
 
@@ -96,8 +101,8 @@ impl Hub {
         let mut params = Members::of_params(frame.params.as_ref());
         let mut reference = params.object("ref")?;
         let server = if let Some(name) = reference.text("name") {
-            let (server, local) = self.find(List::Prompts, &name)?;
-            reference.set("name", &*local);
+            let (server, item) = self.find(List::Prompts, &name)?;
+            reference.set("name", &*item.origin);
             server
         } else {
             self.owner_of(&reference.text("uri")?)?

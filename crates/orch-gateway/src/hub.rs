@@ -94,17 +94,19 @@ impl Hub {
         self.servers.read().get(name).cloned()
     }
 
-    /// The server of a tool and the tool's name there. Understands `server.tool` and what the edge makes of it.
-    pub fn find(&self, list: List, name: &str) -> Option<(Arc<Server>, Arc<str>)> {
+    /// The server of a tool or prompt, and its entry. Understands `server.tool` and what the edge makes of it.
+    pub fn find(&self, list: List, name: &str) -> Option<(Arc<Server>, Item)> {
         if let Some((server, local)) = parse_canonical(name)
             && let Some(server) = self.server(server)
         {
-            let local = server.catalog().find(list, local)?.name.clone();
-            return Some((server, local));
+            let item = server.catalog().find(list, local)?.clone();
+            return Some((server, item));
         }
         let names = self.edge_names(list);
         let (server, local) = names.get(name)?;
-        Some((self.server(server)?, local.clone()))
+        let server = self.server(server)?;
+        let item = server.catalog().find(list, local)?.clone();
+        Some((server, item))
     }
 
     fn edge_names(&self, list: List) -> Arc<EdgeNames> {

@@ -11,4 +11,5 @@ pub mod members;
 pub mod names;
 pub mod port;
 pub mod server;
+pub mod shape;
 pub mod upstream;

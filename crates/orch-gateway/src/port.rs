@@ -168,8 +168,10 @@ impl ToolServers for Gateway {
         let server = self.hub.server(server).ok_or_else(|| no_server(server))?;
         // Who does not know yet what it has is given a moment.
         server.settled().await;
-        let catalog = server.catalog();
-        if catalog.find(List::Tools, tool).is_none() && matches!(server.state().0, State::Ready) {
+        let found = server.catalog().find(List::Tools, tool).cloned();
+        // What is denied is not called either, and what a server has that never answered is not known.
+        let is_known = matches!(server.state().0, State::Ready) || !server.spec.tools.is_plain();
+        if found.is_none() && is_known {
             return Err(Error::NotFound {
                 kind: "tool",
                 id: text::excerpt(tool, 100),
@@ -177,8 +179,12 @@ impl ToolServers for Gateway {
             });
         }
         let mut params = Members::default();
-        params.set("name", tool);
+        let origin = found.map_or_else(|| tool.into(), |it| it.origin);
+        params.set("name", &*origin);
         params.set("arguments", &arguments);
+        if let Some(filled) = server.spec.tools.with_defaults(&origin, params.get("arguments")) {
+            params.set("arguments", &filled);
+        }
         if cx.progress.is_wanted() {
             params.set("_meta", &json!({"progressToken": 0}));
         }

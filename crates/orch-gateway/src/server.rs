@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::catalog::{Catalog, List, fetch};
+use crate::catalog::{Catalog, Item, List, fetch};
 use crate::config::{Reach, Upstream};
 use crate::frame::{Frame, Kind, raw};
 use crate::members::Members;
@@ -275,7 +275,8 @@ impl Server {
         })?;
         let mut catalog = Catalog::default();
         for list in List::ALL {
-            catalog.set(list, fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?);
+            let items = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
+            catalog.set(list, self.shaped(list, items));
         }
         self.n_connections.fetch_add(1, Ordering::Relaxed);
         *self.catalog.write() = Arc::new(catalog);
@@ -373,13 +374,17 @@ impl Server {
                 {
                     let mut catalog = self.catalog.write();
                     let mut new = Catalog::clone(&catalog);
-                    new.set(list, items);
+                    new.set(list, self.shaped(list, items));
                     *catalog = Arc::new(new);
                 }
                 self.tell_changed(list);
             }
             Err(err) => tracing::warn!("`{}` of `{}`: {err}", list.method(), self.name),
         }
+    }
+
+    fn shaped(&self, list: List, items: Vec<Item>) -> Vec<Item> {
+        if list == List::Tools { self.spec.tools.apply(items) } else { items }
     }
 
     fn tell_changed(&self, list: List) {
