@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use orch_domain::Error;
+use orch_domain::event::News;
+use orch_domain::image::ImageRef;
 use orch_domain::instance::{Goal, Instance, InstanceState, ReasonCode, StateReason};
-use orch_domain::name::InstanceId;
+use orch_domain::name::{InstanceId, NodeId};
 use tracing::Instrument;
 
 use crate::Orch;
@@ -223,10 +225,17 @@ impl Orch {
                 None => return Ok(None),
                 Some(pulled) => pulled?,
             }
+            self.tell_of_pull(&instance.image, &instance.node_id).await;
             self.failpoints.reach(Failpoint::LaunchImagePresent);
         }
         flight.say("creating the container");
         limited(engine.create(&spec)).await.map(Some)
+    }
+
+    async fn tell_of_pull(&self, image: &ImageRef, node_id: &NodeId) {
+        if let Err(err) = self.ledger.announce(None, News::image_pulled(image, node_id)).await {
+            tracing::warn!("that `{image}` was pulled could not be recorded: {err}");
+        }
     }
 
     /// Waits for `work` as long as the record stays as `instance` has it.
