@@ -13,7 +13,8 @@ use orch_domain::health::{Check, Damped};
 use orch_domain::name::NodeId;
 use orch_domain::node::{Node, NodeStatus};
 use orch_domain::time::Timestamp;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
+use tokio::sync::Mutex;
 
 use crate::Orch;
 use crate::event::Subject;
@@ -112,15 +113,17 @@ impl Orch {
 
     /// The state of the cluster follows from its nodes; that it is another one is an event of its own.
     async fn tell_of_cluster(&self) {
+        // Held to the end, so that sweeps at the same time tell one after the other and of what is so then.
+        let mut told = self.health.cluster.lock().await;
         let totals = self.ledger.read(totals);
         let status = totals.status();
-        let previous = std::mem::replace(&mut *self.health.cluster.lock(), status);
-        if previous == status {
+        if *told == status {
             return;
         }
-        let news = News::cluster(previous, status, &totals.line());
-        if let Err(err) = self.ledger.announce(None, news).await {
-            tracing::warn!("that the cluster is {status} could not be recorded: {err}");
+        let news = News::cluster(*told, status, &totals.line());
+        match self.ledger.announce(None, news).await {
+            Ok(()) => *told = status,
+            Err(err) => tracing::warn!("that the cluster is {status} could not be recorded: {err}"),
         }
     }
 
