@@ -11,10 +11,8 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use orch_domain::Error;
-use orch_domain::event::News;
-use orch_domain::image::ImageRef;
 use orch_domain::instance::{Goal, Instance, InstanceState, ReasonCode, StateReason};
-use orch_domain::name::{InstanceId, NodeId};
+use orch_domain::name::InstanceId;
 use tracing::Instrument;
 
 use crate::Orch;
@@ -230,12 +228,6 @@ impl Orch {
         }
         flight.say("creating the container");
         limited(engine.create(&spec)).await.map(Some)
-    }
-
-    async fn tell_of_pull(&self, image: &ImageRef, node_id: &NodeId) {
-        if let Err(err) = self.ledger.announce(None, News::image_pulled(image, node_id)).await {
-            tracing::warn!("that `{image}` was pulled could not be recorded: {err}");
-        }
     }
 
     /// Waits for `work` as long as the record stays as `instance` has it.
