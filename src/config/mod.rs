@@ -53,6 +53,8 @@ impl Config {
                 .map(|it| it.expose().clone().into_bytes()),
             configured_keys: self.configured_keys(),
             audit_kept: self.store.audit_kept,
+            events_kept: self.store.events_kept,
+            heartbeat: self.server.heartbeat.duration(),
         }
     }
 

@@ -51,7 +51,7 @@ impl Orch {
     pub fn build(parts: Parts, settings: Settings) -> Result<Arc<Orch>, StoreError> {
         let events = Arc::new(Events::default());
         let identity = Identity::new(parts.store.identity(), &settings);
-        let ledger = Ledger::open(parts.store, events.clone(), settings.port_range)?;
+        let ledger = Ledger::open(parts.store, events.clone(), parts.clock.clone(), &settings)?;
         Ok(Arc::new(Orch {
             health: HealthBoard::new(&ledger),
             ledger,

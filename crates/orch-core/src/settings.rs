@@ -38,6 +38,9 @@ pub struct Settings {
     /// Bearer tokens that the configuration gives, beside the API keys of the store.
     pub configured_keys: Vec<ConfiguredKey>,
     pub audit_kept: u64,
+    pub events_kept: u64,
+    /// How long a stream of events is silent at most; who takes nothing for twice as long is cut off.
+    pub heartbeat: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +70,8 @@ impl Default for Settings {
             token_secret: None,
             configured_keys: Vec::new(),
             audit_kept: 100_000,
+            events_kept: 10_000,
+            heartbeat: Duration::from_secs(15),
         }
     }
 }

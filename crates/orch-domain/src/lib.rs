@@ -8,6 +8,7 @@ pub mod caller;
 pub mod capacity;
 pub mod cluster;
 pub mod error;
+pub mod event;
 #[cfg(any(test, feature = "fixtures"))]
 mod fixture;
 pub mod health;

@@ -51,6 +51,10 @@ impl Cloud {
         Cloud::with(Mode::Login, true).await
     }
 
+    pub(crate) async fn demo_with(settings: Settings) -> Cloud {
+        Cloud::with_settings(Mode::Login, true, settings).await
+    }
+
     pub(crate) async fn without_login() -> Cloud {
         Cloud::with(Mode::NoAuth, false).await
     }

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bootstrap;
 pub mod containers;
 pub mod engines;
+pub mod event_log;
 pub mod flight;
 pub mod health;
 pub mod identity;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use orch_domain::Error;
+use orch_domain::event::News;
 use orch_domain::instance::{Goal, Instance, InstanceState, ReasonCode, StateReason};
 use orch_domain::name::{InstanceId, NodeId};
 use orch_domain::time::Timestamp;
@@ -161,11 +162,21 @@ impl Orch {
                 );
                 self.orphans.first_seen.lock().remove(&key);
                 report.n_orphans_removed += 1;
+                self.tell_of_orphan(node_id, container).await;
             }
             Err(err) => tracing::warn!(
                 "the orphan `{}` on `{node_id}` could not be removed: {err}",
                 container.name
             ),
+        }
+    }
+
+    async fn tell_of_orphan(&self, node_id: &NodeId, container: &Container) {
+        let Some(labels) = &container.labels else { return };
+        let name = &container.name;
+        let news = News::orphan_removed(name, &labels.instance_id, &labels.owner, node_id);
+        if let Err(err) = self.ledger.announce(None, news).await {
+            tracing::warn!("that the orphan `{name}` was removed could not be recorded: {err}");
         }
     }
 

@@ -223,6 +223,7 @@ impl Orch {
                 None => return Ok(None),
                 Some(pulled) => pulled?,
             }
+            self.tell_of_pull(&instance.image, &instance.node_id).await;
             self.failpoints.reach(Failpoint::LaunchImagePresent);
         }
         flight.say("creating the container");

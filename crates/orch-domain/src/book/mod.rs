@@ -14,7 +14,7 @@ mod user;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use change::{Change, Rows};
+pub use change::{Change, Changes, Rows};
 pub use launch::{Launch, Reserved};
 pub use lifecycle::Expired;
 pub use user::no_user;
@@ -114,11 +114,12 @@ impl Book {
         Ok(book)
     }
 
-    /// Runs `work` on the book. Refused: everything is as before. Accepted: the changes to store, in one piece.
+    /// Runs `work` on the book. Refused: everything is as before. Accepted: the changes to store, in one piece, and what
+    /// they tell.
     pub fn transaction<T>(
         &mut self,
         work: impl FnOnce(&mut Book) -> Result<T, Error>,
-    ) -> Result<(T, Vec<Change>), Error> {
+    ) -> Result<(T, Changes), Error> {
         debug_assert!(self.journal.is_empty(), "transactions do not nest");
         match work(self) {
             Ok(out) => {

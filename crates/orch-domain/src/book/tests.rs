@@ -26,7 +26,7 @@ fn book(n_nodes: usize, quota: u32) -> Book {
             it.add_user(user("ann", quota))
         })
         .unwrap();
-    assert_eq!(changes.len(), n_nodes + 1);
+    assert_eq!((changes.rows.len(), changes.news.len()), (n_nodes + 1, n_nodes + 1));
     book
 }
 
@@ -67,11 +67,7 @@ fn with_token(mut launch: Launch, token: &str, is_derived: bool, arguments: &str
     launch
 }
 
-fn reserve(
-    book: &mut Book,
-    launch: &Launch,
-    now: Timestamp,
-) -> Result<(Reserved, Vec<Change>), Error> {
+fn reserve(book: &mut Book, launch: &Launch, now: Timestamp) -> Result<(Reserved, Changes), Error> {
     let mut seed = book.instances.len() as u32;
     book.transaction(|it| {
         it.reserve(launch, now, || {
@@ -86,7 +82,7 @@ fn a_reservation_is_record_ports_and_quota_in_one_piece() {
     let mut book = book(1, 5);
     let (reserved, changes) = reserve(&mut book, &launch(1, 2), NOW).unwrap();
     let id = &reserved.ids[0];
-    assert_eq!(changes.len(), 3, "{changes:?}");
+    assert_eq!(changes.rows.len(), 3, "{changes:?}");
     assert_eq!(book.usage(&UserId::try_new("ann").unwrap()).instances, 1);
     assert_eq!(
         book.slot(&NodeId::try_new("n0").unwrap()).unwrap().ports[&8001],
@@ -233,7 +229,8 @@ fn terminated_records_are_forgotten_after_an_hour() {
     );
     let (n, changes) =
         book.transaction(|it| Ok(it.expire_terminated(NOW.plus_millis(3_600_000)))).unwrap();
-    assert_eq!((n, &changes[0]), (1, &Change::Instance(id, None)));
+    assert_eq!((n, &changes.rows[0]), (1, &Change::Instance(id, None)));
+    assert_eq!(changes.news[0].kind, "instance.forgotten");
 }
 
 /// One step of a random life of the book.
@@ -261,6 +258,8 @@ proptest::proptest! {
     fn invariants_survive_any_life(steps in proptest::collection::vec(step(), 1..60)) {
         let mut book = book(2, 6);
         let mut stored: BTreeMap<InstanceId, Arc<Instance>> = BTreeMap::new();
+        // The state of each instance, as the news have it.
+        let mut told: BTreeMap<String, String> = BTreeMap::new();
         let ann = UserId::try_new("ann").unwrap();
         for (n, step) in steps.into_iter().enumerate() {
             let now = NOW.plus_millis(n as u64 * 1000);
@@ -291,7 +290,13 @@ proptest::proptest! {
                     _ => continue,
                 },
             };
-            for change in result.into_iter().flatten() {
+            let changes = result.unwrap_or_default();
+            for it in changes.news {
+                if let Some(state) = it.state {
+                    proptest::prop_assert_eq!(told.insert(it.subject.id, state), it.previous);
+                }
+            }
+            for change in changes.rows {
                 if let Change::Instance(id, value) = change {
                     match value { Some(it) => stored.insert(id, it), None => stored.remove(&id) };
                 }
@@ -299,6 +304,8 @@ proptest::proptest! {
             proptest::prop_assert_eq!(book.check(), Ok(()));
             proptest::prop_assert!(book.usage(&ann).instances <= 6);
             proptest::prop_assert_eq!(&stored, &book.instances);
+            let states = book.instances.values().map(|it| (it.id.to_string(), it.state.to_string()));
+            proptest::prop_assert_eq!(&told, &states.collect::<BTreeMap<_, _>>());
         }
         let rows = Rows {
             instances: stored.values().map(|it| (**it).clone()).collect(),

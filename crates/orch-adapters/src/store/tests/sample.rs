@@ -7,6 +7,7 @@ use orch_core::ports::store::Commit;
 use orch_domain::audit::{AuditEntry, AuditId, Outcome};
 use orch_domain::book::Change;
 use orch_domain::caller::{Channel, Permission};
+use orch_domain::event::{Event, EventSubject, News, SubjectType};
 use orch_domain::image::ImageRef;
 use orch_domain::instance::{Goal, Instance, InstanceState, LaunchToken, ReasonCode};
 use orch_domain::label::Labels;
@@ -52,7 +53,14 @@ pub(super) fn launch(n: u64) -> Commit {
             Change::Port(it.node_id.clone(), port(n) + 1, holder),
             Change::Instance(it.id.clone(), Some(Arc::new(it))),
         ],
+        events: vec![Arc::new(event(n))],
     }
+}
+
+pub(super) fn event(n: u64) -> Event {
+    let node_id = NodeId::try_new("local").unwrap();
+    let news = News::image_pulled(&ImageRef::try_new("nginx:alpine").unwrap(), &node_id);
+    news.event(n + 1, Timestamp::from_millis(n as i64), None, Some(AuditId(n + 1)))
 }
 
 pub(super) fn audit(n: u64, target: &InstanceId) -> AuditEntry {
@@ -338,7 +346,53 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn any_event() -> impl Strategy<Value = Event> {
+    let kinds = vec![
+        SubjectType::Instance,
+        SubjectType::Node,
+        SubjectType::User,
+        SubjectType::ApiKey,
+        SubjectType::Image,
+        SubjectType::Container,
+        SubjectType::Cluster,
+    ];
+    let subject = (select(kinds), text(), text()).prop_map(|(kind, id, name)| EventSubject {
+        kind,
+        id,
+        name,
+    });
+    let texts = (text(), text(), option::of(text()), option::of(text()));
+    let ids =
+        (option::of(node_id()), option::of(user_id()), option::of(user_id()), option::of(1..9u64));
+    // Few revisions, so that rows are replaced; a huge one, because keys must sort as numbers.
+    (prop_oneof![1..20u64, Just(1 << 40)], time(), subject, texts, ids).prop_map(
+        |(
+            revision,
+            at,
+            subject,
+            (kind, message, previous, state),
+            (node_id, owner, actor, audit_id),
+        )| {
+            let audit_id = audit_id.map(AuditId);
+            Event {
+                revision,
+                at,
+                kind,
+                subject,
+                node_id,
+                owner,
+                actor,
+                audit_id,
+                message,
+                previous,
+                state,
+            }
+        },
+    )
+}
+
 pub(super) fn any_commit() -> impl Strategy<Value = Commit> {
-    (vec(any_change(), 0..6), vec(any_audit(), 0..3))
-        .prop_map(|(changes, audit)| Commit { changes, audit })
+    let events = vec(any_event().prop_map(Arc::new), 0..3);
+    (vec(any_change(), 0..6), vec(any_audit(), 0..3), events)
+        .prop_map(|(changes, audit, events)| Commit { changes, audit, events })
 }
