@@ -7,7 +7,7 @@ use super::{Book, Slot};
 use crate::instance::Instance;
 use crate::name::{ApiKeyId, InstanceId, NodeId, UserId};
 use crate::node::Node;
-use crate::port::Holder;
+use crate::port::{Holder, PortBinding};
 use crate::user::{ApiKey, User};
 
 /// One row to write, or to delete where the value is `None`. The changes of one transaction become durable together.
@@ -94,6 +94,10 @@ pub(super) fn changes(book: &Book, journal: Vec<Undo>) -> Vec<Change> {
                 let new = book.instances.get(id);
                 for it in old.iter().chain(new) {
                     ports.extend(it.ports.iter().map(|port| (it.node_id.clone(), port.host_port)));
+                    for left in &it.remnants {
+                        let here = |port: &PortBinding| (left.node_id.clone(), port.host_port);
+                        ports.extend(left.ports.iter().map(here));
+                    }
                 }
                 if seen.insert(format!("i{id}")) {
                     changes.push(Change::Instance(id.clone(), new.cloned()));
