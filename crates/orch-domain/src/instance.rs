@@ -111,6 +111,8 @@ pub enum ReasonCode {
     NodeLost,
     #[serde(rename = "Server.NodeUnreachable")]
     NodeUnreachable,
+    #[serde(rename = "Server.Relocated")]
+    Relocated,
     #[serde(rename = "Server.OutOfMemory")]
     OutOfMemory,
     #[serde(rename = "Server.ContainerRemoved")]

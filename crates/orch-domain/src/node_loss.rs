@@ -16,9 +16,7 @@ use crate::resource::Resources;
 use crate::time::Timestamp;
 
 /// What becomes of a running instance when its node stays unreachable.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnNodeLoss {
     /// It waits for its node, which may still run it.

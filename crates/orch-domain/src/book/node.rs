@@ -46,9 +46,8 @@ impl Slot {
         id: &InstanceId,
         ports: &[PortBinding],
     ) -> Result<(), String> {
-        let is_held = |it: &&PortBinding| {
-            matches!(self.ports.get(&it.host_port), Some(Holder::Instance(_)))
-        };
+        let is_held =
+            |it: &&PortBinding| matches!(self.ports.get(&it.host_port), Some(Holder::Instance(_)));
         match ports.iter().find(is_held) {
             None => Ok(()),
             Some(it) => Err(format!(

@@ -39,7 +39,8 @@ impl Instance {
         let own = (self.state.holds_reservation() && self.node_id == *node_id)
             .then_some(&self.ports)
             .into_iter();
-        let left = self.remnants.iter().filter(move |it| it.node_id == *node_id).map(|it| &it.ports);
+        let left =
+            self.remnants.iter().filter(move |it| it.node_id == *node_id).map(|it| &it.ports);
         own.chain(left).flatten()
     }
 }
@@ -83,8 +84,13 @@ impl Book {
         let elsewhere = self
             .candidates(demand.n_ports)
             .filter(|it| !had(&it.node.id) && !but.contains(&it.node.id));
-        let decision = placement::place(elsewhere, &demand)
-            .map_err(|it| Error::InsufficientCapacity(Box::new(it)))?;
+        let decision = placement::place(elsewhere, &demand).map_err(|mut it| {
+            let is_other = |slot: &&super::Slot| !had(&slot.node.id);
+            if self.nodes.values().filter(is_other).count() == 0 {
+                it.reasons = vec!["there is no other node that it was not on".to_owned()];
+            }
+            Error::InsufficientCapacity(Box::new(it))
+        })?;
         let to = &decision.node_id;
         let ports = self.choose_ports(to, &wanted, self.first_to_try(to), now)?;
         let generation = instance.generation + 1;
@@ -168,7 +174,8 @@ impl Book {
         let then = match self.stuck.get(&instance.id) {
             Some(why) => format!("it is to go to another node, which is tried again: {why}"),
             None if moves => "it goes to another node when that lasts".to_owned(),
-            None => "it keeps all it holds, and shows again what it does when the node is back".to_owned(),
+            None => "it keeps all it holds, and shows again what it does when the node is back"
+                .to_owned(),
         };
         ReasonCode::NodeUnreachable.because(format!(
             "its node `{}` has not answered since {}; it was {} then; {then}",
