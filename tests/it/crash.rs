@@ -16,7 +16,7 @@ async fn crash(at: Failpoint, pullable: &str, data_dir: &std::path::Path) -> Ser
     let verb = name.split('.').next().unwrap();
     // One engine is one node, so the other end of a move is simulated: the one that it comes from, or that it goes to.
     if ["reschedule", "remnant"].contains(&verb) {
-        let sim = json!({"id": "sim", "hostname": "sim", "engine": "sim"});
+        let sim = json!({"id": "sim", "hostname": "sim", "engine": "sim", "tags": ["sim"]});
         server.try_call("POST", "/cluster/nodes", Some(sim)).await;
     }
     let blocker = (at == Failpoint::LaunchPortsMoved)
@@ -32,7 +32,10 @@ async fn crash(at: Failpoint, pullable: &str, data_dir: &std::path::Path) -> Ser
             let mut launch = json!({"image": image::IMAGE, "command": ["sleep", "600"], "ports": [80], "name": "crash"});
             match verb {
                 "reschedule" => launch["node_id"] = "sim".into(),
-                _ => launch["node_id"] = "local".into(),
+                _ => {
+                    launch["node_id"] = "local".into();
+                    launch["tags"] = json!([if verb == "remnant" { "sim" } else { "any" }]);
+                }
             }
             launch
         }

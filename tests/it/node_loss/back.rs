@@ -10,7 +10,7 @@ use super::{
     used_instances,
 };
 use crate::harness::lab::Lab;
-use crate::harness::within;
+use crate::harness::{eventually, within};
 
 /// A crash at `at` of a loss, a restart, and the node back.
 async fn crash_lost(at: Failpoint) {
@@ -71,6 +71,12 @@ async fn a_node_that_comes_back_wiped_ends_its_instances_whatever_they_did() {
     }
     let state =
         |id: &str| lab.orch().ledger.read(|it| it.instance(&id.parse().unwrap()).unwrap().state);
+    let request = json!({"image": "web:1", "ports": [80], "node_id": "n1", "wait": false});
+    let launching = lab.ask("launch_instance", request).await["id"].as_str().unwrap().to_owned();
+    eventually("the launch to be given up", || async {
+        (state(&launching) == InstanceState::ShuttingDown).then_some(())
+    })
+    .await;
     assert_eq!(state(&stopping), InstanceState::Stopping);
     assert_eq!(state(&ending), InstanceState::ShuttingDown);
     lose(&lab, "n1").await;
@@ -81,6 +87,8 @@ async fn a_node_that_comes_back_wiped_ends_its_instances_whatever_they_did() {
         let it = becomes(&lab, id, "terminated").await;
         assert_eq!(it["state_reason"]["code"], "Server.ContainerRemoved", "{it}");
     }
+    let it = becomes(&lab, &launching, "terminated").await;
+    assert_eq!(it["state_reason"]["code"], "Server.NodeUnreachable", "{it}");
     let it = becomes(&lab, &ending, "terminated").await;
     assert_eq!(it["state_reason"]["code"], "Client.UserInitiatedShutdown", "{it}");
     assert_eq!((used_instances(&lab), used_cpu(&lab, "n1"), n_ports(&lab, "n1")), (0, 0, 0));

@@ -164,6 +164,33 @@ async fn a_node_that_comes_back_while_the_next_generation_starts_keeps_nothing()
 }
 
 #[tokio::test]
+async fn a_node_that_clears_slowly_counts_again_only_when_it_is_clear() {
+    let lab = Lab::new(2).await;
+    let id = rescheduling(&lab).await;
+    lose(&lab, "n1").await;
+    lab.orch().reschedule_lost().await;
+    becomes(&lab, &id, "running").await;
+    // Its checks are good long before the container is gone.
+    lab.control("n1").configure(|it| it.delay_ms = 200);
+    heal(&lab, "n1").await;
+    only_on(&lab, "n2", &id, "slowly").await;
+}
+
+#[tokio::test]
+async fn a_restart_that_its_node_s_loss_interrupts_is_finished_elsewhere() {
+    let lab = Lab::new(2).await;
+    let id = rescheduling(&lab).await;
+    lab.control("n1").configure(|it| it.unreachable = true);
+    let restart = lab.call("restart_instance", json!({"id": id, "wait": false}));
+    restart.await.unwrap();
+    lose(&lab, "n1").await;
+    assert_eq!(lab.orch().reschedule_lost().await.n_moved, 1);
+    becomes(&lab, &id, "running").await;
+    heal(&lab, "n1").await;
+    only_on(&lab, "n2", &id, "restarted").await;
+}
+
+#[tokio::test]
 async fn a_second_loss_on_the_way_is_a_third_generation_and_still_one_container() {
     let lab = Lab::new(3).await;
     let id = rescheduling(&lab).await;

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::service::launch::is_done;
 use crate::service::nodes::Emptied;
 use crate::view::node::NodeView;
 use crate::view::table::table;
@@ -139,6 +140,7 @@ impl DrainNode {
             DrainAction::Move => {
                 instance.state == InstanceState::Terminated
                     || has_moved && instance.state == InstanceState::Running
+                    || has_moved && is_done(&instance)
             }
             DrainAction::Terminate => instance.state == InstanceState::Terminated,
         };

@@ -158,8 +158,9 @@ impl Orch {
     ) -> Result<(), Error> {
         let is_being_cleared = info.is_some() && self.is_being_cleared(id);
         let correction = |node: &Node| {
-            let waits = is_being_cleared && node.status == NodeStatus::Unreachable;
-            let status = self.health.status(id).map(|it| if waits { node.status } else { it })?;
+            let status = self.health.status(id)?;
+            let waits = is_being_cleared && status == NodeStatus::Healthy;
+            let status = if waits { node.status } else { status };
             let engine_has = info.as_ref().filter(|_| !node.capacity_is_fixed);
             let capacity = engine_has.map_or(node.capacity, |it| it.capacity);
             let differs = status != node.status || capacity != node.capacity;

@@ -124,7 +124,7 @@ fn has_failed(instance: &Instance) -> bool {
 }
 
 /// Whether its command has ended well by itself: a job that was done before anybody could look.
-pub(super) fn is_done(instance: &Instance) -> bool {
+pub(crate) fn is_done(instance: &Instance) -> bool {
     instance.state == InstanceState::Stopped
         && instance.state_reason.as_ref().is_some_and(|it| it.code == ReasonCode::CommandCompleted)
 }

@@ -15,7 +15,7 @@ use orch_domain::node::NodeStatus;
 use crate::event::Subject;
 use crate::ports::engine::EngineError;
 use crate::service::engines::engine_error;
-use crate::service::launch::start_error;
+use crate::service::launch::{is_done, start_error};
 use crate::service::nodes::Emptied;
 use crate::service::settle::limited;
 use crate::{Cx, Orch};
@@ -221,7 +221,9 @@ impl Orch {
             self.wait_for(cx, ids).await?;
         }
         match self.ledger.read(|book| book.instance(id).cloned()) {
-            Some(it) if it.state == InstanceState::Stopped => Err(start_error(&it)),
+            Some(it) if it.state == InstanceState::Stopped && !is_done(&it) => {
+                Err(start_error(&it))
+            }
             _ => Ok(()),
         }
     }

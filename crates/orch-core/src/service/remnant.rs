@@ -69,9 +69,16 @@ impl Orch {
                     );
                     orch.fences.nodes.lock().insert(node_id, Fence::Refused);
                 }
-                // The next check finds it healthy, or tries again.
-                _ => {
+                cleared => {
                     orch.fences.nodes.lock().remove(&node_id);
+                    // Nothing keeps it away any more: not another period until that is known.
+                    let node =
+                        orch.ledger.read(|book| book.slot(&node_id).map(|it| it.node.clone()));
+                    if let (Ok(()), Some(node)) = (cleared, node)
+                        && let Err(err) = orch.check(&node).await
+                    {
+                        tracing::debug!("the health of `{node_id}` could not be recorded: {err}");
+                    }
                 }
             }
         });

@@ -7,8 +7,12 @@ use crate::Orch;
 
 pub(super) fn set(orch: &Orch) {
     orch.ledger.read(|book| {
+        let mut counts = std::collections::HashMap::new();
+        for instance in book.instances_after(None) {
+            *counts.entry(book.seen_state(instance)).or_insert(0usize) += 1;
+        }
         for state in SeenState::ALL {
-            let n = book.instances_after(None).filter(|it| book.seen_state(it) == state).count();
+            let n = counts.get(&state).copied().unwrap_or(0);
             metrics::gauge!("mcp_orch_instances", "state" => state.as_str()).set(n as f64);
         }
         for status in NodeStatus::ALL {

@@ -2,7 +2,7 @@
 
 use orch_domain::book::Book;
 use orch_domain::image::ImageRef;
-use orch_domain::instance::{Instance, StateReason};
+use orch_domain::instance::{Instance, InstanceState, StateReason};
 use orch_domain::label::Labels;
 use orch_domain::name::{InstanceId, InstanceName, NodeId, UserId};
 use orch_domain::node_loss::{OnNodeLoss, Remnant, SeenState};

@@ -22,10 +22,11 @@ pub struct Moved {
 }
 
 impl Instance {
-    /// It runs, or was on its way to do so elsewhere.
+    /// It runs, is being restarted, or was on its way to run elsewhere.
     fn may_move(&self) -> bool {
         match self.state {
             InstanceState::Running => true,
+            InstanceState::Stopping => self.goal == Goal::Running,
             InstanceState::Pending => self.is_moving(),
             _ => false,
         }
@@ -47,8 +48,8 @@ impl Instance {
 
 impl Book {
     /// Starts the next generation on another node than this one, those that still have a remnant of it, and `but`. Its
-    /// quota counts once, as before; capacity and ports are held on both nodes. Only an instance that runs, or that
-    /// was on its way to another node, moves.
+    /// quota counts once, as before; capacity and ports are held on both nodes. Only an instance that runs, is
+    /// being restarted, or was on its way to another node, moves.
     pub fn relocate(
         &mut self,
         id: &InstanceId,
@@ -81,13 +82,16 @@ impl Book {
         let had = |node: &NodeId| {
             *node == instance.node_id || instance.remnants.iter().any(|it| it.node_id == *node)
         };
+        // What runs for real does not end up on a simulated node because all real ones are lost.
+        let is_real = self.nodes.get(&instance.node_id).is_some_and(|it| !it.node.is_simulated());
+        let fits = |it: &Node| !(is_real && demand.tags.is_empty() && it.is_simulated());
         let elsewhere = self
             .candidates(demand.n_ports)
-            .filter(|it| !had(&it.node.id) && !but.contains(&it.node.id));
+            .filter(|it| !had(&it.node.id) && !but.contains(&it.node.id) && fits(it.node));
+        let n_elsewhere = elsewhere.clone().count();
         let decision = placement::place(elsewhere, &demand).map_err(|mut it| {
-            let is_other = |slot: &&super::Slot| !had(&slot.node.id);
-            if self.nodes.values().filter(is_other).count() == 0 {
-                it.reasons = vec!["there is no other node that it was not on".to_owned()];
+            if n_elsewhere == 0 {
+                it.reasons = vec!["there is no other node that it could go to".to_owned()];
             }
             Error::InsufficientCapacity(Box::new(it))
         })?;

@@ -112,7 +112,7 @@ fn permissions() -> impl Strategy<Value = Vec<Permission>> {
     vec(select(Permission::ALL.to_vec()), 0..4)
 }
 
-const REASONS: [ReasonCode; 15] = [
+const REASONS: [ReasonCode; 16] = [
     ReasonCode::UserInitiatedShutdown,
     ReasonCode::InstanceInitiatedShutdown,
     ReasonCode::CommandCompleted,
