@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::{get, heal, launch, lose, node, only_on, used_cpu};
+use super::{becomes, get, heal, launch, lose, node, only_on, used_cpu};
 use crate::harness::caller::ann;
-use crate::harness::eventually;
 use crate::harness::lab::Lab;
+use crate::harness::{eventually, within};
 
 #[tokio::test]
 async fn a_drained_node_s_instances_move_and_the_report_says_where_or_why_not() {
@@ -69,6 +69,24 @@ async fn never_do_two_generations_run_on_nodes_that_answer() {
     let (drained, ()) = tokio::join!(drain, watch);
     assert_eq!(drained["n_left"], 0, "{drained}");
     only_on(&lab, "n2", &id, "moved").await;
+}
+
+#[tokio::test]
+async fn a_drain_of_a_lost_node_waits_for_nothing_and_says_what_is_left() {
+    let lab = Lab::new(1).await;
+    let id = launch(&lab, json!({})).await;
+    lose(&lab, "n1").await;
+    let drain = |action: &str| lab.ask("drain_node", json!({"node_id": "n1", "action": action}));
+    for (action, state) in [("stop", "unreachable"), ("terminate", "shutting-down")] {
+        let drained = within(action, drain(action)).await;
+        let it = &drained["instances"][0];
+        let seen = (&drained["n_left"], &it["error"], &it["state"]);
+        assert_eq!(seen, (&json!(1), &json!("NodeUnreachable"), &json!(state)), "{action}: {it}");
+    }
+    heal(&lab, "n1").await;
+    becomes(&lab, &id, "terminated").await;
+    assert_eq!(lab.n_containers(), 0);
+    lab.check("drained");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ impl Orch {
                 it = AssertUnwindSafe(orch.clear_node(&node_id)).catch_unwind() => it,
                 () = orch.shutdown.cancelled() => return,
             };
-            match cleared.unwrap_or(Ok(())) {
+            match cleared.unwrap_or_else(|_| Err(Error::internal("clearing it panicked"))) {
                 Err(err) if !matches!(err, Error::NodeUnreachable { .. }) => {
                     tracing::warn!(
                         "what moved away from `{node_id}` could not be removed there: {err}"
