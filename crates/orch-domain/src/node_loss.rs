@@ -73,7 +73,8 @@ pub enum SeenState {
     Stopped,
     ShuttingDown,
     Terminated,
-    /// Its node does not answer: nobody knows what it does. It keeps its record and all that it holds.
+    // Its node does not answer: nobody knows what it does. It keeps its record and all that it holds. Not a doc comment,
+    // because that would repeat every state in words in each of the many contracts that show one.
     Unreachable,
 }
 

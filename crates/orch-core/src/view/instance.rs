@@ -56,7 +56,7 @@ pub struct InstanceView {
     pub terminated_at: Option<Timestamp>,
 }
 
-/// Holds that node's capacity and ports until its container was seen to be gone.
+// Holds that node's capacity and ports until its container was seen to be gone; said once, at the field.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct RemnantView {
     pub node_id: NodeId,
