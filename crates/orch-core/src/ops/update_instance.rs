@@ -26,7 +26,7 @@ pub struct UpdateInstance {
     /// Whether `terminate_instance` is refused.
     pub termination_protection: Option<bool>,
     /// When its node stays unreachable: `keep` waits for the node; `reschedule` starts it anew on another, without the
-    /// files it wrote. Counts at once, also for a node that is lost already.
+    /// files it wrote.
     pub on_node_loss: Option<OnNodeLoss>,
 }
 
