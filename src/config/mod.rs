@@ -44,6 +44,7 @@ impl Config {
                 failures_to_fall: self.cluster.failures_to_fall,
                 successes_to_rise: self.cluster.successes_to_rise,
             },
+            reschedule_grace: self.cluster.reschedule_grace.duration(),
             default_quota: self.compute.default_quota,
             token_lifetime: self.security.token_lifetime.duration(),
             token_secret: self

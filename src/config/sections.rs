@@ -144,6 +144,8 @@ pub struct Cluster {
     /// Good checks in a row until it counts as up again.
     #[schemars(range(min = 1, max = 100))]
     pub successes_to_rise: u32,
+    /// Seconds that a node is unreachable before its instances with `on_node_loss: reschedule` go to other nodes.
+    pub reschedule_grace: Seconds,
 }
 
 impl Default for Cluster {
@@ -155,6 +157,7 @@ impl Default for Cluster {
             health_check_period: Seconds::new(15.0),
             failures_to_fall: 2,
             successes_to_rise: 2,
+            reschedule_grace: Seconds::new(60.0),
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Settings {
     pub health_period: Duration,
     pub health_timeout: Duration,
     pub damping: Damping,
+    /// How long a node is unreachable before instances with `on_node_loss=reschedule` go elsewhere.
+    pub reschedule_grace: Duration,
     /// Quota of a user that is given none.
     pub default_quota: Quota,
     pub token_lifetime: Duration,
@@ -65,6 +67,7 @@ impl Default for Settings {
             health_period: Duration::from_secs(15),
             health_timeout: Duration::from_secs(5),
             damping: Damping::DEFAULT,
+            reschedule_grace: Duration::from_secs(60),
             default_quota: Quota::DEMO,
             token_lifetime: Duration::from_secs(12 * 3600),
             token_secret: None,

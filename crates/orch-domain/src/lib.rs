@@ -17,6 +17,7 @@ pub mod instance;
 pub mod label;
 pub mod name;
 pub mod node;
+pub mod node_loss;
 pub mod page;
 pub mod password;
 pub mod placement;

@@ -21,7 +21,8 @@ const PAGE_SIZE: u32 = 200;
 /// Of the latest.
 const EVENTS: u32 = 50;
 const JSON: &str = "application/json";
-const LIVE_STATES: [&str; 5] = ["pending", "running", "stopping", "stopped", "shutting-down"];
+const LIVE_STATES: [&str; 6] =
+    ["pending", "running", "stopping", "stopped", "shutting-down", "unreachable"];
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Uri {

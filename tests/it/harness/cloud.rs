@@ -82,6 +82,7 @@ impl Cloud {
             health_period: Duration::from_millis(500),
             health_timeout: Duration::from_secs(3),
             stop_grace: Duration::from_millis(500),
+            reschedule_grace: Duration::from_secs(1),
             ..Settings::default()
         };
         Cloud::with_settings(Mode::Login, true, settings).await

@@ -179,8 +179,11 @@ impl Orch {
         is_current: impl Fn(&Node) -> bool,
         info: Option<EngineInfo>,
     ) -> Result<(), Error> {
+        let is_being_cleared = info.is_some() && self.is_being_cleared(id);
         let correction = |node: &Node| {
             let status = self.health.status(id)?;
+            let waits = is_being_cleared && status == NodeStatus::Healthy;
+            let status = if waits { node.status } else { status };
             let engine_has = info.as_ref().filter(|_| !node.capacity_is_fixed);
             let capacity = engine_has.map_or(node.capacity, |it| it.capacity);
             let differs = status != node.status || capacity != node.capacity;
@@ -207,6 +210,7 @@ impl Orch {
             .await?;
         if let Some((before, status)) = changed {
             tracing::info!("node `{id}` is {status} (was {before})");
+            self.tell_loss(id, before, status);
             if status == NodeStatus::Healthy {
                 self.reconcile_soon(id);
             }

@@ -52,6 +52,10 @@ impl Orch {
 
     /// Compares one node's records with its engine's containers.
     pub async fn reconcile_node(self: &Arc<Orch>, node_id: &NodeId) -> Result<Reconciled, Error> {
+        // What moved away goes first: it must not be taken for anything else.
+        if let Err(err) = self.clear_node(node_id).await {
+            tracing::debug!("what moved away from `{node_id}` is removed later: {err}");
+        }
         let engine = self.engine(node_id)?;
         let controller_id = self.ledger.store().identity().controller_id.clone();
         // Read before the list is asked for, so that nothing in it is newer than the list.
@@ -72,7 +76,11 @@ impl Orch {
             let container = by_name.get(instance.id.container_name().as_str());
             let agrees = match instance.state {
                 InstanceState::Running => container.is_some_and(|it| it.state.is_up()),
-                InstanceState::Stopped => container.is_some_and(|it| !it.state.is_up()),
+                InstanceState::Stopped => match container {
+                    Some(it) => !it.state.is_up(),
+                    // It moved here and never ran.
+                    None => instance.is_moving(),
+                },
                 _ => true,
             };
             if !agrees && self.reconcile_instance(&instance.id).await? {
@@ -133,6 +141,18 @@ impl Orch {
         container: &Container,
         report: &mut Reconciled,
     ) {
+        if self.is_superseded(container)
+            && let Some(labels) = &container.labels
+        {
+            match self.remove_older(engine, &labels.instance_id).await {
+                Ok(removed) => report.n_orphans_removed += usize::from(removed),
+                Err(err) => tracing::warn!(
+                    "`{}` on `{node_id}` is superseded and could not be removed: {err}",
+                    container.name
+                ),
+            }
+            return;
+        }
         let key = (node_id.clone(), container.name.clone());
         if !self.is_orphan(container) {
             self.orphans.first_seen.lock().remove(&key);
@@ -241,6 +261,8 @@ enum Truth {
 /// `None`: the record is right.
 fn verdict(record: &Instance, seen: Option<Container>) -> Option<Truth> {
     match (record.state, seen) {
+        // It moved here and never ran: there is nothing that could be gone.
+        (InstanceState::Stopped, None) if record.is_moving() => None,
         (InstanceState::Running | InstanceState::Stopped, None) => Some(Truth::IsGone),
         (InstanceState::Running, Some(it)) if !it.state.is_up() => {
             Some(Truth::StandsStill(why_it_ended(&it.state)))

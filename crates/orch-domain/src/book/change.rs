@@ -8,7 +8,7 @@ use crate::event::{self, Event, News};
 use crate::instance::Instance;
 use crate::name::{ApiKeyId, InstanceId, NodeId, UserId};
 use crate::node::Node;
-use crate::port::Holder;
+use crate::port::{Holder, PortBinding};
 use crate::user::{ApiKey, User};
 
 /// One row to write, or to delete where the value is `None`. The changes of one transaction become durable together.
@@ -108,6 +108,10 @@ pub(super) fn changes(book: &Book, journal: Vec<Undo>) -> Changes {
                 let new = book.instances.get(id);
                 for it in old.iter().chain(new) {
                     ports.extend(it.ports.iter().map(|port| (it.node_id.clone(), port.host_port)));
+                    for left in &it.remnants {
+                        let here = |port: &PortBinding| (left.node_id.clone(), port.host_port);
+                        ports.extend(left.ports.iter().map(here));
+                    }
                 }
                 if seen.insert(format!("i{id}")) {
                     event::instance(old.as_deref(), new.map(|it| &**it), &mut news);
