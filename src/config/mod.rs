@@ -43,6 +43,7 @@ impl Config {
             damping: Damping {
                 failures_to_fall: self.cluster.failures_to_fall,
                 successes_to_rise: self.cluster.successes_to_rise,
+                ..Damping::DEFAULT
             },
             default_quota: self.compute.default_quota,
             token_lifetime: self.security.token_lifetime.duration(),

@@ -13,6 +13,7 @@ pub mod instances;
 pub mod launch;
 pub mod ledger;
 pub mod nodes;
+mod probe;
 pub mod reconcile;
 pub mod settle;
 pub mod start_queue;

@@ -1,7 +1,7 @@
 //! Everything that is reserved or registered, in memory, with the rules that span records.
 //!
 //! Invariants, kept by `put_instance` and `remove_instance` alone and asserted by `check`:
-//! a host port of a node has one holder; the reservations of a node add up to `Slot::used`; what a user holds adds up
+//! a host port of a node has one holder, and so has a GPU; the reservations of a node add up to `Slot::used`; what a user holds adds up
 //! to its `Usage`. A mutation runs inside `transaction`: refused, it leaves the book as it was; accepted, it tells the
 //! exact changes that must become durable together.
 
@@ -47,11 +47,18 @@ pub struct Slot {
     pub used: Resources,
     pub instances: BTreeSet<InstanceId>,
     pub ports: BTreeMap<u16, Holder>,
+    /// Who has which GPU, by its index.
+    pub gpus: BTreeMap<u32, InstanceId>,
 }
 
 impl Slot {
     pub fn free(&self) -> Resources {
         self.node.capacity.minus(&self.used)
+    }
+
+    /// Indices below `n_gpus` that nobody holds, lowest first.
+    fn free_gpus(&self, n_gpus: u32) -> impl Iterator<Item = u32> {
+        (0..n_gpus).filter(|it| !self.gpus.contains_key(it))
     }
 }
 
@@ -89,7 +96,11 @@ impl Book {
         for key in rows.api_keys {
             book.put_api_key(key);
         }
-        for instance in rows.instances {
+        // Rows from before GPUs were given out by index say how many they hold and not which: they come last and get
+        // what is left.
+        let (told, untold): (Vec<Instance>, Vec<Instance>) =
+            rows.instances.into_iter().partition(|it| !it.gpus.is_empty() || it.resources.gpu == 0);
+        for mut instance in told.into_iter().chain(untold) {
             if instance.state.holds_reservation() {
                 let Some(slot) = book.nodes.get(&instance.node_id) else {
                     return Err(format!(
@@ -106,6 +117,16 @@ impl Book {
                         "port {} of node {} has two holders, one is {}",
                         it.host_port, instance.node_id, instance.id
                     ));
+                }
+                if let Some(it) = instance.gpus.iter().find(|it| slot.gpus.contains_key(it)) {
+                    return Err(format!(
+                        "GPU {it} of node {} has two holders, one is {}",
+                        instance.node_id, instance.id
+                    ));
+                }
+                if instance.gpus.is_empty() {
+                    instance.gpus =
+                        slot.free_gpus(u32::MAX).take(instance.resources.gpu as usize).collect();
                 }
             }
             book.put_instance(instance);
@@ -274,6 +295,7 @@ impl Book {
                 for port in &it.ports {
                     slot.ports.insert(port.host_port, Holder::Instance(it.id.clone()));
                 }
+                slot.gpus.extend(it.gpus.iter().map(|gpu| (*gpu, it.id.clone())));
             }
         }
         self.instances.insert(it.id.clone(), instance);
@@ -314,6 +336,7 @@ impl Book {
                         slot.ports.remove(&port.host_port);
                     }
                 }
+                slot.gpus.retain(|_, holder| holder != id);
             }
         }
         Some(it)
@@ -329,6 +352,18 @@ impl Book {
                 crate::resource::Cpu::from_millis(sum.cpu.millis() + it.resources.cpu.millis());
             sum.memory =
                 crate::resource::Memory::from_mib(sum.memory.mib() + it.resources.memory.mib());
+            if it.gpus.len() != it.resources.gpu as usize {
+                return Err(format!("{} holds GPUs {:?} of {}", it.id, it.gpus, it.resources.gpu));
+            }
+            for gpu in &it.gpus {
+                let holder = self.nodes.get(&it.node_id).and_then(|slot| slot.gpus.get(gpu));
+                if holder != Some(&it.id) {
+                    return Err(format!(
+                        "GPU {gpu} of {} is held by {holder:?}, not {}",
+                        it.node_id, it.id
+                    ));
+                }
+            }
             for port in &it.ports {
                 let holder =
                     self.nodes.get(&it.node_id).and_then(|slot| slot.ports.get(&port.host_port));
@@ -357,6 +392,12 @@ impl Book {
                 .fold(Resources::default(), |sum, it| sum.plus(&self.instances[it].resources));
             if sum != slot.used {
                 return Err(format!("{id} has {:?} in use, counted {sum:?}", slot.used));
+            }
+            for (gpu, holder) in &slot.gpus {
+                let is_held = |it: &Arc<Instance>| it.node_id == *id && it.gpus.contains(gpu);
+                if !self.instances.get(holder).is_some_and(is_held) {
+                    return Err(format!("GPU {gpu} of {id} is leaked by {holder}"));
+                }
             }
             for (port, holder) in &slot.ports {
                 if let Holder::Instance(instance) = holder

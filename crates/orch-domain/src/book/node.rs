@@ -20,6 +20,7 @@ impl Slot {
             used: Resources::default(),
             instances: BTreeSet::new(),
             ports: BTreeMap::new(),
+            gpus: BTreeMap::new(),
         }
     }
 }
