@@ -134,8 +134,8 @@ impl Damped {
             _ => damping.failures_to_fall,
         };
         let is_known = self.status != NodeStatus::Unknown;
-        let is_steady = seen != NodeStatus::Healthy
-            || damping.steady_to_rise_ms <= at.since(self.row_since);
+        let is_steady =
+            seen != NodeStatus::Healthy || damping.steady_to_rise_ms <= at.since(self.row_since);
         if self.n_in_a_row < needed || (is_known && !is_steady) {
             return false;
         }

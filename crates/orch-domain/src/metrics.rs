@@ -227,7 +227,11 @@ mod tests {
             memory_total_bytes: Some(4),
             ..NodeMetrics::default()
         };
-        let idle = NodeMetrics { cpu_total: Cpu::from_millis(1000), cpu_used: Some(0.0), ..NodeMetrics::default() };
+        let idle = NodeMetrics {
+            cpu_total: Cpu::from_millis(1000),
+            cpu_used: Some(0.0),
+            ..NodeMetrics::default()
+        };
         let unknown = NodeMetrics { memory_total_bytes: Some(100), ..NodeMetrics::default() };
         let sum = ClusterUsage::of(&[known, idle, unknown.clone()]);
         assert_eq!(sum.sampled_nodes, 3);

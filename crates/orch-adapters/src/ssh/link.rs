@@ -23,6 +23,8 @@ use super::{Channel, SshError, SshSettings, login};
 
 /// From the first packet to being logged in.
 const CONNECT: Duration = Duration::from_secs(10);
+/// A connection without an answer for so long may be dead: whether the machine is there is then asked anew.
+const SILENCE: Duration = Duration::from_secs(1);
 /// For the server to open a socket that is on its own machine.
 const OPEN: Duration = Duration::from_secs(10);
 /// A connection that says nothing is asked this often, and given up after so many questions without an answer.
@@ -72,6 +74,13 @@ struct Session {
     handle: Handle<Verifier>,
 }
 
+impl Session {
+    /// False: the connection was lost meanwhile.
+    async fn answers(&self) -> bool {
+        self.handle.send_ping().await.is_ok() && !self.handle.is_closed()
+    }
+}
+
 impl Link {
     /// Connects to nothing yet.
     pub fn new(endpoint: SshEndpoint, settings: SshSettings) -> Arc<Link> {
@@ -100,18 +109,75 @@ impl Link {
 
     /// A stream to the Unix socket at `socket` on the machine.
     pub async fn open(self: &Arc<Link>, socket: &str, lane: Lane) -> Result<Channel, SshError> {
+        let socket = socket.to_owned();
+        self.channel(lane, move |link| async move { link.open_channel(&socket).await }).await
+    }
+
+    /// The input and output of `command`, run by the login shell of the machine. A session of the SSH server, which
+    /// allows a few at the same time. Text that is not part of this program goes to its input, and never in here.
+    pub async fn run(self: &Arc<Link>, command: &'static str) -> Result<Channel, SshError> {
+        self.channel(Lane::Call, move |link| async move {
+            let session = link.session().await?;
+            let refused = |err: russh::Error| SshError::CommandRefused {
+                place: link.endpoint.place(),
+                why: err.to_string(),
+            };
+            let channel = tokio::time::timeout(OPEN, session.handle.channel_open_session())
+                .await
+                .map_err(|_| link.lost())?
+                .map_err(refused)?;
+            channel.exec(false, command).await.map_err(refused)?;
+            Ok(channel)
+        })
+        .await
+    }
+
+    async fn channel<F>(
+        self: &Arc<Link>,
+        lane: Lane,
+        open: impl FnOnce(Arc<Link>) -> F + Send + 'static,
+    ) -> Result<Channel, SshError>
+    where
+        F: Future<Output = Result<russh::Channel<client::Msg>, SshError>> + Send + 'static,
+    {
         let lane = match lane {
             Lane::Call => &self.calls,
             Lane::Follow => &self.followers,
         };
         let permit = Arc::clone(lane).acquire_owned().await.map_err(|_| self.lost())?;
-        let (link, socket) = (Arc::clone(self), socket.to_owned());
+        let link = Arc::clone(self);
         // To its end even if the caller leaves, or the server would keep a channel that nobody closes.
         let open = self.tasks.spawn(async move {
-            let channel = link.open_channel(&socket).await?;
+            let channel = open(Arc::clone(&link)).await?;
             Ok(Channel::new(channel, permit, &link.tasks, &link.closes))
         });
         open.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// Whether the machine is there: it answers on the connection to it or, where there is none or it is silent, takes
+    /// a new one, which ends before a word is said. May wait for ever.
+    pub async fn reach(&self) -> Result<(), SshError> {
+        let session = match &*self.state.lock() {
+            State::Up { session, .. } => Some(Arc::clone(session)),
+            State::Idle | State::Connecting(_) | State::Down { .. } => None,
+        };
+        if let Some(session) = session
+            && let Ok(true) = tokio::time::timeout(SILENCE, session.answers()).await
+        {
+            return Ok(());
+        }
+        dial(&self.endpoint).await.map(drop)
+    }
+
+    /// Whether we are logged in, and the SSH server answers. May wait for ever.
+    pub async fn log_in(self: &Arc<Link>) -> Result<(), SshError> {
+        let session = self.session().await?;
+        if session.answers().await {
+            return Ok(());
+        }
+        // It was lost, which was not known yet.
+        let session = self.session().await?;
+        if session.answers().await { Ok(()) } else { Err(self.lost()) }
     }
 
     async fn open_channel(
@@ -258,13 +324,7 @@ fn jittered(wait: Duration) -> Duration {
     wait / 2 + wait.mul_f64(f64::from(byte[0]) / 510.0)
 }
 
-/// Agrees with the machine on keys and sees whether it is the right one; nobody is logged in yet.
-pub(super) async fn handshake(
-    endpoint: &SshEndpoint,
-    verifier: Verifier,
-    keys: Cow<'static, [Algorithm]>,
-) -> Result<Handle<Verifier>, SshError> {
-    let place = endpoint.place();
+async fn dial(endpoint: &SshEndpoint) -> Result<TcpStream, SshError> {
     let no_answer = |err: std::io::Error| SshError::NoAnswer {
         place: endpoint.place(),
         why: match err.kind() {
@@ -276,6 +336,17 @@ pub(super) async fn handshake(
         TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(no_answer)?;
     // Requests are small, and each waits for its answer.
     stream.set_nodelay(true).map_err(no_answer)?;
+    Ok(stream)
+}
+
+/// Agrees with the machine on keys and sees whether it is the right one; nobody is logged in yet.
+pub(super) async fn handshake(
+    endpoint: &SshEndpoint,
+    verifier: Verifier,
+    keys: Cow<'static, [Algorithm]>,
+) -> Result<Handle<Verifier>, SshError> {
+    let place = endpoint.place();
+    let stream = dial(endpoint).await?;
     let config = client::Config {
         keepalive_interval: Some(KEEP_ALIVE),
         keepalive_max: KEEP_ALIVE_TRIES,

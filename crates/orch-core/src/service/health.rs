@@ -172,7 +172,8 @@ impl Orch {
             health.history.truncate(HISTORY);
             health.damped.observe(probed.check.status, probed.check.at, self.settings.damping);
         }
-        let seen = Seen { check: Some(&probed.check), info: probed.answer.as_ref().ok(), n_gpus: None };
+        let seen =
+            Seen { check: Some(&probed.check), info: probed.answer.as_ref().ok(), n_gpus: None };
         self.record(&node.id, is_current, seen).await?;
         if let Ok(info) = &probed.answer {
             let sample = self.sample(node, info, probed.left()).await;

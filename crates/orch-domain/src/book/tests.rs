@@ -239,19 +239,37 @@ fn terminated_records_are_forgotten_after_an_hour() {
 /// One step of a random life of the book.
 #[derive(Clone, Debug)]
 enum Step {
-    Launch { count: u32, n_ports: u16, gpu: u32 },
-    Act { at: usize, action: usize },
-    Settle { at: usize },
-    Move { at: usize, attempt: u32 },
+    Launch {
+        count: u32,
+        n_ports: u16,
+        gpu: u32,
+    },
+    Act {
+        at: usize,
+        action: usize,
+    },
+    Settle {
+        at: usize,
+    },
+    Move {
+        at: usize,
+        attempt: u32,
+    },
     /// A node reports another number of GPUs, perhaps fewer than are held.
-    Gpus { on_second: bool, n: u32 },
+    Gpus {
+        on_second: bool,
+        n: u32,
+    },
 }
 
 fn step() -> impl proptest::strategy::Strategy<Value = Step> {
     use proptest::prelude::*;
     prop_oneof![
-        (1u32..4, 0u16..4, 0u32..3)
-            .prop_map(|(count, n_ports, gpu)| Step::Launch { count, n_ports, gpu }),
+        (1u32..4, 0u16..4, 0u32..3).prop_map(|(count, n_ports, gpu)| Step::Launch {
+            count,
+            n_ports,
+            gpu
+        }),
         (any::<bool>(), 0u32..5).prop_map(|(on_second, n)| Step::Gpus { on_second, n }),
         (0usize..20, 0usize..4).prop_map(|(at, action)| Step::Act { at, action }),
         (0usize..20).prop_map(|at| Step::Settle { at }),
@@ -369,7 +387,12 @@ fn rows_that_say_how_many_gpus_and_not_which_get_those_that_are_left() {
     let on = |n, gpu, gpus: &[u32]| {
         let plain = Instance::test(n);
         let resources = Resources { gpu, ..plain.resources };
-        Instance { node_id: NodeId::try_new("n0").unwrap(), resources, gpus: gpus.to_vec(), ..plain }
+        Instance {
+            node_id: NodeId::try_new("n0").unwrap(),
+            resources,
+            gpus: gpus.to_vec(),
+            ..plain
+        }
     };
     let rows = |instances| Rows { nodes: vec![node("n0")], instances, ..Rows::default() };
     let range = PortRange::try_new(8000, 8009).unwrap();

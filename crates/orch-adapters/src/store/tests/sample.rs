@@ -240,8 +240,9 @@ fn any_node() -> impl Strategy<Value = Node> {
         (any::<bool>(), any::<bool>()),
         any::<bool>(),
     );
-    let change = (time(), select(NodeStatus::ALL.to_vec()), select(NodeStatus::ALL.to_vec()), text())
-        .prop_map(|(at, from, to, reason)| StatusChange { at, from, to, reason });
+    let change =
+        (time(), select(NodeStatus::ALL.to_vec()), select(NodeStatus::ALL.to_vec()), text())
+            .prop_map(|(at, from, to, reason)| StatusChange { at, from, to, reason });
     let since = (time(), vec(change, 0..3));
     let texts = (node_id(), text(), text(), text(), btree_set("[a-z]{1,9}", 0..3), labels());
     (kinds, texts, resources(), time(), since).prop_map(
