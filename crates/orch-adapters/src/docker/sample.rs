@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use orch_core::ports::engine::{EngineError, EngineInfo};
 use orch_domain::metrics::Sample;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use super::connect::Endpoint;
 use super::figures::{self, Figures};
 use crate::ssh::Link;
 
-/// What a machine may answer; all of it together is a tenth of that.
+/// What a program of this machine may print; all that it should is a tenth of that.
 const MAX_BYTES: u64 = 64 << 10;
 
 /// Prints each figure under a heading. Where the engine keeps its data comes by standard input, so that no text from
@@ -22,14 +22,14 @@ const MAX_BYTES: u64 = 64 << 10;
 /// before is known by then.
 const SCRIPT: &str = "exec sh -c '\
     PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH; LC_ALL=C; export LC_ALL; \
-    IFS= read -r root; \
+    IFS= read -r root; t=; command -v timeout >/dev/null && t=\"timeout 2\"; \
     echo @stat; head -n 1 /proc/stat; \
     echo @load; cat /proc/loadavg; \
     echo @memory; grep -E \"^(MemTotal|MemAvailable):\" /proc/meminfo; \
-    echo @disk; [ -n \"$root\" ] && df -kP \"$root\"; \
+    echo @disk; [ -n \"$root\" ] && $t df -kP \"$root\"; \
     echo @gpus; \
     if command -v nvidia-smi >/dev/null; then \
-        nvidia-smi --query-gpu=index,name,utilization.gpu,memory.used,memory.total --format=csv,noheader,nounits && echo @end; \
+        $t nvidia-smi --query-gpu=index,name,utilization.gpu,memory.used,memory.total --format=csv,noheader,nounits && echo @end; \
     else echo @end; fi' 2>/dev/null";
 
 const GPU_QUERY: [&str; 2] = [
@@ -50,19 +50,13 @@ pub(super) async fn of(endpoint: &Endpoint, info: &EngineInfo) -> Result<Sample,
 }
 
 async fn over_ssh(link: &Arc<Link>, info: &EngineInfo) -> Result<Sample, EngineError> {
-    let mut channel = link.run(SCRIPT).await.map_err(|err| EngineError::from(&err))?;
-    let lost = |err: std::io::Error| EngineError::Unreachable { source: Box::new(err) };
     // A name with a line break in it would be two lines of input, and is none that an engine has.
     let root = info.data_root.as_deref().filter(|it| !it.contains(['\n', '\0']));
-    channel.write_all(format!("{}\n", root.unwrap_or_default()).as_bytes()).await.map_err(lost)?;
-    channel.shutdown().await.map_err(lost)?;
+    let input = format!("{}\n", root.unwrap_or_default());
+    let printed = link.run(SCRIPT, input, figures::PATIENCE).await;
+    let printed = printed.map_err(|err| EngineError::from(&err))?;
     let mut figures = Figures::default();
-    let mut answer = Vec::new();
-    let mut bounded = channel.take(MAX_BYTES);
-    let read = bounded.read_to_end(&mut answer);
-    // Whoever asked sets the limit; a program of the machine that hangs must not take the rest with it.
-    let is_whole = tokio::time::timeout(figures::PATIENCE, read).await.is_ok_and(|it| it.is_ok());
-    figures.read(&String::from_utf8_lossy(&answer), is_whole);
+    figures.read(&String::from_utf8_lossy(&printed.bytes), printed.is_whole);
     Ok(figures.sample)
 }
 

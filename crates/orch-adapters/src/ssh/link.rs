@@ -14,11 +14,12 @@ use russh::ChannelOpenFailure;
 use russh::client::{self, Handle};
 use russh::keys::Algorithm;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::host_key::{Verifier, only};
+use super::run::{self, Printed};
 use super::{Channel, SshError, SshSettings, login};
 
 /// From the first packet to being logged in.
@@ -53,6 +54,7 @@ pub struct Link {
     state: Mutex<State>,
     calls: Arc<Semaphore>,
     followers: Arc<Semaphore>,
+    runs: Arc<Semaphore>,
     n_handshakes: AtomicU64,
     /// Runs what must not end with the caller that began it.
     tasks: TaskTracker,
@@ -91,6 +93,7 @@ impl Link {
             state: Mutex::new(State::Idle),
             calls: Arc::new(Semaphore::new(MOST_CALLS)),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
+            runs: Arc::new(Semaphore::new(1)),
             n_handshakes: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             _closes_when_dropped: closes.clone().drop_guard(),
@@ -109,49 +112,67 @@ impl Link {
 
     /// A stream to the Unix socket at `socket` on the machine.
     pub async fn open(self: &Arc<Link>, socket: &str, lane: Lane) -> Result<Channel, SshError> {
-        let socket = socket.to_owned();
-        self.channel(lane, move |link| async move { link.open_channel(&socket).await }).await
-    }
-
-    /// The input and output of `command`, run by the login shell of the machine. A session of the SSH server, which
-    /// allows a few at the same time. Text that is not part of this program goes to its input, and never in here.
-    pub async fn run(self: &Arc<Link>, command: &'static str) -> Result<Channel, SshError> {
-        self.channel(Lane::Call, move |link| async move {
-            let session = link.session().await?;
-            let refused = |err: russh::Error| SshError::CommandRefused {
-                place: link.endpoint.place(),
-                why: err.to_string(),
-            };
-            let channel = tokio::time::timeout(OPEN, session.handle.channel_open_session())
-                .await
-                .map_err(|_| link.lost())?
-                .map_err(refused)?;
-            channel.exec(false, command).await.map_err(refused)?;
-            Ok(channel)
-        })
-        .await
-    }
-
-    async fn channel<F>(
-        self: &Arc<Link>,
-        lane: Lane,
-        open: impl FnOnce(Arc<Link>) -> F + Send + 'static,
-    ) -> Result<Channel, SshError>
-    where
-        F: Future<Output = Result<russh::Channel<client::Msg>, SshError>> + Send + 'static,
-    {
         let lane = match lane {
             Lane::Call => &self.calls,
             Lane::Follow => &self.followers,
         };
         let permit = Arc::clone(lane).acquire_owned().await.map_err(|_| self.lost())?;
-        let link = Arc::clone(self);
+        let (link, socket) = (Arc::clone(self), socket.to_owned());
         // To its end even if the caller leaves, or the server would keep a channel that nobody closes.
         let open = self.tasks.spawn(async move {
-            let channel = open(Arc::clone(&link)).await?;
+            let channel = link.open_channel(&socket).await?;
             Ok(Channel::new(channel, permit, &link.tasks, &link.closes))
         });
         open.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// Has the login shell of the machine run `command`, and answers what that printed within `within`. Text that is not
+    /// part of this program goes to its `input`, and never into the command.
+    ///
+    /// Each run is a session, of which an SSH server allows few at the same time. So there is one at most, and as long
+    /// as the machine does not end it, the next is refused.
+    pub async fn run(
+        self: &Arc<Link>,
+        command: &'static str,
+        input: String,
+        within: Duration,
+    ) -> Result<Printed, SshError> {
+        let refused = |why: String| SshError::CommandRefused { place: self.endpoint.place(), why };
+        let permit = Arc::clone(&self.runs)
+            .try_acquire_owned()
+            .map_err(|_| refused("the one before it has not ended yet".to_owned()))?;
+        let (link, closes) = (Arc::clone(self), self.closes.child_token());
+        let (told, answer) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let opened = link.open_session(command).await;
+            drop(link);
+            match opened {
+                Ok(channel) => tokio::select! {
+                    () = run::attend(channel, input, within, told) => {}
+                    () = closes.cancelled() => {}
+                },
+                // Whoever asked may have left.
+                Err(err) => drop(told.send(Err(err))),
+            }
+            drop(permit);
+        });
+        match answer.await.map_err(|_| self.lost())? {
+            Err(SshError::Protocol(err)) => Err(refused(err.to_string())),
+            it => it,
+        }
+    }
+
+    async fn open_session(
+        self: &Arc<Link>,
+        command: &'static str,
+    ) -> Result<russh::Channel<client::Msg>, SshError> {
+        let session = self.session().await?;
+        let open = async {
+            let channel = session.handle.channel_open_session().await?;
+            channel.exec(false, command).await?;
+            Ok(channel)
+        };
+        tokio::time::timeout(OPEN, open).await.unwrap_or_else(|_| Err(self.lost()))
     }
 
     /// Whether the machine is there: it answers on the connection to it or, where there is none or it is silent, takes

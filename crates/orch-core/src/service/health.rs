@@ -57,8 +57,8 @@ impl Seen<'_> {
     }
 }
 
-pub(crate) fn n_gpus(sample: &Sample) -> Option<u32> {
-    sample.gpus.as_ref().map(|it| u32::try_from(it.len()).unwrap_or(u32::MAX))
+pub(crate) fn n_gpus(sample: Option<&Sample>) -> Option<u32> {
+    sample?.gpus.as_ref().map(|it| u32::try_from(it.len()).unwrap_or(u32::MAX))
 }
 
 impl HealthBoard {
@@ -110,9 +110,20 @@ impl HealthBoard {
         ClusterUsage::of(&metrics.collect::<Vec<_>>())
     }
 
-    pub(crate) fn note(&self, node_id: &NodeId, at: Timestamp, info: &EngineInfo, sample: Sample) {
+    /// Without a sample, what was known before stays, with the time it is from.
+    pub(crate) fn note(
+        &self,
+        node_id: &NodeId,
+        at: Timestamp,
+        info: &EngineInfo,
+        sample: Option<Sample>,
+    ) {
         let mut nodes = self.nodes.write();
         let Some(health) = nodes.get_mut(node_id) else { return };
+        if sample.is_none() && health.metrics.is_some() {
+            return;
+        }
+        let sample = sample.unwrap_or_default();
         let before = match sample.cpu {
             Some(it) => health.cpu.replace(it),
             None => None,
@@ -177,7 +188,7 @@ impl Orch {
         self.record(&node.id, is_current, seen).await?;
         if let Ok(info) = &probed.answer {
             let sample = self.sample(node, info, probed.left()).await;
-            let n_gpus = n_gpus(&sample);
+            let n_gpus = n_gpus(sample.as_ref());
             if is_there() {
                 self.health.note(&node.id, self.clock.now(), info, sample);
                 self.record(&node.id, is_current, Seen { n_gpus, ..Seen::default() }).await?;

@@ -80,7 +80,7 @@ impl Orch {
         let engine_has = match probed.answer {
             Ok(info) => {
                 let sample = self.sample(&node, &info, left).await;
-                let gpu = n_gpus(&sample).unwrap_or_default();
+                let gpu = n_gpus(sample.as_ref()).unwrap_or_default();
                 let capacity = Resources { gpu, ..info.capacity };
                 sampled = Some((info, sample));
                 capacity

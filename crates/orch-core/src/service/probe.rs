@@ -64,18 +64,24 @@ impl Orch {
         timed(Level::Engine, left(), engine.describe(), levels).await
     }
 
-    /// What is in use on the machine of `node`, which has just answered. Whatever goes wrong, what is known is told:
-    /// this is no part of its health.
-    pub(crate) async fn sample(&self, node: &Node, info: &EngineInfo, left: Duration) -> Sample {
+    /// What is in use on the machine of `node`, which has just answered. None: it did not say, which is no part of its
+    /// health.
+    pub(crate) async fn sample(
+        &self,
+        node: &Node,
+        info: &EngineInfo,
+        left: Duration,
+    ) -> Option<Sample> {
         let limit = left.min(SAMPLING);
-        let Ok(engine) = self.engines.engine(node) else { return Sample::default() };
+        let engine = self.engines.engine(node).ok()?;
         let sampled = tokio::time::timeout(limit, engine.sample(info))
             .await
             .unwrap_or(Err(EngineError::Timeout { after: limit }));
-        sampled.unwrap_or_else(|err| {
-            tracing::debug!("what is in use on `{}` is not known: {err}", node.id);
-            Sample::default()
-        })
+        sampled
+            .inspect_err(|err| {
+                tracing::debug!("what is in use on `{}` is not known: {err}", node.id)
+            })
+            .ok()
     }
 }
 
