@@ -1,6 +1,7 @@
 //! One suite for all engines: what the services rely on holds for the simulated engine and for Docker alike.
 
 mod docker_only;
+mod health;
 mod subject;
 
 use std::future::Future;
@@ -13,9 +14,9 @@ use futures::{FutureExt, StreamExt};
 use orch_core::ports::engine::{
     Container, ContainerState, EngineError, ExecRequest, LogLine, LogQuery, LogStream,
 };
-use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
 
+use self::health::{answers_at_every_level, tells_what_is_in_use};
 use self::subject::{Life, Subject};
 use crate::harness::{eventually, within};
 
@@ -93,35 +94,6 @@ async fn says_what_it_is(subject: Subject) {
     let image = images.iter().find(|it| it.references.contains(&subject.image().to_string()));
     assert!(image.is_some_and(|it| 0 < it.size_bytes), "{images:?}");
     assert!(subject.engine.has_image(&subject.image()).await.unwrap());
-}
-
-async fn answers_at_every_level(subject: Subject) {
-    let levels = subject.engine.levels();
-    assert_eq!((levels.first(), levels.last()), (Some(&Level::Address), Some(&Level::Engine)));
-    for level in levels {
-        // Twice: over a connection that is not there yet, and over one that is.
-        for _ in 0..2 {
-            within("an answer", subject.engine.reach(*level)).await.unwrap();
-        }
-    }
-    let nowhere = subject.nowhere();
-    let first = nowhere.levels()[0];
-    assert_eq!(first, Level::Address);
-    let err = within("a refusal", nowhere.reach(first)).await.unwrap_err();
-    assert!(err.is_transient(), "{err:?}");
-}
-
-async fn tells_what_is_in_use(subject: Subject) {
-    let running = subject.running(Life::Forever).await;
-    let info = subject.engine.describe().await.unwrap();
-    assert!(0 < info.n_running && info.n_running <= info.n_containers, "{info:?}");
-    let sample = within("a sample", subject.engine.sample(&info)).await.unwrap();
-    let (memory, disk) = (sample.memory_used_bytes.unwrap(), sample.disk_used_bytes.unwrap());
-    assert!(0 < memory && memory < sample.memory_total_bytes.unwrap(), "{sample:?}");
-    assert!(0 < disk && disk < sample.disk_total_bytes.unwrap(), "{sample:?}");
-    assert!(sample.cpu.is_some() && sample.load_average.is_some(), "{sample:?}");
-    assert_eq!(sample.gpus.map(|it| it.len()), Some(info.capacity.gpu as usize));
-    subject.engine.remove(&running.name).await.unwrap();
 }
 
 async fn creating_again_adopts_and_other_labels_are_refused(subject: Subject) {
