@@ -144,6 +144,7 @@ impl App {
     }
 
     pub fn start(self) -> anyhow::Result<Running> {
+        machine::raise_open_files();
         self.orch.start_tasks();
         let tracker = &self.local.tracker;
         if let Some(file) = self.nodes_file {

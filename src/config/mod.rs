@@ -43,6 +43,7 @@ impl Config {
             damping: Damping {
                 failures_to_fall: self.cluster.failures_to_fall,
                 successes_to_rise: self.cluster.successes_to_rise,
+                ..Damping::DEFAULT
             },
             reschedule_grace: self.cluster.reschedule_grace.duration(),
             default_quota: self.compute.default_quota,

@@ -30,10 +30,12 @@ impl Node {
             description: String::new(),
             capacity,
             capacity_is_fixed: false,
+            gpu_is_fixed: false,
             cordoned: false,
             created_at: Timestamp::ZERO,
             status: NodeStatus::Healthy,
             status_since: Timestamp::ZERO,
+            status_changes: Vec::new(),
         }
     }
 
@@ -79,6 +81,7 @@ impl Instance {
             generation: 1,
             resources: Resources::new(Cpu::from_millis(1000), Memory::from_mib(1024), 0),
             ports: Vec::new(),
+            gpus: Vec::new(),
             env: BTreeMap::new(),
             command: Vec::new(),
             labels: Labels::default(),

@@ -155,6 +155,8 @@ pub struct Instance {
     pub generation: u32,
     pub resources: Resources,
     pub ports: Vec<PortBinding>,
+    /// The GPUs of the node that are its own, by index: as many as `resources.gpu`.
+    pub gpus: Vec<u32>,
     pub env: BTreeMap<String, String>,
     /// Replaces the image's command when not empty.
     pub command: Vec<String>,

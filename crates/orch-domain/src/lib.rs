@@ -15,6 +15,7 @@ pub mod health;
 pub mod image;
 pub mod instance;
 pub mod label;
+pub mod metrics;
 pub mod name;
 pub mod node;
 pub mod node_loss;

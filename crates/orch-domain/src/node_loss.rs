@@ -57,6 +57,8 @@ pub struct Remnant {
     pub generation: u32,
     pub resources: Resources,
     pub ports: Vec<PortBinding>,
+    /// Indices of GPUs.
+    pub gpus: Vec<u32>,
     /// When the instance left.
     pub since: Timestamp,
 }

@@ -133,6 +133,7 @@ impl Subject {
             env: BTreeMap::from([("FROM_SPEC".to_owned(), "1".to_owned())]),
             resources: Resources::new(Cpu::from_millis(500), Memory::from_mib(32), 0),
             ports: Vec::new(),
+            gpus: Vec::new(),
             publish_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             labels: ContainerLabels {
                 controller_id: self.controller_id.clone(),

@@ -108,6 +108,11 @@ impl Hosts {
         self.run(&["wipe", &host.to_string()]);
     }
 
+    /// Runs a command on the machine, past SSH.
+    pub(crate) fn on(&self, host: usize, command: &str) {
+        self.run(&["in", &host.to_string(), "sh", "-c", command]);
+    }
+
     /// As when it was set up anew.
     pub(crate) fn change_host_key(&self, host: usize) {
         let key = self.dir(host).join("host_key");

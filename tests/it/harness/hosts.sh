@@ -76,6 +76,8 @@ KbdInteractiveAuthentication no
 UsePAM no
 UseDNS no
 MaxSessions 10
+# Not the one of this machine, whose shell reads who knows what at every session.
+SetEnv HOME=/run
 LogLevel VERBOSE
 CONFIG
   ip netns add "$netns"

@@ -1,6 +1,8 @@
 //! How an engine is reached: its endpoint, a connection made when first needed, and a deadline for every call.
 
 use std::future::Future;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,9 @@ use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
 use http::Uri;
 use http::uri::PathAndQuery;
 use orch_core::ports::engine::EngineError;
+use orch_domain::health::Level;
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 
 use super::error::Failure;
 use super::over_ssh;
@@ -62,6 +66,43 @@ impl Endpoint {
                 Ok(Endpoint::Tcp { authority: authority.to_owned() })
             }
             _ => Err(refuse()),
+        }
+    }
+
+    /// Whether something is where the engine, or the machine it is on, should be. May wait for ever.
+    pub(super) async fn reach(&self, level: Level) -> Result<(), EngineError> {
+        let no_connection = |message: &str| EngineError::NoConnection { message: message.into() };
+        match (self, level) {
+            (Endpoint::Unix { path }, Level::Address) => {
+                match tokio::fs::metadata(path).await {
+                    Ok(it) if it.file_type().is_socket() => Ok(()),
+                    Ok(_) => Err(no_connection("what is in place of its socket is none")),
+                    Err(err) => match err.kind() {
+                        ErrorKind::NotFound => Err(no_connection("its socket is not there")),
+                        ErrorKind::PermissionDenied => {
+                            Err(no_connection("this server may not see its socket"))
+                        }
+                        // What else it may be, its use will tell.
+                        _ => Ok(()),
+                    },
+                }
+            }
+            (Endpoint::Tcp { authority }, Level::Address) => {
+                let connected = TcpStream::connect(authority).await;
+                connected.map(drop).map_err(|err| match err.kind() {
+                    ErrorKind::ConnectionRefused => no_connection("nothing listens at its port"),
+                    _ => no_connection(&super::error::clean(&err.to_string())),
+                })
+            }
+            (Endpoint::Ssh { link, .. }, Level::Address) => {
+                link.reach().await.map_err(|err| EngineError::from(&err))
+            }
+            (Endpoint::Ssh { link, .. }, Level::Ssh) => {
+                link.log_in().await.map_err(|err| EngineError::from(&err))
+            }
+            (Endpoint::Unix { .. } | Endpoint::Tcp { .. }, Level::Ssh) | (_, Level::Engine) => {
+                Ok(())
+            }
         }
     }
 

@@ -18,6 +18,10 @@ pub(super) enum Failure {
     Engine(EngineError),
 }
 
+const NO_GPU_DRIVER: &str = "it cannot give GPUs to containers: the NVIDIA container toolkit is missing on the node; an \
+     administrator installs `nvidia-container-toolkit` there and runs `nvidia-ctk runtime configure`, or sets `gpu=0` \
+     with `update_node`";
+
 impl From<Cause> for Failure {
     fn from(cause: Cause) -> Failure {
         if let Cause::IOError { err } = &cause
@@ -104,6 +108,9 @@ impl Failure {
         // Both come from the same step: a port held by a container, and one held by anything else.
         if has_any(message, &["port is already allocated", "address already in use"]) {
             return EngineError::PortInUse { ports: port_in(message).into_iter().collect() };
+        }
+        if has_any(message, &["could not select device driver"]) {
+            return EngineError::Refused { message: NO_GPU_DRIVER.to_owned() };
         }
         if is_about_the_command(message) {
             return EngineError::InvalidCommand { message: of_runtime(message) };
@@ -306,6 +313,13 @@ mod tests {
             EngineError::InvalidCommand { message } => assert!(message.contains("`command`")),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_gpu_that_the_engine_cannot_give_names_what_is_missing() {
+        let text = "could not select device driver \"\" with capabilities: [[gpu]]";
+        let err = said(500, text).of_start("mo-x");
+        assert!(err.to_string().contains("NVIDIA container toolkit is missing"), "{err}");
     }
 
     #[test]

@@ -6,10 +6,12 @@
 mod connect;
 mod error;
 mod exec;
+mod figures;
 mod image;
 mod logs;
 mod observe;
 mod over_ssh;
+mod sample;
 mod spec;
 mod started;
 mod stats;
@@ -32,7 +34,9 @@ use orch_core::ports::engine::{
     EngineEvent, EngineImage, EngineInfo, ExecOutcome, ExecRequest, LogLine, LogQuery, PullReport,
     Terminals,
 };
+use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
+use orch_domain::metrics::Sample;
 use orch_domain::resource::{Cpu, Memory, Resources};
 use tokio_util::task::TaskTracker;
 
@@ -108,6 +112,21 @@ impl DockerEngine {
 
 #[async_trait]
 impl Engine for DockerEngine {
+    fn levels(&self) -> &'static [Level] {
+        match self.connection.endpoint {
+            Endpoint::Unix { .. } | Endpoint::Tcp { .. } => &[Level::Address, Level::Engine],
+            Endpoint::Ssh { .. } => &[Level::Address, Level::Ssh, Level::Engine],
+        }
+    }
+
+    async fn reach(&self, level: Level) -> Result<(), EngineError> {
+        self.connection.endpoint.reach(level).await
+    }
+
+    async fn sample(&self, info: &EngineInfo) -> Result<Sample, EngineError> {
+        sample::of(&self.connection.endpoint, info).await
+    }
+
     async fn describe(&self) -> Result<EngineInfo, EngineError> {
         let info = self.connection.call(QUICK, |docker| async move { docker.info().await }).await?;
         let api = self.connection.docker().await?.client_version();
@@ -119,11 +138,14 @@ impl Engine for DockerEngine {
             capacity: Resources::new(
                 Cpu::from_millis(cpus.saturating_mul(1000)),
                 Memory::from_bytes(memory),
-                // The engine does not say; an administrator does, with a fixed capacity.
+                // The engine does not say; a sample of its machine does, or an administrator.
                 0,
             ),
             hostname: info.name.unwrap_or_default(),
             n_containers: u32::try_from(info.containers.unwrap_or_default()).unwrap_or_default(),
+            n_running: u32::try_from(info.containers_running.unwrap_or_default())
+                .unwrap_or_default(),
+            data_root: info.docker_root_dir.filter(|it| it.starts_with('/')),
         })
     }
 

@@ -11,7 +11,9 @@ use orch_core::ports::engine::{
     Container, ContainerSpec, ContainerStats, Engine, EngineError, EngineEvent, EngineImage,
     EngineInfo, ExecOutcome, ExecRequest, LogLine, LogQuery, PullProgress, PullReport,
 };
+use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
+use orch_domain::metrics::Sample;
 use orch_domain::node::SimConfig;
 use orch_domain::resource::Resources;
 use orch_domain::time::Timestamp;
@@ -20,11 +22,10 @@ use tokio::sync::watch;
 
 use super::SimControl;
 use super::command;
-use super::host::{Host, SimContainer, built_in, is_missing};
+use super::host::{CPU_USED, Host, IMAGE_BYTES, SimContainer, built_in, is_missing};
 
 /// A pull tells its progress so many times.
 const PULL_STEPS: u32 = 10;
-const IMAGE_BYTES: u64 = 50 << 20;
 
 /// Cheap to clone; clones are the same machine.
 #[derive(Clone)]
@@ -121,14 +122,33 @@ async fn wait(millis: u64) {
 
 #[async_trait]
 impl Engine for SimEngine {
+    fn levels(&self) -> &'static [Level] {
+        &[Level::Address, Level::Engine]
+    }
+
+    /// A machine that is there answers at once; how slow its engine is, is another matter.
+    async fn reach(&self, _: Level) -> Result<(), EngineError> {
+        if self.config().unreachable { Err(host_is_down()) } else { Ok(()) }
+    }
+
+    async fn sample(&self, _: &EngineInfo) -> Result<Sample, EngineError> {
+        let config = self.config();
+        Ok(self.look(|host| host.sample(&config)))
+    }
+
     async fn describe(&self) -> Result<EngineInfo, EngineError> {
         let config = self.enter("describe").await?;
-        let n_containers = self.look(|host| host.containers.len());
+        let (n_containers, n_running) = self.look(|host| {
+            let n_running = host.containers.values().filter(|it| it.state.is_up()).count();
+            (host.containers.len(), n_running)
+        });
         Ok(EngineInfo {
             version: "sim 1".to_owned(),
             capacity: Resources::new(config.cpu, config.memory, config.gpu),
             hostname: self.machine.hostname.clone(),
             n_containers: u32::try_from(n_containers).unwrap_or(u32::MAX),
+            n_running: u32::try_from(n_running).unwrap_or(u32::MAX),
+            data_root: None,
         })
     }
 
@@ -271,8 +291,8 @@ impl Engine for SimEngine {
         self.look(|host| {
             let container = host.find_running(name)?;
             Ok(ContainerStats {
-                cpu_used: 0.01,
-                memory_used_bytes: container.memory_bytes / 8,
+                cpu_used: CPU_USED,
+                memory_used_bytes: container.memory_used_bytes(),
                 memory_limit_bytes: container.memory_bytes,
                 n_processes: 1,
                 ..ContainerStats::default()

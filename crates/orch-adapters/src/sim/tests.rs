@@ -26,6 +26,7 @@ fn spec(number: u32, image: &str) -> ContainerSpec {
         command: Vec::new(),
         env: Default::default(),
         resources: Resources::new(Cpu::from_millis(100), Memory::from_mib(64), 0),
+        gpus: Vec::new(),
         ports: vec![PortBinding { container_port: 80, host_port: 8000, protocol: Protocol::Tcp }],
         publish_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         labels: ContainerLabels {

@@ -28,6 +28,8 @@ pub enum SshError {
     Lost { place: String },
     #[error("the SSH server of `{place}` does not open `{socket}`: {why}")]
     SocketRefused { place: String, socket: String, why: String },
+    #[error("the SSH server of `{place}` does not run a command: {why}")]
+    CommandRefused { place: String, why: String },
     #[error("{last}; the next attempt is due in {retry_in:?}")]
     Waiting { last: Box<SshError>, retry_in: Duration },
     #[error(transparent)]

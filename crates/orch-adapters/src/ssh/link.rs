@@ -14,15 +14,18 @@ use russh::ChannelOpenFailure;
 use russh::client::{self, Handle};
 use russh::keys::Algorithm;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::host_key::{Verifier, only};
+use super::run::{self, Printed};
 use super::{Channel, SshError, SshSettings, login};
 
 /// From the first packet to being logged in.
 const CONNECT: Duration = Duration::from_secs(10);
+/// A connection without an answer for so long may be dead: whether the machine is there is then asked anew.
+const SILENCE: Duration = Duration::from_secs(1);
 /// For the server to open a socket that is on its own machine.
 const OPEN: Duration = Duration::from_secs(10);
 /// A connection that says nothing is asked this often, and given up after so many questions without an answer.
@@ -51,6 +54,7 @@ pub struct Link {
     state: Mutex<State>,
     calls: Arc<Semaphore>,
     followers: Arc<Semaphore>,
+    runs: Arc<Semaphore>,
     n_handshakes: AtomicU64,
     /// Runs what must not end with the caller that began it.
     tasks: TaskTracker,
@@ -72,6 +76,13 @@ struct Session {
     handle: Handle<Verifier>,
 }
 
+impl Session {
+    /// False: the connection was lost meanwhile.
+    async fn answers(&self) -> bool {
+        self.handle.send_ping().await.is_ok() && !self.handle.is_closed()
+    }
+}
+
 impl Link {
     /// Connects to nothing yet.
     pub fn new(endpoint: SshEndpoint, settings: SshSettings) -> Arc<Link> {
@@ -82,6 +93,7 @@ impl Link {
             state: Mutex::new(State::Idle),
             calls: Arc::new(Semaphore::new(MOST_CALLS)),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
+            runs: Arc::new(Semaphore::new(1)),
             n_handshakes: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             _closes_when_dropped: closes.clone().drop_guard(),
@@ -112,6 +124,81 @@ impl Link {
             Ok(Channel::new(channel, permit, &link.tasks, &link.closes))
         });
         open.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// Has the login shell of the machine run `command`, and answers what that printed within `within`. Text that is not
+    /// part of this program goes to its `input`, and never into the command.
+    ///
+    /// Each run is a session, of which an SSH server allows few at the same time. So there is one at most, and as long
+    /// as the machine does not end it, the next is refused.
+    pub async fn run(
+        self: &Arc<Link>,
+        command: &'static str,
+        input: String,
+        within: Duration,
+    ) -> Result<Printed, SshError> {
+        let refused = |why: String| SshError::CommandRefused { place: self.endpoint.place(), why };
+        let permit = Arc::clone(&self.runs)
+            .try_acquire_owned()
+            .map_err(|_| refused("the one before it has not ended yet".to_owned()))?;
+        let (link, closes) = (Arc::clone(self), self.closes.child_token());
+        let (told, answer) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let opened = link.open_session(command).await;
+            drop(link);
+            match opened {
+                Ok(channel) => tokio::select! {
+                    () = run::attend(channel, input, within, told) => {}
+                    () = closes.cancelled() => {}
+                },
+                // Whoever asked may have left.
+                Err(err) => drop(told.send(Err(err))),
+            }
+            drop(permit);
+        });
+        match answer.await.map_err(|_| self.lost())? {
+            Err(SshError::Protocol(err)) => Err(refused(err.to_string())),
+            it => it,
+        }
+    }
+
+    async fn open_session(
+        self: &Arc<Link>,
+        command: &'static str,
+    ) -> Result<russh::Channel<client::Msg>, SshError> {
+        let session = self.session().await?;
+        let open = async {
+            let channel = session.handle.channel_open_session().await?;
+            channel.exec(false, command).await?;
+            Ok(channel)
+        };
+        tokio::time::timeout(OPEN, open).await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// Whether the machine is there: it answers on the connection to it or, where there is none or it is silent, takes
+    /// a new one, which ends before a word is said. May wait for ever.
+    pub async fn reach(&self) -> Result<(), SshError> {
+        let session = match &*self.state.lock() {
+            State::Up { session, .. } => Some(Arc::clone(session)),
+            State::Idle | State::Connecting(_) | State::Down { .. } => None,
+        };
+        if let Some(session) = session
+            && let Ok(true) = tokio::time::timeout(SILENCE, session.answers()).await
+        {
+            return Ok(());
+        }
+        dial(&self.endpoint).await.map(drop)
+    }
+
+    /// Whether we are logged in, and the SSH server answers. May wait for ever.
+    pub async fn log_in(self: &Arc<Link>) -> Result<(), SshError> {
+        let session = self.session().await?;
+        if session.answers().await {
+            return Ok(());
+        }
+        // It was lost, which was not known yet.
+        let session = self.session().await?;
+        if session.answers().await { Ok(()) } else { Err(self.lost()) }
     }
 
     async fn open_channel(
@@ -258,13 +345,7 @@ fn jittered(wait: Duration) -> Duration {
     wait / 2 + wait.mul_f64(f64::from(byte[0]) / 510.0)
 }
 
-/// Agrees with the machine on keys and sees whether it is the right one; nobody is logged in yet.
-pub(super) async fn handshake(
-    endpoint: &SshEndpoint,
-    verifier: Verifier,
-    keys: Cow<'static, [Algorithm]>,
-) -> Result<Handle<Verifier>, SshError> {
-    let place = endpoint.place();
+async fn dial(endpoint: &SshEndpoint) -> Result<TcpStream, SshError> {
     let no_answer = |err: std::io::Error| SshError::NoAnswer {
         place: endpoint.place(),
         why: match err.kind() {
@@ -276,6 +357,17 @@ pub(super) async fn handshake(
         TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(no_answer)?;
     // Requests are small, and each waits for its answer.
     stream.set_nodelay(true).map_err(no_answer)?;
+    Ok(stream)
+}
+
+/// Agrees with the machine on keys and sees whether it is the right one; nobody is logged in yet.
+pub(super) async fn handshake(
+    endpoint: &SshEndpoint,
+    verifier: Verifier,
+    keys: Cow<'static, [Algorithm]>,
+) -> Result<Handle<Verifier>, SshError> {
+    let place = endpoint.place();
+    let stream = dial(endpoint).await?;
     let config = client::Config {
         keepalive_interval: Some(KEEP_ALIVE),
         keepalive_max: KEEP_ALIVE_TRIES,

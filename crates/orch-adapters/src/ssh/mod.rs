@@ -11,6 +11,7 @@ mod error;
 mod host_key;
 mod link;
 mod login;
+mod run;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ pub use channel::Channel;
 pub use error::SshError;
 pub use host_key::identify;
 pub use link::{Lane, Link};
+pub use run::Printed;
 
 /// What this server's user has for SSH.
 #[derive(Clone, Debug, Default)]

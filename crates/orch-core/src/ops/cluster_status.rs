@@ -77,7 +77,7 @@ impl Operation for ClusterStatus {
     async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<ClusterReport, Error> {
         Ok(orch.ledger.read(|book| {
             let totals = Totals::of(book.slots().map(|it| (&*it.node, it.used)));
-            let view = |it| NodeView::of(it, orch.health.last_check(&it.node.id));
+            let view = |it| NodeView::of(it, &orch.health);
             ClusterReport {
                 status: totals.status(),
                 totals,

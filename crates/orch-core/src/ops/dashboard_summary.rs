@@ -5,6 +5,7 @@ use std::sync::Arc;
 use orch_domain::Error;
 use orch_domain::caller::Permission;
 use orch_domain::cluster::{ClusterStatus, StateCounts, Totals};
+use orch_domain::metrics::ClusterUsage;
 use orch_domain::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct DashboardSummary {}
 pub struct Dashboard {
     pub status: ClusterStatus,
     pub cluster: Totals,
+    /// What is in use on the machines of healthy nodes, by whoever uses them, when they last told.
+    pub usage: ClusterUsage,
     /// Your own, by state; everybody's for an administrator.
     pub instances: StateCounts,
     /// Yours.
@@ -79,6 +82,7 @@ impl Operation for DashboardSummary {
             Dashboard {
                 status: totals.status(),
                 cluster: totals,
+                usage: orch.health.cluster_usage(book),
                 instances,
                 quota: QuotaView::of(user.quota, book.usage(&user.id)),
                 checked_at: orch.health.last_sweep(),

@@ -55,6 +55,9 @@ pub struct RegisterNode {
     pub cpu_cores: Option<Cpu>,
     /// GiB that may be given out.
     pub memory_gb: Option<Memory>,
+    /// GPUs that may be given out, by the indices 0 to one less; as many as `nvidia-smi` tells of on the machine unless given.
+    #[schemars(range(max = 64))]
+    pub gpu: Option<u32>,
     /// Register it even though its engine does not answer now.
     #[serde(default)]
     pub force: bool,
@@ -121,6 +124,7 @@ impl RegisterNode {
         check_host("hostname", &self.hostname)?;
         check_line("description", &self.description, MAX_DESCRIPTION)?;
         check_tags(&self.tags)?;
+        check_gpu(self.gpu)?;
         let trust = self.ssh.as_ref().map_or(Ok(HostTrust::Known), SshArguments::trust)?;
         let engine = match self.engine {
             EngineKind::Docker if self.ssh.is_some() => {
@@ -171,6 +175,7 @@ impl RegisterNode {
             description: self.description,
             cpu: self.cpu_cores,
             memory: self.memory_gb,
+            gpu: self.gpu,
             force: self.force,
         })
     }
@@ -219,6 +224,13 @@ impl SshArguments {
 }
 
 pub(super) const MAX_DESCRIPTION: usize = 200;
+
+pub(super) fn check_gpu(gpu: Option<u32>) -> Result<(), Error> {
+    match gpu.unwrap_or_default() {
+        0..=64 => Ok(()),
+        n => Err(Error::invalid("gpu", format!("{n} is more than 64"))),
+    }
+}
 
 pub(super) fn check_tags(tags: &BTreeSet<Tag>) -> Result<(), Error> {
     match tags.len() {

@@ -14,7 +14,7 @@ use orch_domain::text::check_line;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::register_node::{MAX_DESCRIPTION, SshArguments, check_tags};
+use super::register_node::{MAX_DESCRIPTION, SshArguments, check_gpu, check_tags};
 use crate::operation::{Operation, Route, Spec, spec};
 use crate::service::nodes::engine_parameter;
 use crate::view::node::OneNode;
@@ -45,6 +45,9 @@ pub struct UpdateNode {
     pub cpu_cores: Option<Cpu>,
     /// GiB that may be given out. Fixes the capacity: it does not follow the engine any more.
     pub memory_gb: Option<Memory>,
+    /// GPUs that may be given out, by the indices 0 to one less. Fixes their number: it does not follow the machine any more.
+    #[schemars(range(max = 64))]
+    pub gpu: Option<u32>,
 }
 
 impl Operation for UpdateNode {
@@ -105,6 +108,7 @@ impl UpdateNode {
         if let Some(it) = &self.description {
             check_line("description", it, MAX_DESCRIPTION)?;
         }
+        check_gpu(self.gpu)?;
         self.tags.as_ref().map_or(Ok(()), check_tags)
     }
 
@@ -155,6 +159,8 @@ impl UpdateNode {
         node.labels = self.labels.unwrap_or(node.labels.clone());
         node.description = self.description.unwrap_or(node.description.clone());
         node.capacity_is_fixed |= self.cpu_cores.is_some() || self.memory_gb.is_some();
+        node.gpu_is_fixed |= self.gpu.is_some();
+        node.capacity.gpu = self.gpu.unwrap_or(node.capacity.gpu);
         node.capacity.cpu = self.cpu_cores.unwrap_or(node.capacity.cpu);
         node.capacity.memory = self.memory_gb.unwrap_or(node.capacity.memory);
     }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
+use orch_domain::metrics::Sample;
 use orch_domain::name::{InstanceId, NodeId, UserId};
 use orch_domain::node::{EngineConfig, Node};
 use orch_domain::port::PortBinding;
@@ -21,6 +23,16 @@ use orch_domain::time::Timestamp;
 
 #[async_trait]
 pub trait Engine: Send + Sync {
+    /// What a check of the node goes through one after the other, from the outside in; the engine itself comes last.
+    fn levels(&self) -> &'static [Level];
+
+    /// Whether the node answers at a level below its engine. Asked in the order of `levels`, each after the one before
+    /// succeeded. May hang: whoever asks sets the limit.
+    async fn reach(&self, level: Level) -> Result<(), EngineError>;
+
+    /// What is in use on the machine, as far as this kind of engine can tell. `info` is what it just said of itself.
+    async fn sample(&self, info: &EngineInfo) -> Result<Sample, EngineError>;
+
     /// Whether it answers, what it is, and what the node has.
     async fn describe(&self) -> Result<EngineInfo, EngineError>;
 
@@ -132,6 +144,9 @@ pub struct EngineInfo {
     pub capacity: Resources,
     pub hostname: String,
     pub n_containers: u32,
+    pub n_running: u32,
+    /// Where on its machine it keeps images and containers, when it says so.
+    pub data_root: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -164,6 +179,8 @@ pub struct ContainerSpec {
     pub env: BTreeMap<String, String>,
     pub resources: Resources,
     pub ports: Vec<PortBinding>,
+    /// Indices of the GPUs of the node that it gets, and no other.
+    pub gpus: Vec<u32>,
     /// Where published ports bind.
     pub publish_ip: IpAddr,
     pub labels: ContainerLabels,

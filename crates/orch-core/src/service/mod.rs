@@ -15,6 +15,7 @@ pub mod launch;
 pub mod ledger;
 pub mod node_loss;
 pub mod nodes;
+mod probe;
 pub mod reconcile;
 pub mod relocate;
 pub mod remnant;

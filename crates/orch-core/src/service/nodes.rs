@@ -14,6 +14,7 @@ use orch_domain::ssh::{HostKey, HostTrust};
 
 use crate::ports::engine::EngineError;
 use crate::service::engines::engine_error;
+use crate::service::health::n_gpus;
 use crate::view::node::NodeView;
 use crate::{Cx, Orch};
 
@@ -33,6 +34,7 @@ pub struct Enrolment {
     /// What may be given out; asked of the engine where `None`.
     pub cpu: Option<Cpu>,
     pub memory: Option<Memory>,
+    pub gpu: Option<u32>,
     /// Register it although its engine does not answer.
     pub force: bool,
 }
@@ -62,17 +64,27 @@ impl Orch {
             description: enrolment.description,
             capacity: Resources::default(),
             capacity_is_fixed: enrolment.cpu.is_some() || enrolment.memory.is_some(),
+            gpu_is_fixed: enrolment.gpu.is_some(),
             cordoned: false,
             created_at: now,
             status: NodeStatus::Unknown,
             status_since: now,
+            status_changes: Vec::new(),
         };
         // A taken id is refused before a foreign machine is asked anything.
         self.ledger.rehearse(|book| book.add_node(node.clone()))?;
         node.engine = self.identify(&node, &enrolment.trust, enrolment.force).await?;
-        let (check, answer) = self.probe(&node).await;
-        let engine_has = match answer {
-            Ok(info) => info.capacity,
+        let probed = self.probe(&node).await;
+        let left = probed.left();
+        let mut sampled = None;
+        let engine_has = match probed.answer {
+            Ok(info) => {
+                let sample = self.sample(&node, &info, left).await;
+                let gpu = n_gpus(sample.as_ref()).unwrap_or_default();
+                let capacity = Resources { gpu, ..info.capacity };
+                sampled = Some((info, sample));
+                capacity
+            }
             Err(err) if !enrolment.force => return Err(not_enrolled(&node, err)),
             Err(_) if enrolment.cpu.is_some() != enrolment.memory.is_some() => {
                 return Err(Error::invalid(
@@ -85,12 +97,17 @@ impl Orch {
         node.capacity = Resources {
             cpu: enrolment.cpu.unwrap_or(engine_has.cpu),
             memory: enrolment.memory.unwrap_or(engine_has.memory),
-            gpu: engine_has.gpu,
+            gpu: enrolment.gpu.unwrap_or(engine_has.gpu),
         };
+        let check = probed.check;
         node.status = check.status;
         node.status_since = check.at;
         self.ledger.write(cx, |book| book.add_node(node.clone())).await?;
+        let at = check.at;
         self.health.enter(&node, check);
+        if let Some((info, sample)) = sampled {
+            self.health.note(&node.id, at, &info, sample);
+        }
         tracing::info!("node `{}` is registered and {}", node.id, node.status);
         crate::task::follow(self, &node.id);
         if node.status == NodeStatus::Healthy {
@@ -154,10 +171,9 @@ impl Orch {
     }
 
     pub fn node_view(&self, id: &NodeId) -> Result<NodeView, Error> {
-        let last_check = self.health.last_check(id);
         self.ledger.read(|book| {
             let slot = book.slot(id).ok_or_else(|| Error::no_node(id))?;
-            Ok(NodeView::of(slot, last_check))
+            Ok(NodeView::of(slot, &self.health))
         })
     }
 

@@ -17,10 +17,14 @@ impl Orch {
     /// Starts all background work. It ends with `shutdown`.
     pub fn start_tasks(self: &Arc<Orch>) {
         self.recover();
-        driver::every(self, "health", self.settings.health_period, |orch| async move {
-            orch.sweep().await;
-            gauges::set(&orch);
-            "all nodes checked".to_owned()
+        let gauges = Arc::new(gauges::Gauges::default());
+        driver::every(self, "health", self.settings.health_period, move |orch| {
+            let gauges = gauges.clone();
+            async move {
+                orch.sweep().await;
+                gauges.set(&orch);
+                "all nodes checked".to_owned()
+            }
         });
         driver::every(self, "reconcile", self.settings.reconcile_period, reconcile::activate);
         // Often enough that a short grace is kept to; where no node is lost it looks at no instance.

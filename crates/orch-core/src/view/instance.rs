@@ -37,6 +37,8 @@ pub struct InstanceView {
     /// GiB.
     pub memory: Memory,
     pub gpu: u32,
+    /// Which GPUs of the node are its own, by index; no other instance has them.
+    pub gpus: Vec<u32>,
     pub owner: UserId,
     pub labels: Labels,
     /// Replaces the image's own command when not empty.
@@ -99,6 +101,7 @@ impl InstanceView {
             cpu: instance.resources.cpu,
             memory: instance.resources.memory,
             gpu: instance.resources.gpu,
+            gpus: instance.gpus.clone(),
             owner: instance.owner.clone(),
             labels: instance.labels.clone(),
             command: instance.command.clone(),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use orch_domain::book::Slot;
 use orch_domain::health::Check;
 use orch_domain::label::Labels;
+use orch_domain::metrics::Usage;
 use orch_domain::name::{NodeId, Tag};
 use orch_domain::node::{NodeStatus, Role};
 use orch_domain::resource::Resources;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::operation::Summary;
+use crate::service::health::HealthBoard;
 use crate::view::table::table;
 
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -41,11 +43,13 @@ pub struct NodeView {
     /// Instances that moved away and may still have a container here; it goes as soon as the node answers.
     pub n_remnants: usize,
     pub last_check: Option<Check>,
+    /// How full its machine was when it last told, by whoever uses it; `get_node` and `node_status` have the figures.
+    pub usage: Option<Usage>,
     pub created_at: Timestamp,
 }
 
 impl NodeView {
-    pub fn of(slot: &Slot, last_check: Option<Check>) -> NodeView {
+    pub fn of(slot: &Slot, health: &HealthBoard) -> NodeView {
         let node = &slot.node;
         NodeView {
             id: node.id.clone(),
@@ -64,7 +68,8 @@ impl NodeView {
             free: slot.free(),
             n_instances: slot.instances.len(),
             n_remnants: slot.remnants.len(),
-            last_check,
+            last_check: health.last_check(&node.id),
+            usage: health.metrics(&node.id).map(|it| it.usage()),
             created_at: node.created_at,
         }
     }

@@ -135,6 +135,7 @@ impl Book {
             self.first_to_try(&decision.node_id),
             now,
         )?;
+        let gpus = self.choose_gpus(&decision.node_id, launch.demand.resources.gpu)?;
         let id = loop {
             let id = InstanceId::new(now, random());
             if !self.instances.contains_key(&id) {
@@ -157,6 +158,7 @@ impl Book {
             generation: 1,
             resources: launch.demand.resources,
             ports,
+            gpus,
             env: launch.env.clone(),
             command: launch.command.clone(),
             labels: launch.labels.clone(),
@@ -188,6 +190,19 @@ impl Book {
             is_shared |= matches!(holder, Holder::Quarantine { .. });
         }
         if is_shared { highest.saturating_add(1) } else { self.port_range.first() }
+    }
+
+    /// The lowest GPUs of the node that nobody holds.
+    pub(super) fn choose_gpus(&self, node_id: &NodeId, n: u32) -> Result<Vec<u32>, Error> {
+        let slot = self.slot(node_id).ok_or_else(|| Error::no_node(node_id))?;
+        let chosen: Vec<u32> = slot.free_gpus(slot.node.capacity.gpu).take(n as usize).collect();
+        if chosen.len() < n as usize {
+            return Err(Error::conflict(format!(
+                "node `{node_id}` has {} free GPUs and {n} are needed; terminate an instance there or launch elsewhere",
+                chosen.len()
+            )));
+        }
+        Ok(chosen)
     }
 
     pub(super) fn choose_ports(

@@ -1,7 +1,7 @@
 //! Everything that is reserved or registered, in memory, with the rules that span records.
 //!
 //! Invariants, kept by `put_instance` and `remove_instance` alone and asserted by `check`:
-//! a host port of a node has one holder; the reservations of a node add up to `Slot::used`; what a user holds adds up
+//! a host port of a node has one holder, and so has a GPU; the reservations of a node add up to `Slot::used`; what a user holds adds up
 //! to its `Usage`. A mutation runs inside `transaction`: refused, it leaves the book as it was; accepted, it tells the
 //! exact changes that must become durable together.
 
@@ -30,6 +30,7 @@ use crate::port::{Holder, PortRange};
 use crate::resource::Resources;
 use crate::user::{ApiKey, Usage, User};
 use change::Undo;
+use node::Held;
 
 pub struct Book {
     port_range: PortRange,
@@ -54,11 +55,18 @@ pub struct Slot {
     pub ports: BTreeMap<u16, Holder>,
     /// Instances that moved away and whose container has not been seen to be gone.
     pub remnants: BTreeSet<InstanceId>,
+    /// Who has which GPU, by its index.
+    pub gpus: BTreeMap<u32, InstanceId>,
 }
 
 impl Slot {
     pub fn free(&self) -> Resources {
         self.node.capacity.minus(&self.used)
+    }
+
+    /// Indices below `n_gpus` that nobody holds, lowest first.
+    fn free_gpus(&self, n_gpus: u32) -> impl Iterator<Item = u32> {
+        (0..n_gpus).filter(|it| !self.gpus.contains_key(it))
     }
 }
 
@@ -97,7 +105,11 @@ impl Book {
         for key in rows.api_keys {
             book.put_api_key(key);
         }
-        for instance in rows.instances {
+        // Rows from before GPUs were given out by index say how many they hold and not which: they come last and get
+        // what is left.
+        let (told, untold): (Vec<Instance>, Vec<Instance>) =
+            rows.instances.into_iter().partition(|it| !it.gpus.is_empty() || it.resources.gpu == 0);
+        for mut instance in told.into_iter().chain(untold) {
             if instance.state.holds_reservation() {
                 let Some(slot) = book.nodes.get(&instance.node_id) else {
                     return Err(format!(
@@ -105,7 +117,11 @@ impl Book {
                         instance.id, instance.node_id
                     ));
                 };
-                slot.refuse_second_holder(&instance.id, &instance.ports)?;
+                if instance.gpus.is_empty() {
+                    instance.gpus =
+                        slot.free_gpus(u32::MAX).take(instance.resources.gpu as usize).collect();
+                }
+                slot.refuse_second_holder(&instance.id, &Held::by(&instance))?;
             }
             for remnant in &instance.remnants {
                 let Some(slot) = book.nodes.get(&remnant.node_id) else {
@@ -114,7 +130,7 @@ impl Book {
                         instance.id, remnant.node_id
                     ));
                 };
-                slot.refuse_second_holder(&instance.id, &remnant.ports)?;
+                slot.refuse_second_holder(&instance.id, &Held::by_remnant(remnant))?;
             }
             book.put_instance(instance);
         }
@@ -278,13 +294,13 @@ impl Book {
             usage.memory =
                 crate::resource::Memory::from_mib(usage.memory.mib() + it.resources.memory.mib());
             if let Some(slot) = self.nodes.get_mut(&it.node_id) {
-                slot.hold(&it.id, &it.resources, &it.ports);
+                slot.hold(&it.id, &Held::by(&it));
                 slot.instances.insert(it.id.clone());
             }
         }
         for remnant in &it.remnants {
             if let Some(slot) = self.nodes.get_mut(&remnant.node_id) {
-                slot.hold(&it.id, &remnant.resources, &remnant.ports);
+                slot.hold(&it.id, &Held::by_remnant(remnant));
                 slot.remnants.insert(it.id.clone());
             }
         }
@@ -319,13 +335,13 @@ impl Book {
                 );
             }
             if let Some(slot) = self.nodes.get_mut(&it.node_id) {
-                slot.let_go(id, &it.resources, &it.ports);
+                slot.let_go(id, &Held::by(&it));
                 slot.instances.remove(id);
             }
         }
         for remnant in &it.remnants {
             if let Some(slot) = self.nodes.get_mut(&remnant.node_id) {
-                slot.let_go(id, &remnant.resources, &remnant.ports);
+                slot.let_go(id, &Held::by_remnant(remnant));
                 slot.remnants.remove(id);
             }
         }
@@ -342,7 +358,7 @@ impl Book {
                 crate::resource::Cpu::from_millis(sum.cpu.millis() + it.resources.cpu.millis());
             sum.memory =
                 crate::resource::Memory::from_mib(sum.memory.mib() + it.resources.memory.mib());
-            self.check_holds(it, &it.node_id, &it.ports)?;
+            self.check_holds(it, &it.node_id, &Held::by(it))?;
         }
         for it in self.instances.values() {
             self.check_remnants(it)?;
@@ -365,6 +381,15 @@ impl Book {
             let sum = self.remnants_on(id).fold(sum, |sum, (_, it)| sum.plus(&it.resources));
             if sum != slot.used {
                 return Err(format!("{id} has {:?} in use, counted {sum:?}", slot.used));
+            }
+            for (gpu, holder) in &slot.gpus {
+                let is_held = |it: &Arc<Instance>| {
+                    it.node_id == *id && it.gpus.contains(gpu)
+                        || it.remnants.iter().any(|it| it.node_id == *id && it.gpus.contains(gpu))
+                };
+                if !self.instances.get(holder).is_some_and(is_held) {
+                    return Err(format!("GPU {gpu} of {id} is leaked by {holder}"));
+                }
             }
             for (port, holder) in &slot.ports {
                 if let Holder::Instance(instance) = holder

@@ -6,12 +6,31 @@ use std::sync::Arc;
 use super::change::Undo;
 use super::{Book, Slot};
 use crate::Error;
+use crate::instance::Instance;
 use crate::instance::ReasonCode;
 use crate::name::{InstanceId, NodeId};
 use crate::node::{EngineConfig, Node};
+use crate::node_loss::Remnant;
 use crate::port::{Holder, PortBinding};
 use crate::resource::Resources;
 use crate::time::Timestamp;
+
+/// What one generation of an instance holds on one node.
+pub(super) struct Held<'a> {
+    pub(super) resources: &'a Resources,
+    pub(super) ports: &'a [PortBinding],
+    pub(super) gpus: &'a [u32],
+}
+
+impl<'a> Held<'a> {
+    pub(super) fn by(instance: &'a Instance) -> Held<'a> {
+        Held { resources: &instance.resources, ports: &instance.ports, gpus: &instance.gpus }
+    }
+
+    pub(super) fn by_remnant(remnant: &'a Remnant) -> Held<'a> {
+        Held { resources: &remnant.resources, ports: &remnant.ports, gpus: &remnant.gpus }
+    }
+}
 
 impl Slot {
     pub(super) fn empty(node: Arc<Node>) -> Slot {
@@ -21,39 +40,47 @@ impl Slot {
             instances: BTreeSet::new(),
             ports: BTreeMap::new(),
             remnants: BTreeSet::new(),
+            gpus: BTreeMap::new(),
         }
     }
 
-    pub(super) fn hold(&mut self, id: &InstanceId, resources: &Resources, ports: &[PortBinding]) {
-        self.used = self.used.plus(resources);
-        for port in ports {
+    pub(super) fn hold(&mut self, id: &InstanceId, held: &Held<'_>) {
+        self.used = self.used.plus(held.resources);
+        for port in held.ports {
             self.ports.insert(port.host_port, Holder::Instance(id.clone()));
         }
+        self.gpus.extend(held.gpus.iter().map(|gpu| (*gpu, id.clone())));
     }
 
-    pub(super) fn let_go(&mut self, id: &InstanceId, resources: &Resources, ports: &[PortBinding]) {
-        self.used = self.used.minus(resources);
-        for port in ports {
+    pub(super) fn let_go(&mut self, id: &InstanceId, held: &Held<'_>) {
+        self.used = self.used.minus(held.resources);
+        for port in held.ports {
             if self.ports.get(&port.host_port) == Some(&Holder::Instance(id.clone())) {
                 self.ports.remove(&port.host_port);
             }
         }
+        self.gpus.retain(|gpu, holder| holder != id || !held.gpus.contains(gpu));
     }
 
-    /// An error when another holds one of `ports` already.
+    /// An error when another holds one of its ports or GPUs already.
     pub(super) fn refuse_second_holder(
         &self,
         id: &InstanceId,
-        ports: &[PortBinding],
+        held: &Held<'_>,
     ) -> Result<(), String> {
         let is_held =
             |it: &&PortBinding| matches!(self.ports.get(&it.host_port), Some(Holder::Instance(_)));
-        match ports.iter().find(is_held) {
-            None => Ok(()),
-            Some(it) => Err(format!(
+        if let Some(it) = held.ports.iter().find(is_held) {
+            return Err(format!(
                 "port {} of node {} has two holders, one is {id}",
                 it.host_port, self.node.id
-            )),
+            ));
+        }
+        match held.gpus.iter().find(|it| self.gpus.contains_key(it)) {
+            None => Ok(()),
+            Some(it) => {
+                Err(format!("GPU {it} of node {} has two holders, one is {id}", self.node.id))
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Book;
+use super::node::Held;
 use crate::Error;
 use crate::instance::{Goal, Instance, InstanceState, ReasonCode, StateReason};
 use crate::name::{InstanceId, NodeId};
@@ -97,6 +98,7 @@ impl Book {
         })?;
         let to = &decision.node_id;
         let ports = self.choose_ports(to, &wanted, self.first_to_try(to), now)?;
+        let gpus = self.choose_gpus(to, demand.resources.gpu)?;
         let generation = instance.generation + 1;
         let to = to.clone();
         self.change_instance(id, |it| {
@@ -106,6 +108,7 @@ impl Book {
                 generation: std::mem::replace(&mut it.generation, generation),
                 resources,
                 ports: std::mem::replace(&mut it.ports, ports),
+                gpus: std::mem::replace(&mut it.gpus, gpus),
                 since: now,
             });
             it.container_id = None;
@@ -191,10 +194,19 @@ impl Book {
         &self,
         it: &Instance,
         node_id: &NodeId,
-        ports: &[PortBinding],
+        held: &Held<'_>,
     ) -> Result<(), String> {
         let slot = self.nodes.get(node_id);
-        for port in ports {
+        for gpu in held.gpus {
+            let holder = slot.and_then(|slot| slot.gpus.get(gpu));
+            if holder != Some(&it.id) {
+                return Err(format!("GPU {gpu} of {node_id} is held by {holder:?}, not {}", it.id));
+            }
+        }
+        if held.gpus.len() != held.resources.gpu as usize {
+            return Err(format!("{} holds GPUs {:?} of {}", it.id, held.gpus, held.resources.gpu));
+        }
+        for port in held.ports {
             let holder = slot.and_then(|slot| slot.ports.get(&port.host_port));
             if holder != Some(&Holder::Instance(it.id.clone())) {
                 return Err(format!(
@@ -209,7 +221,7 @@ impl Book {
     pub(super) fn check_remnants(&self, it: &Instance) -> Result<(), String> {
         let mut nodes = BTreeSet::new();
         for left in &it.remnants {
-            self.check_holds(it, &left.node_id, &left.ports)?;
+            self.check_holds(it, &left.node_id, &Held::by_remnant(left))?;
             if it.generation <= left.generation {
                 return Err(format!("{} left a generation that is not older", it.id));
             }

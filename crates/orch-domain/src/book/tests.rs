@@ -34,7 +34,7 @@ fn book(n_nodes: usize, quota: u32) -> Book {
 }
 
 fn node(id: &str) -> Node {
-    let capacity = Resources::new(Cpu::from_millis(4000), Memory::from_mib(4096), 0);
+    let capacity = Resources::new(Cpu::from_millis(4000), Memory::from_mib(4096), 3);
     Node { capacity, capacity_is_fixed: true, ..Node::test(id) }
 }
 
@@ -259,20 +259,46 @@ fn used(book: &Book, node_id: &str) -> u32 {
 /// One step of a random life of the book.
 #[derive(Clone, Debug)]
 enum Step {
-    Launch { count: u32, n_ports: u16 },
-    Act { at: usize, action: usize },
-    Settle { at: usize },
-    Move { at: usize, attempt: u32 },
-    Relocate { at: usize },
-    Release { at: usize },
+    Launch {
+        count: u32,
+        n_ports: u16,
+        gpu: u32,
+    },
+    Act {
+        at: usize,
+        action: usize,
+    },
+    Settle {
+        at: usize,
+    },
+    Move {
+        at: usize,
+        attempt: u32,
+    },
+    Relocate {
+        at: usize,
+    },
+    Release {
+        at: usize,
+    },
     Expire,
     Abandon,
+    /// A node reports another number of GPUs, perhaps fewer than are held.
+    Gpus {
+        on_second: bool,
+        n: u32,
+    },
 }
 
 fn step() -> impl proptest::strategy::Strategy<Value = Step> {
     use proptest::prelude::*;
     prop_oneof![
-        (1u32..4, 0u16..4).prop_map(|(count, n_ports)| Step::Launch { count, n_ports }),
+        (1u32..4, 0u16..4, 0u32..3).prop_map(|(count, n_ports, gpu)| Step::Launch {
+            count,
+            n_ports,
+            gpu
+        }),
+        (any::<bool>(), 0u32..5).prop_map(|(on_second, n)| Step::Gpus { on_second, n }),
         (0usize..20, 0usize..4).prop_map(|(at, action)| Step::Act { at, action }),
         (0usize..20).prop_map(|at| Step::Settle { at }),
         (0usize..20, 0u32..4).prop_map(|(at, attempt)| Step::Move { at, attempt }),
@@ -297,7 +323,15 @@ proptest::proptest! {
             let now = NOW.plus_millis(n as u64 * 1000);
             let pick = |book: &Book, at: usize| book.instances.keys().nth(at).cloned();
             let result = match step {
-                Step::Launch { count, n_ports } => reserve(&mut book, &launch(count, n_ports), now).map(|it| it.1),
+                Step::Launch { count, n_ports, gpu } => {
+                    let mut launch = launch(count, n_ports);
+                    launch.demand.resources.gpu = gpu;
+                    reserve(&mut book, &launch, now).map(|it| it.1)
+                }
+                Step::Gpus { on_second, n } => {
+                    let id = NodeId::try_new(if on_second { "n1" } else { "n0" }).unwrap();
+                    book.transaction(|it| it.change_node(&id, |it| it.capacity.gpu = n)).map(|it| it.1)
+                }
                 Step::Act { at, action } => match pick(&book, at) {
                     Some(id) => book.transaction(|it| it.request(&id, Action::ALL[action], now)).map(|it| it.1),
                     None => continue,
@@ -355,6 +389,16 @@ proptest::proptest! {
                 }
             }
             proptest::prop_assert_eq!(book.check(), Ok(()));
+            let mut given: Vec<(&NodeId, u32)> = book
+                .instances
+                .values()
+                .filter(|it| it.state.holds_reservation())
+                .flat_map(|it| it.gpus.iter().map(|gpu| (&it.node_id, *gpu)))
+                .collect();
+            let n_given = given.len();
+            given.sort();
+            given.dedup();
+            proptest::prop_assert_eq!(given.len(), n_given, "a GPU was given twice");
             proptest::prop_assert!(book.usage(&ann).instances <= 6);
             proptest::prop_assert_eq!(&stored, &book.instances);
             let states = book.instances.values().map(|it| (it.id.to_string(), it.state.to_string()));
@@ -370,6 +414,58 @@ proptest::proptest! {
         proptest::prop_assert_eq!(loaded.usage(&ann), book.usage(&ann));
         proptest::prop_assert_eq!(&loaded.instances, &book.instances);
     }
+}
+
+#[test]
+fn a_gpu_is_held_until_the_container_is_seen_gone() {
+    let mut book = book(1, 10);
+    let with_gpus = |n| {
+        let mut launch = launch(1, 0);
+        launch.demand.resources.gpu = n;
+        launch
+    };
+    let (first, changes) = reserve(&mut book, &with_gpus(2), NOW).unwrap();
+    let first = first.ids[0].clone();
+    assert_eq!(book.instance(&first).unwrap().gpus, [0, 1]);
+    assert!(matches!(&changes.rows[0], Change::Instance(_, Some(it)) if it.gpus == [0, 1]));
+    let second = reserve(&mut book, &with_gpus(1), NOW).unwrap().0.ids[0].clone();
+    assert_eq!(book.instance(&second).unwrap().gpus, [2]);
+    let refused = reserve(&mut book, &with_gpus(1), NOW).unwrap_err();
+    assert!(matches!(refused, Error::InsufficientCapacity(_)), "{refused}");
+
+    // Asked to end is not yet gone.
+    book.transaction(|it| it.request(&first, Action::Terminate, NOW)).unwrap();
+    reserve(&mut book, &with_gpus(1), NOW).unwrap_err();
+    book.transaction(|it| {
+        it.set_terminated(&first, None, NOW);
+        Ok(())
+    })
+    .unwrap();
+    let third = reserve(&mut book, &with_gpus(2), NOW).unwrap().0.ids[0].clone();
+    assert_eq!(book.instance(&third).unwrap().gpus, [0, 1]);
+    assert_eq!(book.check(), Ok(()));
+}
+
+#[test]
+fn rows_that_say_how_many_gpus_and_not_which_get_those_that_are_left() {
+    let on = |n, gpu, gpus: &[u32]| {
+        let plain = Instance::test(n);
+        let resources = Resources { gpu, ..plain.resources };
+        Instance {
+            node_id: NodeId::try_new("n0").unwrap(),
+            resources,
+            gpus: gpus.to_vec(),
+            ..plain
+        }
+    };
+    let rows = |instances| Rows { nodes: vec![node("n0")], instances, ..Rows::default() };
+    let range = PortRange::try_new(8000, 8009).unwrap();
+    let (old, new) = (on(1, 2, &[]), on(2, 1, &[1]));
+    let book = Book::load(range, rows(vec![old.clone(), new])).unwrap();
+    assert_eq!(book.instance(&old.id).unwrap().gpus, [0, 2]);
+    assert_eq!(book.check(), Ok(()));
+    let twice = Book::load(range, rows(vec![on(1, 1, &[1]), on(2, 1, &[1])]));
+    assert!(twice.err().unwrap().contains("GPU 1 of node n0 has two holders"));
 }
 
 #[test]

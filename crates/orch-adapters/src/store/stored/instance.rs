@@ -67,6 +67,9 @@ pub(in crate::store) struct InstanceV1 {
     resources: ResourcesV1,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ports: Vec<BindingV1>,
+    /// Not there in rows from before GPUs were given out by index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gpus: Vec<u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     env: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -113,6 +116,8 @@ struct RemnantV1 {
     resources: ResourcesV1,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ports: Vec<BindingV1>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gpus: Vec<u32>,
     since: i64,
 }
 
@@ -153,6 +158,7 @@ impl From<&Instance> for InstanceV1 {
             generation: it.generation,
             resources: it.resources.into(),
             ports: it.ports.iter().map(BindingV1::from).collect(),
+            gpus: it.gpus.clone(),
             env: it.env.clone(),
             command: it.command.clone(),
             labels: it.labels.iter().map(|(key, value)| (key.into(), value.into())).collect(),
@@ -201,6 +207,7 @@ impl TryFrom<InstanceV1> for Instance {
             generation: it.generation,
             resources: it.resources.into(),
             ports: it.ports.into_iter().map(PortBinding::from).collect(),
+            gpus: it.gpus,
             env: it.env,
             command: it.command,
             labels: Labels::try_new(it.labels)?,
@@ -229,6 +236,7 @@ impl From<&Remnant> for RemnantV1 {
             generation: it.generation,
             resources: it.resources.into(),
             ports: it.ports.iter().map(BindingV1::from).collect(),
+            gpus: it.gpus.clone(),
             since: it.since.as_millis(),
         }
     }
@@ -242,6 +250,7 @@ impl TryFrom<RemnantV1> for Remnant {
             generation: it.generation,
             resources: it.resources.into(),
             ports: it.ports.into_iter().map(PortBinding::from).collect(),
+            gpus: it.gpus,
             since: Timestamp::from_millis(it.since),
         })
     }
@@ -287,5 +296,15 @@ mod tests {
         assert_eq!(it.on_node_loss, OnNodeLoss::Keep);
         assert_eq!(it.wishes, Wishes::default());
         assert!(it.remnants.is_empty() && !it.is_moving());
+    }
+
+    #[test]
+    fn a_row_from_before_gpus_had_indices_loads() {
+        let row = r#"{"id":"i-0190a0000000000a1","name":"web","image":"nginx","state":"running",
+            "state_since":1,"goal":"running","node_id":"n1","generation":1,
+            "resources":{"cpu_millis":1000,"memory_mib":512,"gpu":2},"owner":"ann","created_at":1}"#;
+        let instance: Instance =
+            serde_json::from_str::<InstanceV1>(row).unwrap().try_into().unwrap();
+        assert_eq!((instance.resources.gpu, instance.gpus), (2, vec![]));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use orch_domain::health::StatusChange;
 use orch_domain::label::Labels;
 use orch_domain::name::{NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
@@ -37,10 +38,22 @@ pub(in crate::store) struct NodeV1 {
     capacity: ResourcesV1,
     capacity_is_fixed: bool,
     #[serde(default)]
+    gpu_is_fixed: bool,
+    #[serde(default)]
     cordoned: bool,
     created_at: i64,
     status: StatusV1,
     status_since: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    status_changes: Vec<StatusChangeV1>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StatusChangeV1 {
+    at: i64,
+    from: StatusV1,
+    to: StatusV1,
+    reason: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,10 +122,21 @@ impl From<&Node> for NodeV1 {
             description: it.description.clone(),
             capacity: it.capacity.into(),
             capacity_is_fixed: it.capacity_is_fixed,
+            gpu_is_fixed: it.gpu_is_fixed,
             cordoned: it.cordoned,
             created_at: it.created_at.as_millis(),
             status: it.status.into(),
             status_since: it.status_since.as_millis(),
+            status_changes: it
+                .status_changes
+                .iter()
+                .map(|it| StatusChangeV1 {
+                    at: it.at.as_millis(),
+                    from: it.from.into(),
+                    to: it.to.into(),
+                    reason: it.reason.clone(),
+                })
+                .collect(),
         }
     }
 }
@@ -131,10 +155,21 @@ impl TryFrom<NodeV1> for Node {
             description: it.description,
             capacity: it.capacity.into(),
             capacity_is_fixed: it.capacity_is_fixed,
+            gpu_is_fixed: it.gpu_is_fixed,
             cordoned: it.cordoned,
             created_at: Timestamp::from_millis(it.created_at),
             status: it.status.into(),
             status_since: Timestamp::from_millis(it.status_since),
+            status_changes: it
+                .status_changes
+                .into_iter()
+                .map(|it| StatusChange {
+                    at: Timestamp::from_millis(it.at),
+                    from: it.from.into(),
+                    to: it.to.into(),
+                    reason: it.reason,
+                })
+                .collect(),
         })
     }
 }
@@ -223,5 +258,21 @@ impl TryFrom<EngineV1> for EngineConfig {
                 unreachable: it.unreachable,
             }),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_from_before_status_changes_and_gpu_counts_loads() {
+        let row = r#"{"id":"n1","hostname":"n1","address":"127.0.0.1","role":"worker",
+            "engine":{"kind":"docker","endpoint":"unix:///var/run/docker.sock"},
+            "capacity":{"cpu_millis":2000,"memory_mib":1024,"gpu":0},"capacity_is_fixed":true,
+            "created_at":5,"status":"healthy","status_since":7}"#;
+        let node: Node = serde_json::from_str::<NodeV1>(row).unwrap().try_into().unwrap();
+        assert!(node.capacity_is_fixed && !node.gpu_is_fixed);
+        assert_eq!(node.status_changes, []);
     }
 }

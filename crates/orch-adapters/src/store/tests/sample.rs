@@ -8,6 +8,7 @@ use orch_domain::audit::{AuditEntry, AuditId, Outcome};
 use orch_domain::book::Change;
 use orch_domain::caller::{Channel, Permission};
 use orch_domain::event::{Event, EventSubject, News, SubjectType};
+use orch_domain::health::StatusChange;
 use orch_domain::image::ImageRef;
 use orch_domain::instance::{Goal, Instance, InstanceState, LaunchToken, ReasonCode};
 use orch_domain::label::Labels;
@@ -150,12 +151,14 @@ fn any_wishes() -> impl Strategy<Value = Wishes> {
 }
 
 fn any_remnant() -> impl Strategy<Value = Remnant> {
-    (node_id(), any::<u32>(), resources(), vec(any_binding(), 0..3), time()).prop_map(
-        |(node_id, generation, resources, ports, since)| Remnant {
+    let gpus = vec(any::<u32>(), 0..3);
+    (node_id(), any::<u32>(), resources(), vec(any_binding(), 0..3), gpus, time()).prop_map(
+        |(node_id, generation, resources, ports, gpus, since)| Remnant {
             node_id,
             generation,
             resources,
             ports,
+            gpus,
             since,
         },
     )
@@ -183,8 +186,8 @@ fn any_instance() -> impl Strategy<Value = Instance> {
     );
     let times = (time(), time(), option::of(time()), option::of(time()));
     let names = (instance_id(), word(), "[a-z0-9]{1,9}(:[a-z0-9]{1,5})?", node_id(), user_id());
-    let maps =
-        (btree_map(text(), text(), 0..4), vec(text(), 0..4), labels(), vec(any_binding(), 0..3));
+    let devices = (vec(any_binding(), 0..3), vec(any::<u32>(), 0..3));
+    let maps = (btree_map(text(), text(), 0..4), vec(text(), 0..4), labels(), devices);
     let rest = (any::<u32>(), resources(), option::of(token), option::of("[0-9a-f]{64}"));
     let on_loss = select(vec![OnNodeLoss::Keep, OnNodeLoss::Reschedule]);
     let loss = (on_loss, any_wishes(), vec(any_remnant(), 0..3));
@@ -193,7 +196,7 @@ fn any_instance() -> impl Strategy<Value = Instance> {
             (state, state_reason, goal, termination_protection),
             (state_since, created_at, launched_at, terminated_at),
             (id, name, image, node_id, owner),
-            (env, command, labels, ports),
+            (env, command, labels, (ports, gpus)),
             (generation, resources, token, container_id),
             (on_node_loss, wishes, remnants),
         )| Instance {
@@ -208,6 +211,7 @@ fn any_instance() -> impl Strategy<Value = Instance> {
             generation,
             resources,
             ports,
+            gpus,
             env,
             command,
             labels,
@@ -276,17 +280,21 @@ fn any_node() -> impl Strategy<Value = Node> {
         select(vec![Role::Master, Role::Worker, Role::Storage]),
         select(NodeStatus::ALL.to_vec()),
         any_engine(),
-        any::<bool>(),
+        (any::<bool>(), any::<bool>()),
         any::<bool>(),
     );
+    let change =
+        (time(), select(NodeStatus::ALL.to_vec()), select(NodeStatus::ALL.to_vec()), text())
+            .prop_map(|(at, from, to, reason)| StatusChange { at, from, to, reason });
+    let since = (time(), vec(change, 0..3));
     let texts = (node_id(), text(), text(), text(), btree_set("[a-z]{1,9}", 0..3), labels());
-    (kinds, texts, resources(), time(), time()).prop_map(
+    (kinds, texts, resources(), time(), since).prop_map(
         |(
-            (role, status, engine, capacity_is_fixed, cordoned),
+            (role, status, engine, (capacity_is_fixed, gpu_is_fixed), cordoned),
             (id, hostname, address, description, tags, labels),
             capacity,
             created_at,
-            status_since,
+            (status_since, status_changes),
         )| Node {
             id,
             hostname,
@@ -298,10 +306,12 @@ fn any_node() -> impl Strategy<Value = Node> {
             description,
             capacity,
             capacity_is_fixed,
+            gpu_is_fixed,
             cordoned,
             created_at,
             status,
             status_since,
+            status_changes,
         },
     )
 }

@@ -193,6 +193,7 @@ impl Orch {
             env: instance.env.clone(),
             resources: instance.resources,
             ports: instance.ports.clone(),
+            gpus: instance.gpus.clone(),
             publish_ip: node.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |it| it.publish_ip()),
             labels: self.container_labels(instance),
             user_labels: instance
