@@ -2,7 +2,7 @@
 //! touched, so that no change goes untold.
 
 use crate::instance::Instance;
-use crate::node::Node;
+use crate::node::{Node, NodeStatus};
 use crate::user::{ApiKey, Quota, User};
 
 use super::{News, SubjectType};
@@ -59,6 +59,8 @@ pub(crate) fn instance(before: Option<&Instance>, after: Option<&Instance>, news
             ("size", old.resources != new.resources),
             ("reason of its state", old.state_reason != new.state_reason),
             ("goal", old.goal != new.goal),
+            ("what becomes of it when its node is lost", old.on_node_loss != new.on_node_loss),
+            ("what it left on other nodes", old.remnants != new.remnants),
         ]);
         news.push(about("instance.changed", format!("{shown} was changed: {changed}")));
     }
@@ -85,7 +87,12 @@ pub(crate) fn node(before: Option<&Node>, after: Option<&Node>, news: &mut Vec<N
         (None, None) => return,
     };
     if old.status != new.status {
-        let message = format!("{shown} is {} (was {})", new.status, old.status);
+        let mut message = format!("{shown} is {} (was {})", new.status, old.status);
+        // Of going bad; that it is well again explains itself.
+        let fell = new.status_changes.first().filter(|it| it.to != NodeStatus::Healthy);
+        if let Some(it) = fell {
+            message.push_str(&format!(": {}", it.reason));
+        }
         let about = about(&format!("node.{}", new.status), message);
         news.push(about.in_state(Some(&old.status), Some(&new.status)));
     }
@@ -102,6 +109,7 @@ pub(crate) fn node(before: Option<&Node>, after: Option<&Node>, news: &mut Vec<N
     let rest = Node {
         status: old.status,
         status_since: old.status_since,
+        status_changes: old.status_changes.clone(),
         cordoned: old.cordoned,
         ..new.clone()
     };
