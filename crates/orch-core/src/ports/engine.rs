@@ -17,7 +17,9 @@ use orch_domain::metrics::Sample;
 use orch_domain::name::{InstanceId, NodeId, UserId};
 use orch_domain::node::{EngineConfig, Node};
 use orch_domain::port::PortBinding;
+use orch_domain::registry::RegistryHost;
 use orch_domain::resource::Resources;
+use orch_domain::secret::Secret;
 use orch_domain::ssh::{Fingerprint, HostKey, HostTrust};
 use orch_domain::time::Timestamp;
 
@@ -40,8 +42,14 @@ pub trait Engine: Send + Sync {
 
     async fn has_image(&self, image: &ImageRef) -> Result<bool, EngineError>;
 
-    /// Fetches an image; `report` is called as it goes on.
-    async fn pull(&self, image: &ImageRef, report: PullReport) -> Result<(), EngineError>;
+    /// Fetches what the registry has under that name now, logging in where `login` says how; `report` is called as it
+    /// goes on. Dropped meanwhile, the engine is told to leave it.
+    async fn pull(
+        &self,
+        image: &ImageRef,
+        login: Option<&RegistryLogin>,
+        report: PullReport,
+    ) -> Result<PulledImage, EngineError>;
 
     /// Creates the container and returns the engine's id of it. A container of that name with the same labels is
     /// adopted; one with other labels is `NameTaken`.
@@ -158,10 +166,29 @@ pub struct EngineImage {
     pub created_at: Timestamp,
 }
 
+/// What a pull left on the node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PulledImage {
+    pub id: String,
+    /// What the registry calls this content, `sha256:…`; where the engine knows it.
+    pub digest: Option<String>,
+    pub size_bytes: u64,
+    /// False: the node had exactly this already.
+    pub is_new: bool,
+}
+
+/// What a registry wants to see before it gives out an image.
+#[derive(Clone, Debug)]
+pub struct RegistryLogin {
+    pub registry: RegistryHost,
+    pub username: String,
+    pub password: Secret<String>,
+}
+
 /// Called with what is done so far. Cheap, and never blocks.
 pub type PullReport = Arc<dyn Fn(PullProgress) + Send + Sync>;
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PullProgress {
     pub done_bytes: u64,
     /// Grows while layers are discovered.
@@ -346,6 +373,9 @@ pub enum EngineError {
     },
     #[error("the image `{image}` is not there and could not be pulled: {message}")]
     ImageNotFound { image: ImageRef, message: String },
+    /// The registry wants a login and was shown none, or does not take the one it was shown.
+    #[error("{}", login_refused(.image, .username.as_deref()))]
+    LoginRefused { image: ImageRef, username: Option<String> },
     /// Something on the host, ours or not, listens on one of the wanted ports. Empty: the engine did not say which.
     #[error("a wanted host port is in use")]
     PortInUse { ports: Vec<u16> },
@@ -364,7 +394,64 @@ pub enum EngineError {
     Unsupported { node_id: NodeId, kind: String },
 }
 
+fn login_refused(image: &ImageRef, username: Option<&str>) -> String {
+    let registry = image.registry();
+    match username {
+        Some(username) => format!(
+            "the registry `{registry}` does not let `{username}` have the image `{image}`: an administrator has to check \
+             that this user may pull it there, and set the right password with `set_registry_credential`"
+        ),
+        None => format!(
+            "the registry `{registry}` wants a login for the image `{image}`, and none is kept for it: an administrator \
+             can set one with `set_registry_credential`"
+        ),
+    }
+}
+
 impl EngineError {
+    /// The same, for another of those who waited for one thing; of what is underneath only the words.
+    pub fn again(&self) -> EngineError {
+        match self {
+            EngineError::Unreachable { source } => {
+                EngineError::Unreachable { source: source.to_string().into() }
+            }
+            EngineError::Timeout { after } => EngineError::Timeout { after: *after },
+            EngineError::NoConnection { message } => {
+                EngineError::NoConnection { message: message.clone() }
+            }
+            EngineError::EngineDown { message } => {
+                EngineError::EngineDown { message: message.clone() }
+            }
+            EngineError::HostKeyUnknown { place, found } => {
+                EngineError::HostKeyUnknown { place: place.clone(), found: found.clone() }
+            }
+            EngineError::HostKeyChanged { place, expected, found } => EngineError::HostKeyChanged {
+                place: place.clone(),
+                expected: expected.clone(),
+                found: found.clone(),
+            },
+            EngineError::ImageNotFound { image, message } => {
+                EngineError::ImageNotFound { image: image.clone(), message: message.clone() }
+            }
+            EngineError::LoginRefused { image, username } => {
+                EngineError::LoginRefused { image: image.clone(), username: username.clone() }
+            }
+            EngineError::PortInUse { ports } => EngineError::PortInUse { ports: ports.clone() },
+            EngineError::NameTaken { name } => EngineError::NameTaken { name: name.clone() },
+            EngineError::NoSuchContainer { name } => {
+                EngineError::NoSuchContainer { name: name.clone() }
+            }
+            EngineError::NotRunning { name } => EngineError::NotRunning { name: name.clone() },
+            EngineError::InvalidCommand { message } => {
+                EngineError::InvalidCommand { message: message.clone() }
+            }
+            EngineError::Refused { message } => EngineError::Refused { message: message.clone() },
+            EngineError::Unsupported { node_id, kind } => {
+                EngineError::Unsupported { node_id: node_id.clone(), kind: kind.clone() }
+            }
+        }
+    }
+
     /// Whether trying again, unchanged, may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(
