@@ -70,8 +70,7 @@ async fn a_whole_fleet_takes_as_long_as_one_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_there_is_up_to_date_and_who_cannot_is_named() {
-    let settings =
-        Settings { health_timeout: Duration::from_millis(1500), ..Settings::default() };
+    let settings = Settings { health_timeout: Duration::from_millis(1500), ..Settings::default() };
     let lab = Lab::empty(settings).await;
     for user in built_in() {
         lab.add_user(user).await;

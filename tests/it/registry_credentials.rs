@@ -85,7 +85,8 @@ async fn logins_have_routes_for_administrators_only() {
     let cloud = Cloud::demo().await;
     let path = "/registry-credentials/127.0.0.1:5000";
     let body = json!({"username": "ann", "password": SECRET});
-    let as_user = |method: &str, path: &str, user: &str| ask(method, path).header("x-user-id", user);
+    let as_user =
+        |method: &str, path: &str, user: &str| ask(method, path).header("x-user-id", user);
     as_user("PUT", path, DEMO).json(&body).of(&cloud).await.problem(403, "Forbidden");
     as_user("GET", "/registry-credentials", DEMO).of(&cloud).await.problem(403, "Forbidden");
     as_user("DELETE", path, DEMO).of(&cloud).await.problem(403, "Forbidden");

@@ -1,12 +1,15 @@
-//! A line to a server that lets only so much through until it is told to go on.
+//! A line to a server on which every connection slows down to a trickle half-way, until it is told to go on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+const BETWEEN_BYTES: Duration = Duration::from_millis(50);
 
 pub(crate) struct SlowLine {
     /// `host:port`, in place of the server's own.
@@ -16,46 +19,50 @@ pub(crate) struct SlowLine {
 }
 
 struct State {
-    /// Bytes that may still come from the server; more wait.
+    /// What each connection lets through at full speed.
+    n_bytes: usize,
     open: watch::Sender<bool>,
-    left: AtomicU64,
-    n_connections: AtomicUsize,
+    n_slow: AtomicUsize,
+}
+
+/// A connection that trickles and that neither end has given up.
+struct Slow<'a>(&'a AtomicUsize);
+
+impl<'a> Slow<'a> {
+    fn new(counter: &'a AtomicUsize) -> Slow<'a> {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Slow(counter)
+    }
+}
+
+impl Drop for Slow<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl SlowLine {
-    /// To `server`, and shut after so many bytes that it sent.
-    pub(crate) async fn to(server: &str, n_bytes: u64) -> SlowLine {
+    /// To `server`, whose answers slow down after so many bytes on each connection.
+    pub(crate) async fn to(server: &str, n_bytes: usize) -> SlowLine {
         let host = server.rsplit_once(':').unwrap().0;
         let listener = TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let state = Arc::new(State {
-            open: watch::Sender::new(false),
-            left: AtomicU64::new(n_bytes),
-            n_connections: AtomicUsize::new(0),
-        });
+        let (open, n_slow) = (watch::Sender::new(false), AtomicUsize::new(0));
+        let state = Arc::new(State { n_bytes, open, n_slow });
         let (server, shared) = (server.to_owned(), state.clone());
         let tasks = TaskTracker::new();
         let accepting = tasks.clone().spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (server, state) = (server.clone(), shared.clone());
-                tasks.spawn(async move {
-                    state.n_connections.fetch_add(1, Ordering::Relaxed);
-                    carry(client, &server, &state).await;
-                    state.n_connections.fetch_sub(1, Ordering::Relaxed);
-                });
+                tasks.spawn(async move { carry(client, &server, &state).await });
             }
         });
         SlowLine { address, state, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
-    /// Whether so much has come through that it is shut.
-    pub(crate) fn is_shut(&self) -> bool {
-        self.state.left.load(Ordering::Relaxed) == 0 && !*self.state.open.borrow()
-    }
-
-    /// Connections that neither end has closed.
-    pub(crate) fn n_connections(&self) -> usize {
-        self.state.n_connections.load(Ordering::Relaxed)
+    /// Connections that trickle and that neither end has given up.
+    pub(crate) fn n_slow(&self) -> usize {
+        self.state.n_slow.load(Ordering::Relaxed)
     }
 
     pub(crate) fn open(&self) {
@@ -73,14 +80,25 @@ async fn carry(client: TcpStream, server: &str, state: &State) {
     };
     let down = async {
         let mut bytes = vec![0; 16 << 10];
+        let mut left = state.n_bytes;
         while let Ok(n @ 1..) = from_server.read(&mut bytes).await {
-            let before = state.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                Some(left.saturating_sub(n as u64))
-            });
-            if before.is_ok_and(|left| left < n as u64) {
-                state.open.subscribe().wait_for(|it| *it).await.ok();
+            let mut rest = &bytes[..n];
+            if left < n {
+                let _slow = Slow::new(&state.n_slow);
+                let mut open = state.open.subscribe();
+                // Not quite still: an engine sees only with the next byte that nobody wants the download any more.
+                while let Some((byte, others)) = rest.split_first()
+                    && !*open.borrow_and_update()
+                {
+                    if to_client.write_all(std::slice::from_ref(byte)).await.is_err() {
+                        return;
+                    }
+                    rest = others;
+                    tokio::time::timeout(BETWEEN_BYTES, open.changed()).await.ok();
+                }
             }
-            if to_client.write_all(&bytes[..n]).await.is_err() {
+            left = left.saturating_sub(n);
+            if to_client.write_all(rest).await.is_err() {
                 return;
             }
         }
