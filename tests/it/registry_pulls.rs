@@ -80,6 +80,10 @@ async fn a_private_image_is_pulled_with_the_login_that_is_kept() {
     assert!(2 <= told.len() && told.is_sorted_by(|a, b| a.progress < b.progress), "{told:?}");
     assert_eq!(told.last().unwrap().progress, 100.0);
     assert_eq!(outcome(&cloud, &image).await["outcome"], "up_to_date");
+    let digest = report["digest"].as_str().unwrap();
+    let by_digest = format!("{}@{digest}", image.trim_end_matches(":1"));
+    let node = outcome(&cloud, &by_digest).await;
+    assert_eq!((&node["outcome"], &node["digest"]), (&json!("up_to_date"), &json!(digest)));
 
     // A tag that nobody pushed, at a registry that lets us in.
     let said = refusal(&cloud, &image.replace(":1", ":2")).await;
