@@ -199,8 +199,8 @@ fn all_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 fn base64(text: &str) -> String {
-    let out = std::process::Command::new("perl")
-        .args(["-MMIME::Base64", "-e", "print encode_base64($ARGV[0], q())", text])
+    let out = std::process::Command::new("sh")
+        .args(["-c", r#"printf %s "$1" | base64 -w0"#, "sh", text])
         .output()
         .unwrap();
     String::from_utf8(out.stdout).unwrap().trim_end_matches('=').to_owned()

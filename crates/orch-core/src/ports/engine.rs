@@ -3,6 +3,8 @@
 //! Every verb may be repeated: creating what exists with our labels adopts it, starting what runs, stopping what is
 //! stopped and removing what is gone succeed.
 
+mod pull;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,11 +19,11 @@ use orch_domain::metrics::Sample;
 use orch_domain::name::{InstanceId, NodeId, UserId};
 use orch_domain::node::{EngineConfig, Node};
 use orch_domain::port::PortBinding;
-use orch_domain::registry::RegistryHost;
 use orch_domain::resource::Resources;
-use orch_domain::secret::Secret;
 use orch_domain::ssh::{Fingerprint, HostKey, HostTrust};
 use orch_domain::time::Timestamp;
+
+pub use pull::{PulledImage, RegistryLogin};
 
 #[async_trait]
 pub trait Engine: Send + Sync {
@@ -164,25 +166,6 @@ pub struct EngineImage {
     pub id: String,
     pub size_bytes: u64,
     pub created_at: Timestamp,
-}
-
-/// What a pull left on the node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PulledImage {
-    pub id: String,
-    /// What the registry calls this content, `sha256:…`; where the engine knows it.
-    pub digest: Option<String>,
-    pub size_bytes: u64,
-    /// False: the node had exactly this already.
-    pub is_new: bool,
-}
-
-/// What a registry wants to see before it gives out an image.
-#[derive(Clone, Debug)]
-pub struct RegistryLogin {
-    pub registry: RegistryHost,
-    pub username: String,
-    pub password: Secret<String>,
 }
 
 /// Called with what is done so far. Cheap, and never blocks.
@@ -374,7 +357,7 @@ pub enum EngineError {
     #[error("the image `{image}` is not there and could not be pulled: {message}")]
     ImageNotFound { image: ImageRef, message: String },
     /// The registry wants a login and was shown none, or does not take the one it was shown.
-    #[error("{}", login_refused(.image, .username.as_deref()))]
+    #[error("{}", pull::login_refused(.image, .username.as_deref()))]
     LoginRefused { image: ImageRef, username: Option<String> },
     /// Something on the host, ours or not, listens on one of the wanted ports. Empty: the engine did not say which.
     #[error("a wanted host port is in use")]
@@ -394,64 +377,7 @@ pub enum EngineError {
     Unsupported { node_id: NodeId, kind: String },
 }
 
-fn login_refused(image: &ImageRef, username: Option<&str>) -> String {
-    let registry = image.registry();
-    match username {
-        Some(username) => format!(
-            "the registry `{registry}` does not let `{username}` have the image `{image}`: an administrator has to check \
-             that this user may pull it there, and set the right password with `set_registry_credential`"
-        ),
-        None => format!(
-            "the registry `{registry}` wants a login for the image `{image}`, and none is kept for it: an administrator \
-             can set one with `set_registry_credential`"
-        ),
-    }
-}
-
 impl EngineError {
-    /// The same, for another of those who waited for one thing; of what is underneath only the words.
-    pub fn again(&self) -> EngineError {
-        match self {
-            EngineError::Unreachable { source } => {
-                EngineError::Unreachable { source: source.to_string().into() }
-            }
-            EngineError::Timeout { after } => EngineError::Timeout { after: *after },
-            EngineError::NoConnection { message } => {
-                EngineError::NoConnection { message: message.clone() }
-            }
-            EngineError::EngineDown { message } => {
-                EngineError::EngineDown { message: message.clone() }
-            }
-            EngineError::HostKeyUnknown { place, found } => {
-                EngineError::HostKeyUnknown { place: place.clone(), found: found.clone() }
-            }
-            EngineError::HostKeyChanged { place, expected, found } => EngineError::HostKeyChanged {
-                place: place.clone(),
-                expected: expected.clone(),
-                found: found.clone(),
-            },
-            EngineError::ImageNotFound { image, message } => {
-                EngineError::ImageNotFound { image: image.clone(), message: message.clone() }
-            }
-            EngineError::LoginRefused { image, username } => {
-                EngineError::LoginRefused { image: image.clone(), username: username.clone() }
-            }
-            EngineError::PortInUse { ports } => EngineError::PortInUse { ports: ports.clone() },
-            EngineError::NameTaken { name } => EngineError::NameTaken { name: name.clone() },
-            EngineError::NoSuchContainer { name } => {
-                EngineError::NoSuchContainer { name: name.clone() }
-            }
-            EngineError::NotRunning { name } => EngineError::NotRunning { name: name.clone() },
-            EngineError::InvalidCommand { message } => {
-                EngineError::InvalidCommand { message: message.clone() }
-            }
-            EngineError::Refused { message } => EngineError::Refused { message: message.clone() },
-            EngineError::Unsupported { node_id, kind } => {
-                EngineError::Unsupported { node_id: node_id.clone(), kind: kind.clone() }
-            }
-        }
-    }
-
     /// Whether trying again, unchanged, may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(
