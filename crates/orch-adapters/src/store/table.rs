@@ -32,7 +32,7 @@ pub(super) enum Table {
 }
 
 impl Table {
-    pub(super) const ALL: [Table; 8] = [
+    pub(super) const ALL: [Table; 9] = [
         Table::Instances,
         Table::Nodes,
         Table::Ports,

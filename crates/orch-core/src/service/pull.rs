@@ -153,7 +153,9 @@ impl Orch {
         if let Ok(it) = &pulled
             && it.is_new
         {
-            announce_pulled(node_id, image, it);
+            let digest = it.digest.as_deref();
+            tracing::info!(node = %node_id, %image, digest, "pulled an image");
+            self.tell_of_pull(image, node_id).await;
         }
         pulled
     }
@@ -218,12 +220,6 @@ impl Orch {
         let _turn = self.pulls.turns.acquire().await;
         self.pull(&node.id, image, report).await
     }
-}
-
-/// The one place that knows of a new image on a node.
-fn announce_pulled(node_id: &NodeId, image: &ImageRef, pulled: &PulledImage) {
-    let digest = pulled.digest.as_deref();
-    tracing::info!(node = %node_id, %image, digest, "pulled an image");
 }
 
 fn withdrawn(image: &ImageRef, nodes: &[Arc<Node>], done: &[Option<NodePull>]) -> Error {

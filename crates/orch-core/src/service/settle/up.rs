@@ -157,7 +157,6 @@ impl Orch {
                 None => return Ok(None),
                 Some(pulled) => drop(pulled?),
             }
-            self.tell_of_pull(&instance.image, &instance.node_id).await;
             self.failpoints.reach(Failpoint::LaunchImagePresent);
         }
         flight.say("creating the container");
