@@ -153,9 +153,10 @@ pub(super) fn changes(book: &Book, journal: Vec<Undo>) -> Changes {
                     rows.push(Change::ApiKey(id.clone(), new));
                 }
             }
-            Undo::RegistryCredential(registry, _) => {
+            Undo::RegistryCredential(registry, old) => {
                 if seen.insert(format!("r{registry}")) {
                     let new = book.registry_credentials.get(registry).cloned();
+                    event::registry_credential(old.as_deref(), new.as_deref(), &mut news);
                     rows.push(Change::RegistryCredential(registry.clone(), new));
                 }
             }

@@ -417,6 +417,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         SubjectType::Node,
         SubjectType::User,
         SubjectType::ApiKey,
+        SubjectType::RegistryCredential,
         SubjectType::Image,
         SubjectType::Container,
         SubjectType::Cluster,
