@@ -157,6 +157,7 @@ impl Layers {
         in_range("cluster.failures_to_fall", cluster.failures_to_fall.into(), 1, 100)?;
         in_range("cluster.successes_to_rise", cluster.successes_to_rise.into(), 1, 100)?;
         in_range("compute.starts_per_node", config.compute.starts_per_node as u64, 1, 64)?;
+        in_range("compute.pulls_at_once", config.compute.pulls_at_once as u64, 1, 1024)?;
         in_range("store.audit_kept", config.store.audit_kept, 100, u64::MAX)?;
         in_range("store.events_kept", config.store.events_kept, 100, 1_000_000)?;
         let execution = &config.execution;

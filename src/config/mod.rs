@@ -33,6 +33,7 @@ impl Config {
             default_memory: self.compute.default_memory,
             stop_grace: self.compute.stop_grace.duration(),
             starts_per_node: self.compute.starts_per_node,
+            pulls_at_once: self.compute.pulls_at_once,
             wait_timeout: self.compute.wait_timeout.duration(),
             launch_retry: self.compute.launch_retry.duration(),
             reconcile_period: self.compute.reconcile_period.duration(),

@@ -176,6 +176,9 @@ pub struct Compute {
     /// Containers that one node starts at the same time.
     #[schemars(range(min = 1, max = 64))]
     pub starts_per_node: usize,
+    /// Nodes that pull an image for `pull_image` at the same time, over the whole fleet.
+    #[schemars(range(min = 1, max = 1024))]
+    pub pulls_at_once: usize,
     /// Seconds that a call with `wait` waits at most.
     pub wait_timeout: Seconds,
     /// Seconds that a launch goes on trying while the engine does not answer.
@@ -200,6 +203,7 @@ impl Default for Compute {
             default_memory: Memory::from_mib(256),
             stop_grace: Seconds::new(10.0),
             starts_per_node: 4,
+            pulls_at_once: 32,
             wait_timeout: Seconds::new(300.0),
             launch_retry: Seconds::new(20.0),
             reconcile_period: Seconds::new(10.0),

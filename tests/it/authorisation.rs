@@ -19,13 +19,17 @@ fn caller(permissions: &[Permission]) -> Caller {
 }
 
 /// Who may call what. Short on purpose: what is not here needs a login and `read` at least, and only `login` does not.
-const ADMIN: [&str; 16] = [
+const ADMIN: [&str; 20] = [
     "register_node",
     "update_node",
     "remove_node",
     "cordon_node",
     "uncordon_node",
     "drain_node",
+    "pull_image",
+    "list_registry_credentials",
+    "set_registry_credential",
+    "delete_registry_credential",
     "task_status",
     "list_users",
     "create_user",

@@ -14,8 +14,10 @@ use crate::service::flight::Flights;
 use crate::service::health::HealthBoard;
 use crate::service::identity::Identity;
 use crate::service::ledger::Ledger;
+use crate::service::pull::Pulls;
 use crate::service::reconcile::Orphans;
 use crate::service::remnant::Fences;
+use crate::service::seal::Seal;
 use crate::settings::Settings;
 use crate::task::{Followers, TaskBoard};
 
@@ -29,6 +31,8 @@ pub struct Orch {
     pub engines: Arc<dyn Engines>,
     pub failpoints: Arc<dyn Failpoints>,
     pub(crate) flights: Flights,
+    pub(crate) pulls: Pulls,
+    pub(crate) seal: Seal,
     pub(crate) orphans: Orphans,
     pub(crate) fences: Fences,
     pub(crate) followers: Followers,
@@ -53,6 +57,7 @@ impl Orch {
     pub fn build(parts: Parts, settings: Settings) -> Result<Arc<Orch>, StoreError> {
         let events = Arc::new(Events::default());
         let identity = Identity::new(parts.store.identity(), &settings);
+        let seal = Seal::new(&parts.store.identity().token_secret);
         let ledger = Ledger::open(parts.store, events.clone(), parts.clock.clone(), &settings)?;
         Ok(Arc::new(Orch {
             health: HealthBoard::new(&ledger),
@@ -60,6 +65,8 @@ impl Orch {
             events,
             identity,
             flights: Flights::new(settings.starts_per_node),
+            pulls: Pulls::new(settings.pulls_at_once),
+            seal,
             orphans: Orphans::default(),
             fences: Fences::default(),
             followers: Followers::default(),

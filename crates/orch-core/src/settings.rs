@@ -18,6 +18,8 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// Containers started on one node at the same time.
     pub starts_per_node: usize,
+    /// Nodes that pull for `pull_image` at the same time, over the whole fleet.
+    pub pulls_at_once: usize,
     /// How long a caller with `wait` waits at most.
     pub wait_timeout: Duration,
     /// How long a launch goes on trying while the engine does not answer.
@@ -59,6 +61,7 @@ impl Default for Settings {
             default_memory: Memory::from_mib(256),
             stop_grace: Duration::from_secs(10),
             starts_per_node: 4,
+            pulls_at_once: 32,
             wait_timeout: Duration::from_secs(300),
             launch_retry: Duration::from_secs(20),
             reconcile_period: Duration::from_secs(10),

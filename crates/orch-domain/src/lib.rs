@@ -23,6 +23,7 @@ pub mod page;
 pub mod password;
 pub mod placement;
 pub mod port;
+pub mod registry;
 pub mod resource;
 pub mod secret;
 pub mod ssh;

@@ -404,7 +404,7 @@ async fn an_image_that_is_nowhere(subject: Subject) {
     let err = subject.engine.create(&spec).await.unwrap_err();
     assert!(matches!(err, EngineError::ImageNotFound { .. }), "{err:?}");
     assert_eq!(subject.state(&spec.name).await, None);
-    match subject.engine.pull(&spec.image, Arc::new(|_| ())).await.unwrap_err() {
+    match subject.engine.pull(&spec.image, None, Arc::new(|_| ())).await.unwrap_err() {
         EngineError::ImageNotFound { image, message } => {
             assert_eq!(image, spec.image);
             assert!(20 < message.len() && !message.contains("127.0.0.1"), "{message}");

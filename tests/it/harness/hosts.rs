@@ -58,6 +58,11 @@ impl Hosts {
         format!("{}.{}", self.net, 10 + host)
     }
 
+    /// This machine, as the others reach it.
+    pub(crate) fn gateway(&self) -> String {
+        format!("{}.1", self.net)
+    }
+
     /// The private key that every machine lets in.
     pub(crate) fn key(&self) -> String {
         self.dir.join("id_ed25519").display().to_string()

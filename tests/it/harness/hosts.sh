@@ -53,7 +53,7 @@ init() {
       # The second socket is for the tests themselves.
       dockerd --data-root "$dir/docker" --exec-root /run/docker --pidfile /run/docker.pid \
         -H unix:///run/docker.sock -H "unix://$dir/docker.sock" --bip "172.30.$host.1/24" \
-        --cgroup-parent "/$PREFIX/h$host" >>"$dir/dockerd.log" 2>&1 &
+        --insecure-registry "$NET.0/24" --cgroup-parent "/$PREFIX/h$host" >>"$dir/dockerd.log" 2>&1 &
     fi
     sleep 0.1 & wait $! || true
   done

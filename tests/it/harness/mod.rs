@@ -10,6 +10,7 @@ pub(crate) mod mcp;
 pub(crate) mod program;
 pub(crate) mod registry;
 pub(crate) mod server;
+pub(crate) mod slow;
 pub(crate) mod sshd;
 pub(crate) mod world;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri};
 use orch_core::ports::engine::EngineError;
 use orch_domain::health::Level;
 use parking_lot::Mutex;
@@ -30,6 +30,9 @@ pub(super) const PULL_SILENCE: Duration = Duration::from_secs(120);
 /// bollard limits the wait for a response's head by itself, in whole seconds. Our own deadlines are per call, so that
 /// one is put out of the way.
 pub(super) const NO_LIMIT_SECS: u64 = 30 * 24 * 3600;
+
+/// What a pull logs in with.
+const LOGIN: &str = "x-registry-auth";
 
 #[derive(Clone, Debug)]
 pub(super) enum Endpoint {
@@ -138,7 +141,8 @@ impl Connection {
         // Several callers may agree at the same time; they come to the same result.
         let docker = self.endpoint.connect()?.negotiate_version().await?;
         let version = docker.client_version();
-        let docker = docker.with_request_modifier(move |req| with_version(req, &version));
+        let docker =
+            docker.with_request_modifier(move |req| with_login(with_version(req, &version)));
         *self.agreed.lock() = Some(docker.clone());
         Ok(docker)
     }
@@ -192,6 +196,24 @@ fn with_version(mut req: BollardRequest, version: &ClientVersion) -> BollardRequ
     req
 }
 
+/// bollard writes the login in the common alphabet of base64 and engines read the one for URLs: what they cannot read they
+/// take for no login at all. And nobody that logs headers is to show it.
+fn with_login(mut req: BollardRequest) -> BollardRequest {
+    let Some(given) = req.headers().get(LOGIN) else { return req };
+    let for_urls: Vec<u8> = (given.as_bytes().iter())
+        .map(|it| match it {
+            b'+' => b'-',
+            b'/' => b'_',
+            it => *it,
+        })
+        .collect();
+    if let Ok(mut login) = HeaderValue::from_bytes(&for_urls) {
+        login.set_sensitive(true);
+        req.headers_mut().insert(LOGIN, login);
+    }
+    req
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +248,18 @@ mod tests {
             let err = Endpoint::parse(bad).unwrap_err();
             assert!(err.contains("unix:///var/run/docker.sock"), "{bad}: {err}");
         }
+    }
+
+    #[test]
+    fn a_login_is_written_as_engines_read_it_and_shown_to_nobody() {
+        let req = http::Request::builder()
+            .uri("http://h/images/create")
+            .header("X-Registry-Auth", "ab+/c=")
+            .body(bollard::body_full(bytes::Bytes::new()))
+            .unwrap();
+        let req = with_login(req);
+        assert_eq!(req.headers()[LOGIN], "ab-_c=");
+        assert!(!format!("{:?}", req.headers()).contains("ab-_c"));
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl Failure {
         self.of_container(name)
     }
 
-    pub(super) fn of_pull(self, image: &ImageRef) -> EngineError {
+    /// `username`: whom the pull logged in as.
+    pub(super) fn of_pull(self, image: &ImageRef, username: Option<&str>) -> EngineError {
         let Failure::Said { message, .. } = self else { return self.into() };
         let told = |message: &str| EngineError::ImageNotFound {
             image: image.clone(),
@@ -157,8 +158,14 @@ impl Failure {
                  with `docker load` or `docker import`",
             );
         }
-        if has_any(&message, &["unauthorized", "authentication required", "no basic auth"]) {
-            return told("the registry wants a login, which is not supported; use a public image");
+        // Docker Hub, and registries like it, say so of what is not there as well, which the next group is about.
+        let is_either = has_any(&message, &["may require 'docker login'"]);
+        let wants_login = ["unauthorized", "authentication required", "no basic auth", "denied: "];
+        if has_any(&message, &wants_login) && !(is_either && username.is_none()) {
+            return EngineError::LoginRefused {
+                image: image.clone(),
+                username: username.map(str::to_owned),
+            };
         }
         if has_any(
             &message,
@@ -170,7 +177,10 @@ impl Failure {
                 "no matching manifest",
             ],
         ) {
-            return told("the registry has no such image for this node, or it is private");
+            return told(
+                "the registry has no such image for this node, or it is private; for a private one an administrator \
+                 keeps a login with `set_registry_credential`",
+            );
         }
         told(&clean(&message))
     }
@@ -335,14 +345,30 @@ mod tests {
                 "pull access denied for a, repository does not exist or may require 'docker login'",
                 "no such image",
             ),
-            ("unauthorized: authentication required", "login"),
         ] {
-            match said(500, text).of_pull(&image) {
+            match said(500, text).of_pull(&image, None) {
                 EngineError::ImageNotFound { message, .. } => {
                     assert!(message.contains(part), "{text}: {message}");
                     assert!(!message.contains("10.0.0.2"), "{message}");
                 }
                 other => panic!("{other:?}"),
+            }
+        }
+        for text in [
+            "unauthorized: authentication required",
+            "Head \"http://h:5000/v2/a/manifests/1\": no basic auth credentials",
+            "unauthorized: incorrect username or password",
+            "denied: requested access to the resource is denied",
+        ] {
+            for username in [None, Some("ann")] {
+                let err = said(500, text).of_pull(&image, username);
+                assert!(matches!(err, EngineError::LoginRefused { .. }), "{text}: {err:?}");
+                let said = err.to_string();
+                assert!(
+                    said.contains("registry.example") && said.contains("set_registry"),
+                    "{said}"
+                );
+                assert_eq!(said.contains("ann"), username.is_some(), "{said}");
             }
         }
     }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::models::ImageInspect;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
     ListContainersOptionsBuilder, ListImagesOptions, RemoveContainerOptionsBuilder,
@@ -32,7 +33,7 @@ use futures::stream::BoxStream;
 use orch_core::ports::engine::{
     Container, ContainerLabels, ContainerSpec, ContainerState, ContainerStats, Engine, EngineError,
     EngineEvent, EngineImage, EngineInfo, ExecOutcome, ExecRequest, LogLine, LogQuery, PullReport,
-    Terminals,
+    PulledImage, RegistryLogin, Terminals,
 };
 use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
@@ -78,6 +79,18 @@ impl DockerEngine {
     /// Whether `endpoint` can be one, as a sentence when not.
     pub fn check(endpoint: &str) -> Result<(), String> {
         Endpoint::parse(endpoint).map(|_| ())
+    }
+
+    /// What the engine has under that name.
+    async fn image_of(&self, image: &ImageRef) -> Result<Option<ImageInspect>, EngineError> {
+        let inspect = self
+            .connection
+            .call(QUICK, |docker| async move { docker.inspect_image(image.as_str()).await });
+        match inspect.await {
+            Ok(it) => Ok(Some(it)),
+            Err(Failure::Said { status: 404, .. }) => Ok(None),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// The container of that name if it is exactly the one `labels` describe.
@@ -157,19 +170,23 @@ impl Engine for DockerEngine {
     }
 
     async fn has_image(&self, image: &ImageRef) -> Result<bool, EngineError> {
-        let inspect = self
-            .connection
-            .call(QUICK, |docker| async move { docker.inspect_image(image.as_str()).await });
-        match inspect.await {
-            Ok(_) => Ok(true),
-            Err(Failure::Said { status: 404, .. }) => Ok(false),
-            Err(other) => Err(other.into()),
-        }
+        Ok(self.image_of(image).await?.is_some())
     }
 
-    async fn pull(&self, image: &ImageRef, report: PullReport) -> Result<(), EngineError> {
+    async fn pull(
+        &self,
+        image: &ImageRef,
+        login: Option<&RegistryLogin>,
+        report: PullReport,
+    ) -> Result<PulledImage, EngineError> {
+        let before = self.image_of(image).await?;
         let docker = self.connection.docker().await?;
-        image::pull(&docker, image, &report).await
+        image::pull(&docker, image, login, &report).await?;
+        let pulled = self.image_of(image).await?.ok_or_else(|| EngineError::ImageNotFound {
+            image: image.clone(),
+            message: "it was removed again while it was pulled".to_owned(),
+        })?;
+        Ok(image::pulled(image, before.as_ref(), pulled))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {

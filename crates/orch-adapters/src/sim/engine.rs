@@ -9,7 +9,8 @@ use futures::stream::BoxStream;
 use orch_core::ports::clock::Clock;
 use orch_core::ports::engine::{
     Container, ContainerSpec, ContainerStats, Engine, EngineError, EngineEvent, EngineImage,
-    EngineInfo, ExecOutcome, ExecRequest, LogLine, LogQuery, PullProgress, PullReport,
+    EngineInfo, ExecOutcome, ExecRequest, LogLine, LogQuery, PullProgress, PullReport, PulledImage,
+    RegistryLogin,
 };
 use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
@@ -18,6 +19,7 @@ use orch_domain::node::SimConfig;
 use orch_domain::resource::Resources;
 use orch_domain::time::Timestamp;
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::SimControl;
@@ -114,6 +116,12 @@ fn host_is_down() -> EngineError {
     EngineError::Unreachable { source: Box::new(HostIsDown) }
 }
 
+/// The same on every machine, as content is.
+fn id_of(image: &ImageRef) -> String {
+    let digest = hex::encode(Sha256::digest(image.as_str()));
+    format!("sim:{}", &digest[..12])
+}
+
 async fn wait(millis: u64) {
     if 0 < millis {
         tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -156,9 +164,9 @@ impl Engine for SimEngine {
         self.enter("images").await?;
         let mut all = self.look(|host| host.pulled.clone());
         all.extend(built_in());
-        let described = all.iter().enumerate().map(|(at, it)| EngineImage {
+        let described = all.iter().map(|it| EngineImage {
             references: vec![it.to_string()],
-            id: format!("sim:{at}"),
+            id: id_of(it),
             size_bytes: IMAGE_BYTES,
             created_at: Timestamp::ZERO,
         });
@@ -170,14 +178,29 @@ impl Engine for SimEngine {
         Ok(self.look(|host| host.has_image(image)))
     }
 
-    async fn pull(&self, image: &ImageRef, report: PullReport) -> Result<(), EngineError> {
+    async fn pull(
+        &self,
+        image: &ImageRef,
+        _: Option<&RegistryLogin>,
+        report: PullReport,
+    ) -> Result<PulledImage, EngineError> {
         let config = self.enter("pull").await?;
+        let pulled = |is_new| PulledImage {
+            id: id_of(image),
+            digest: Some(format!("sha256:{}", hex::encode(Sha256::digest(image.as_str())))),
+            size_bytes: IMAGE_BYTES,
+            is_new,
+        };
         if is_missing(image) {
             return Err(EngineError::ImageNotFound {
                 image: image.clone(),
                 message: "the registry has no such image for this node, or it is private"
                     .to_owned(),
             });
+        }
+        if self.look(|host| host.has_image(image)) {
+            self.change(|host| host.pulled.insert(image.clone()));
+            return Ok(pulled(false));
         }
         for step in 1..=PULL_STEPS {
             wait(config.pull_delay_ms / u64::from(PULL_STEPS)).await;
@@ -188,7 +211,7 @@ impl Engine for SimEngine {
             });
         }
         self.change(|host| host.pulled.insert(image.clone()));
-        Ok(())
+        Ok(pulled(true))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {

@@ -71,7 +71,11 @@ async fn a_pull_takes_its_time_and_tells() {
     let teller = Arc::clone(&told);
     let begun = tokio::time::Instant::now();
     engine
-        .pull(&spec.image, Arc::new(move |it| teller.lock().push((it.done_bytes, it.total_bytes))))
+        .pull(
+            &spec.image,
+            None,
+            Arc::new(move |it| teller.lock().push((it.done_bytes, it.total_bytes))),
+        )
         .await
         .unwrap();
     assert!(Duration::from_millis(50) <= begun.elapsed());

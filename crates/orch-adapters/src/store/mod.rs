@@ -49,6 +49,7 @@ use stored::event::EventV1;
 use stored::instance::InstanceV1;
 use stored::node::NodeV1;
 use stored::port::HolderV1;
+use stored::registry::RegistryCredentialV1;
 use stored::user::{ApiKeyV1, UserV1};
 use table::{Operations, Table, audit_key, decode, event_key, port_of_key, shown_key};
 use tables::Tables;
@@ -251,6 +252,11 @@ fn load_rows(tables: &Tables) -> Result<Rows, Failure> {
     // Their keys sort as numbers, so these are oldest first.
     tables.each(&Table::Events.key(b""), |key, row| {
         rows.events.push(decode::<EventV1, _>(row).map_err(|err| bad(key, &err))?);
+        Ok(true)
+    })?;
+    tables.each(&Table::RegistryCredentials.key(b""), |key, row| {
+        let row = decode::<RegistryCredentialV1, _>(row).map_err(|err| bad(key, &err))?;
+        rows.registry_credentials.push(row);
         Ok(true)
     })?;
     Ok(rows)

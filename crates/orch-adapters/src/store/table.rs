@@ -13,6 +13,7 @@ use super::stored::event::EventV1;
 use super::stored::instance::InstanceV1;
 use super::stored::node::NodeV1;
 use super::stored::port::HolderV1;
+use super::stored::registry::RegistryCredentialV1;
 use super::stored::user::{ApiKeyV1, UserV1};
 
 /// All tables share one tree, parted by the first byte of the key.
@@ -23,6 +24,7 @@ pub(super) enum Table {
     Ports,
     Users,
     ApiKeys,
+    RegistryCredentials,
     Audit,
     Events,
     /// The identity, and whatever belongs to the database as a whole.
@@ -30,12 +32,13 @@ pub(super) enum Table {
 }
 
 impl Table {
-    pub(super) const ALL: [Table; 8] = [
+    pub(super) const ALL: [Table; 9] = [
         Table::Instances,
         Table::Nodes,
         Table::Ports,
         Table::Users,
         Table::ApiKeys,
+        Table::RegistryCredentials,
         Table::Audit,
         Table::Events,
         Table::Meta,
@@ -48,6 +51,7 @@ impl Table {
             Table::Ports => b'p',
             Table::Users => b'u',
             Table::ApiKeys => b'k',
+            Table::RegistryCredentials => b'r',
             Table::Audit => b'a',
             Table::Events => b'e',
             Table::Meta => b'm',
@@ -61,6 +65,7 @@ impl Table {
             Table::Ports => "ports",
             Table::Users => "users",
             Table::ApiKeys => "api_keys",
+            Table::RegistryCredentials => "registry_credentials",
             Table::Audit => "audit",
             Table::Events => "events",
             Table::Meta => "meta",
@@ -179,6 +184,11 @@ impl Operations {
                 Change::ApiKey(id, it) => {
                     let row = it.as_deref().map(ApiKeyV1::from);
                     operations.push(&Table::ApiKeys.key(id.as_str().as_bytes()), row.as_ref())?;
+                }
+                Change::RegistryCredential(registry, it) => {
+                    let key = Table::RegistryCredentials.key(registry.as_str().as_bytes());
+                    let row = it.as_deref().map(RegistryCredentialV1::from);
+                    operations.push(&key, row.as_ref())?;
                 }
             }
         }

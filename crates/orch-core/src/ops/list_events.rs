@@ -33,7 +33,7 @@ pub struct ListEvents {
     /// Only before this time.
     pub before: Option<Timestamp>,
     /// Only of this kind, such as `node.unreachable`, or of all kinds of a group: `instance`, `node`, `user`, `quota`,
-    /// `api_key`, `image`, `container` or `cluster`.
+    /// `api_key`, `registry_credential`, `image`, `container` or `cluster`.
     pub kind: Option<String>,
     /// Only about this id: of an instance, node, user or API key, or an image.
     pub subject: Option<String>,

@@ -9,6 +9,7 @@ mod cordon_node;
 mod create_api_key;
 mod create_user;
 mod dashboard_summary;
+mod delete_registry_credential;
 mod delete_user;
 mod drain_node;
 mod exec_in_instance;
@@ -25,13 +26,16 @@ mod list_events;
 mod list_images;
 mod list_instances;
 mod list_nodes;
+mod list_registry_credentials;
 mod list_users;
 mod login;
 mod node_status;
+mod pull_image;
 mod register_node;
 mod remove_node;
 mod restart_instance;
 mod revoke_api_key;
+mod set_registry_credential;
 mod start_instance;
 mod stop_instance;
 mod task_status;
@@ -51,6 +55,7 @@ pub use cordon_node::CordonNode;
 pub use create_api_key::{CreateApiKey, NewApiKey};
 pub use create_user::CreateUser;
 pub use dashboard_summary::{Dashboard, DashboardSummary};
+pub use delete_registry_credential::{DeleteRegistryCredential, DeletedRegistryCredential};
 pub use delete_user::{DeleteUser, DeletedUser};
 pub use drain_node::{DrainAction, DrainNode, DrainedInstance, DrainedNode};
 pub use exec_in_instance::{ExecInInstance, ExecResult};
@@ -67,13 +72,16 @@ pub use list_events::{EventList, ListEvents};
 pub use list_images::{ImageFailure, ImageList, ListImages};
 pub use list_instances::{InstanceList, ListInstances};
 pub use list_nodes::{ListNodes, NodeList};
+pub use list_registry_credentials::{ListRegistryCredentials, RegistryCredentialList};
 pub use list_users::{ListUsers, UserList};
 pub use login::{LoggedIn, Login};
 pub use node_status::{NodeLoad, NodeStatus, NodeStatuses};
+pub use pull_image::{NodeOutcome, PullImage, PullOutcome, PullReport};
 pub use register_node::{EngineKind, RegisterNode};
 pub use remove_node::{RemoveNode, RemovedNode};
 pub use restart_instance::RestartInstance;
 pub use revoke_api_key::{RevokeApiKey, RevokedApiKey};
+pub use set_registry_credential::{KeptRegistryCredential, SetRegistryCredential};
 pub use start_instance::StartInstance;
 pub use stop_instance::StopInstance;
 pub use task_status::{TaskList, TaskStatus};
@@ -116,6 +124,10 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<NodeStatus>(),
         Op::of::<ListImages>(),
         Op::of::<ListEvents>(),
+        Op::of::<PullImage>(),
+        Op::of::<ListRegistryCredentials>(),
+        Op::of::<SetRegistryCredential>(),
+        Op::of::<DeleteRegistryCredential>(),
         Op::of::<TaskStatus>(),
         Op::of::<Login>(),
         Op::of::<Whoami>(),

@@ -3,6 +3,8 @@
 //! Every verb may be repeated: creating what exists with our labels adopts it, starting what runs, stopping what is
 //! stopped and removing what is gone succeed.
 
+mod pull;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use orch_domain::port::PortBinding;
 use orch_domain::resource::Resources;
 use orch_domain::ssh::{Fingerprint, HostKey, HostTrust};
 use orch_domain::time::Timestamp;
+
+pub use pull::{PulledImage, RegistryLogin};
 
 #[async_trait]
 pub trait Engine: Send + Sync {
@@ -40,8 +44,14 @@ pub trait Engine: Send + Sync {
 
     async fn has_image(&self, image: &ImageRef) -> Result<bool, EngineError>;
 
-    /// Fetches an image; `report` is called as it goes on.
-    async fn pull(&self, image: &ImageRef, report: PullReport) -> Result<(), EngineError>;
+    /// Fetches what the registry has under that name now, logging in where `login` says how; `report` is called as it
+    /// goes on. Dropped meanwhile, the engine is told to leave it.
+    async fn pull(
+        &self,
+        image: &ImageRef,
+        login: Option<&RegistryLogin>,
+        report: PullReport,
+    ) -> Result<PulledImage, EngineError>;
 
     /// Creates the container and returns the engine's id of it. A container of that name with the same labels is
     /// adopted; one with other labels is `NameTaken`.
@@ -161,7 +171,7 @@ pub struct EngineImage {
 /// Called with what is done so far. Cheap, and never blocks.
 pub type PullReport = Arc<dyn Fn(PullProgress) + Send + Sync>;
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PullProgress {
     pub done_bytes: u64,
     /// Grows while layers are discovered.
@@ -346,6 +356,9 @@ pub enum EngineError {
     },
     #[error("the image `{image}` is not there and could not be pulled: {message}")]
     ImageNotFound { image: ImageRef, message: String },
+    /// The registry wants a login and was shown none, or does not take the one it was shown.
+    #[error("{}", pull::login_refused(.image, .username.as_deref()))]
+    LoginRefused { image: ImageRef, username: Option<String> },
     /// Something on the host, ours or not, listens on one of the wanted ports. Empty: the engine did not say which.
     #[error("a wanted host port is in use")]
     PortInUse { ports: Vec<u16> },

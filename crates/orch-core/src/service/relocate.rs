@@ -145,16 +145,17 @@ impl Orch {
     }
 
     /// Sees to it that a node has an image.
-    async fn prepare(&self, node_id: &NodeId, image: &ImageRef) -> Result<(), Error> {
+    async fn prepare(self: &Arc<Orch>, node_id: &NodeId, image: &ImageRef) -> Result<(), Error> {
         let engine = self.engine(node_id)?;
         let prepared = async {
             if limited(engine.has_image(image)).await? {
                 return Ok(());
             }
             let limit = self.settings.wait_timeout;
-            tokio::time::timeout(limit, engine.pull(image, Arc::new(|_| ())))
+            tokio::time::timeout(limit, self.pull(node_id, image, |_| ()))
                 .await
                 .unwrap_or(Err(EngineError::Timeout { after: limit }))
+                .map(drop)
         };
         prepared.await.map_err(|err| engine_error(node_id, err))
     }

@@ -9,6 +9,7 @@ use crate::instance::Instance;
 use crate::name::{ApiKeyId, InstanceId, NodeId, UserId};
 use crate::node::Node;
 use crate::port::{Holder, PortBinding};
+use crate::registry::{RegistryCredential, RegistryHost};
 use crate::user::{ApiKey, User};
 
 /// One row to write, or to delete where the value is `None`. The changes of one transaction become durable together.
@@ -19,6 +20,7 @@ pub enum Change {
     Port(NodeId, u16, Option<Holder>),
     User(UserId, Option<Arc<User>>),
     ApiKey(ApiKeyId, Option<Arc<ApiKey>>),
+    RegistryCredential(RegistryHost, Option<Arc<RegistryCredential>>),
 }
 
 /// What a transaction comes to.
@@ -40,6 +42,7 @@ pub struct Rows {
     pub api_keys: Vec<ApiKey>,
     /// Oldest first.
     pub events: Vec<Event>,
+    pub registry_credentials: Vec<RegistryCredential>,
 }
 
 /// What a row was before.
@@ -49,6 +52,7 @@ pub(super) enum Undo {
     Quarantine(NodeId, u16, Option<Holder>),
     User(UserId, Option<Arc<User>>),
     ApiKey(ApiKeyId, Option<Arc<ApiKey>>),
+    RegistryCredential(RegistryHost, Option<Arc<RegistryCredential>>),
 }
 
 impl Undo {
@@ -89,6 +93,12 @@ impl Undo {
                 match old {
                     Some(it) => book.api_keys.insert(id, it),
                     None => book.api_keys.remove(&id),
+                };
+            }
+            Undo::RegistryCredential(registry, old) => {
+                match old {
+                    Some(it) => book.registry_credentials.insert(registry, it),
+                    None => book.registry_credentials.remove(&registry),
                 };
             }
         }
@@ -141,6 +151,13 @@ pub(super) fn changes(book: &Book, journal: Vec<Undo>) -> Changes {
                     let new = book.api_keys.get(id).cloned();
                     event::api_key(old.as_deref(), new.as_deref(), &mut news);
                     rows.push(Change::ApiKey(id.clone(), new));
+                }
+            }
+            Undo::RegistryCredential(registry, old) => {
+                if seen.insert(format!("r{registry}")) {
+                    let new = book.registry_credentials.get(registry).cloned();
+                    event::registry_credential(old.as_deref(), new.as_deref(), &mut news);
+                    rows.push(Change::RegistryCredential(registry.clone(), new));
                 }
             }
         }

@@ -9,6 +9,7 @@ mod change;
 mod launch;
 mod lifecycle;
 mod node;
+mod registry;
 mod relocation;
 mod user;
 
@@ -27,6 +28,7 @@ use crate::name::{ApiKeyId, ClientToken, InstanceId, NodeId, UserId};
 use crate::node::Node;
 use crate::placement::Candidate;
 use crate::port::{Holder, PortRange};
+use crate::registry::{RegistryCredential, RegistryHost};
 use crate::resource::Resources;
 use crate::user::{ApiKey, Usage, User};
 use change::Undo;
@@ -38,6 +40,7 @@ pub struct Book {
     nodes: BTreeMap<NodeId, Slot>,
     users: BTreeMap<UserId, Arc<User>>,
     api_keys: BTreeMap<ApiKeyId, Arc<ApiKey>>,
+    registry_credentials: BTreeMap<RegistryHost, Arc<RegistryCredential>>,
     usage: HashMap<UserId, Usage>,
     by_owner: HashMap<UserId, BTreeSet<InstanceId>>,
     by_token: HashMap<(UserId, ClientToken), BTreeSet<InstanceId>>,
@@ -78,6 +81,7 @@ impl Book {
             nodes: BTreeMap::new(),
             users: BTreeMap::new(),
             api_keys: BTreeMap::new(),
+            registry_credentials: BTreeMap::new(),
             usage: HashMap::new(),
             by_owner: HashMap::new(),
             by_token: HashMap::new(),
@@ -104,6 +108,9 @@ impl Book {
         }
         for key in rows.api_keys {
             book.put_api_key(key);
+        }
+        for credential in rows.registry_credentials {
+            book.set_registry_credential(credential);
         }
         // Rows from before GPUs were given out by index say how many they hold and not which: they come last and get
         // what is left.

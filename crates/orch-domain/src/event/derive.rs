@@ -3,6 +3,7 @@
 
 use crate::instance::Instance;
 use crate::node::{Node, NodeStatus};
+use crate::registry::RegistryCredential;
 use crate::user::{ApiKey, Quota, User};
 
 use super::{News, SubjectType};
@@ -172,6 +173,26 @@ pub(crate) fn api_key(before: Option<&ApiKey>, after: Option<&ApiKey>, news: &mu
     let kind = format!("api_key.{what}");
     let about = News::about(&kind, SubjectType::ApiKey, it.id.as_str(), &it.name, message);
     news.push(News { owner: Some(it.user.clone()), ..about });
+}
+
+/// For administrators and whoever set it.
+pub(crate) fn registry_credential(
+    before: Option<&RegistryCredential>,
+    after: Option<&RegistryCredential>,
+    news: &mut Vec<News>,
+) {
+    let Some(it) = after.or(before) else { return };
+    let (verb, what) = match (before, after) {
+        (Some(old), Some(new)) if old == new => return,
+        (None, _) => ("set", "set"),
+        (_, None) => ("removed", "removed"),
+        _ => ("set", "replaced"),
+    };
+    let registry = it.registry.as_str();
+    let message = format!("the login of `{}` at the registry `{registry}` was {what}", it.username);
+    let kind = format!("registry_credential.{verb}");
+    let about = News::about(&kind, SubjectType::RegistryCredential, registry, registry, message);
+    news.push(News { owner: Some(it.set_by.clone()), ..about });
 }
 
 fn quota_text(quota: &Quota) -> String {

@@ -20,7 +20,7 @@ use crate::image::ImageRef;
 use crate::name::{InstanceId, NodeId, UserId};
 use crate::time::Timestamp;
 
-pub(crate) use derive::{api_key, instance, node, user};
+pub(crate) use derive::{api_key, instance, node, registry_credential, user};
 
 /// What an event is about.
 #[derive(
@@ -32,6 +32,7 @@ pub enum SubjectType {
     Node,
     User,
     ApiKey,
+    RegistryCredential,
     Image,
     /// Of ours and without a record.
     Container,
@@ -39,8 +40,17 @@ pub enum SubjectType {
 }
 
 /// What the first half of a `kind` may be.
-pub const GROUPS: [&str; 8] =
-    ["instance", "node", "user", "quota", "api_key", "image", "container", "cluster"];
+pub const GROUPS: [&str; 9] = [
+    "instance",
+    "node",
+    "user",
+    "quota",
+    "api_key",
+    "registry_credential",
+    "image",
+    "container",
+    "cluster",
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventSubject {

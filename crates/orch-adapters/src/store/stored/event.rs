@@ -13,6 +13,7 @@ stored_enum!(SubjectTypeV1 is SubjectType {
     Node = "node",
     User = "user",
     ApiKey = "api-key",
+    RegistryCredential = "registry-credential",
     Image = "image",
     Container = "container",
     Cluster = "cluster",

@@ -6,6 +6,7 @@ pub(super) mod event;
 pub(super) mod instance;
 pub(super) mod node;
 pub(super) mod port;
+pub(super) mod registry;
 pub(super) mod user;
 
 use orch_domain::name::BrokenRule;
@@ -19,7 +20,7 @@ pub(super) enum BadRow {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Rule(#[from] BrokenRule),
-    #[error("it holds a digest that is not hexadecimal")]
+    #[error("it holds a digest or secret that is not hexadecimal")]
     Hex(#[from] hex::FromHexError),
     #[error("{0}")]
     Fingerprint(String),

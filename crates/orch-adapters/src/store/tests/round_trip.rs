@@ -7,6 +7,7 @@ use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::book::{Change, Rows};
 use orch_domain::name::{ApiKeyId, InstanceId, NodeId, UserId};
 use orch_domain::port::Holder;
+use orch_domain::registry::{RegistryCredential, RegistryHost};
 use orch_domain::time::Timestamp;
 use proptest::prelude::*;
 
@@ -22,6 +23,7 @@ struct Model {
     ports: BTreeMap<(NodeId, u16), Holder>,
     users: BTreeMap<UserId, orch_domain::user::User>,
     api_keys: BTreeMap<ApiKeyId, orch_domain::user::ApiKey>,
+    registry_credentials: BTreeMap<RegistryHost, RegistryCredential>,
     audit: BTreeMap<AuditId, AuditEntry>,
     last_audit: AuditId,
     events: BTreeMap<u64, orch_domain::event::Event>,
@@ -45,6 +47,9 @@ impl Model {
                 Change::Port(id, port, it) => put(&mut self.ports, (id, port), it),
                 Change::User(id, it) => put(&mut self.users, id, it.map(|it| (*it).clone())),
                 Change::ApiKey(id, it) => put(&mut self.api_keys, id, it.map(|it| (*it).clone())),
+                Change::RegistryCredential(registry, it) => {
+                    put(&mut self.registry_credentials, registry, it.map(|it| (*it).clone()));
+                }
             }
         }
         for entry in &commit.audit {
@@ -68,6 +73,7 @@ impl Model {
             users: self.users.values().cloned().collect(),
             api_keys: self.api_keys.values().cloned().collect(),
             events: self.events.values().cloned().collect(),
+            registry_credentials: self.registry_credentials.values().cloned().collect(),
         })
     }
 

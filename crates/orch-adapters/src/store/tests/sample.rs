@@ -19,6 +19,7 @@ use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
 use orch_domain::node_loss::{OnNodeLoss, Remnant, Wishes};
 use orch_domain::placement::Strategy as Placing;
 use orch_domain::port::{Holder, PortBinding, Protocol};
+use orch_domain::registry::{RegistryCredential, RegistryHost};
 use orch_domain::resource::{Cpu, Memory, Resources};
 use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshLogin};
 use orch_domain::time::Timestamp;
@@ -345,6 +346,23 @@ fn any_api_key() -> impl Strategy<Value = ApiKey> {
     )
 }
 
+fn registry() -> impl Strategy<Value = RegistryHost> {
+    select(vec!["docker.io", "ghcr.io", "registry.example:5000"])
+        .prop_map(|it| RegistryHost::try_new(it).unwrap())
+}
+
+fn any_registry_credential() -> impl Strategy<Value = RegistryCredential> {
+    (registry(), text(), vec(any::<u8>(), 0..40), user_id(), time()).prop_map(
+        |(registry, username, sealed_password, set_by, set_at)| RegistryCredential {
+            registry,
+            username,
+            sealed_password,
+            set_by,
+            set_at,
+        },
+    )
+}
+
 fn any_audit() -> impl Strategy<Value = AuditEntry> {
     let channels = vec![Channel::Mcp, Channel::Rest, Channel::Grpc, Channel::Cli, Channel::System];
     let outcomes = vec![Outcome::Accepted, Outcome::Succeeded, Outcome::Refused, Outcome::Failed];
@@ -387,6 +405,9 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => user_id().prop_map(|it| Change::User(it, None)),
         2 => any_api_key().prop_map(|it| Change::ApiKey(it.id.clone(), Some(Arc::new(it)))),
         1 => (0..4u64).prop_map(|it| Change::ApiKey(ApiKeyId::new(it), None)),
+        1 => any_registry_credential()
+            .prop_map(|it| Change::RegistryCredential(it.registry.clone(), Some(Arc::new(it)))),
+        1 => registry().prop_map(|it| Change::RegistryCredential(it, None)),
     ]
 }
 
@@ -396,6 +417,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         SubjectType::Node,
         SubjectType::User,
         SubjectType::ApiKey,
+        SubjectType::RegistryCredential,
         SubjectType::Image,
         SubjectType::Container,
         SubjectType::Cluster,

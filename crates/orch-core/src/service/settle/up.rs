@@ -145,19 +145,18 @@ impl Orch {
         if missing {
             let phase = flight.phase.clone();
             flight.say(format!("pulling {}", instance.image));
-            let report = Arc::new(move |it: PullProgress| {
+            let report = move |it: PullProgress| {
                 phase.send_replace(Phase {
                     message: it.message,
                     done: it.done_bytes,
                     total: it.total_bytes,
                 });
-            });
-            match self.unless_changed(instance, flight, engine.pull(&instance.image, report)).await
-            {
+            };
+            let pull = self.pull(&instance.node_id, &instance.image, report);
+            match self.unless_changed(instance, flight, pull).await {
                 None => return Ok(None),
-                Some(pulled) => pulled?,
+                Some(pulled) => drop(pulled?),
             }
-            self.tell_of_pull(&instance.image, &instance.node_id).await;
             self.failpoints.reach(Failpoint::LaunchImagePresent);
         }
         flight.say("creating the container");
@@ -235,7 +234,9 @@ impl Orch {
             EngineError::PortInUse { .. } => ReasonCode::PortsExhausted.because(
                 "something else on the host took a port of this instance while it was stopped",
             ),
-            EngineError::ImageNotFound { .. } => ReasonCode::ImageNotFound.because(err.to_string()),
+            EngineError::ImageNotFound { .. } | EngineError::LoginRefused { .. } => {
+                ReasonCode::ImageNotFound.because(err.to_string())
+            }
             EngineError::InvalidCommand { .. } => {
                 ReasonCode::InvalidCommand.because(err.to_string())
             }
