@@ -12,6 +12,7 @@ mod crash;
 mod documents;
 mod drift;
 mod engine_contract;
+mod fault_engine;
 mod floors;
 mod harness;
 mod launch;

@@ -16,11 +16,17 @@ pub(crate) struct Hosts {
     dir: PathBuf,
     prefix: String,
     net: String,
+    sshd_config: String,
 }
 
 impl Hosts {
     /// Starts `n` machines with the test image on each. None, with the reason printed, where that cannot be.
     pub(crate) async fn start(n: usize) -> Option<Hosts> {
+        Hosts::start_with(n, "").await
+    }
+
+    /// The same, with lines that come first in the configuration of their SSH servers.
+    pub(crate) async fn start_with(n: usize, sshd_config: &str) -> Option<Hosts> {
         if !rustix::process::geteuid().is_root() {
             return skip("only root may make namespaces");
         }
@@ -46,6 +52,7 @@ impl Hosts {
             dir: std::env::temp_dir().join(format!("mo-hosts-{number}")),
             prefix: format!("mo{number}"),
             net: format!("10.214.{number}"),
+            sshd_config: sshd_config.to_owned(),
         };
         hosts.run(&["up", &n.to_string(), &pid.to_string()]);
         for host in 1..=n {
@@ -99,8 +106,18 @@ impl Hosts {
         self.run(&["sshd", &host.to_string(), verb]);
     }
 
+    /// `stop` kills it.
     pub(crate) fn dockerd(&self, host: usize, verb: &str) {
         self.run(&["dockerd", &host.to_string(), verb]);
+    }
+
+    /// The engine stops where it is, its connections open.
+    pub(crate) fn freeze(&self, host: usize) {
+        self.run(&["freeze", &host.to_string()]);
+    }
+
+    pub(crate) fn thaw(&self, host: usize) {
+        self.run(&["thaw", &host.to_string()]);
     }
 
     /// As when it was set up anew.
@@ -138,7 +155,8 @@ impl Hosts {
             .arg(SCRIPT)
             .arg(Path::new(&self.dir))
             .args([&self.prefix, &self.net])
-            .args(arguments);
+            .args(arguments)
+            .env("HOSTS_SSHD_CONFIG", &self.sshd_config);
         // What stays in the background must not hold our pipes open.
         let log = self.dir.with_extension("log");
         let file = std::fs::File::create(&log).unwrap();

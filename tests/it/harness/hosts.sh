@@ -8,7 +8,9 @@
 #   hosts.sh DIR PREFIX NET in I CMD...   run CMD on host I, without SSH
 #   hosts.sh DIR PREFIX NET sshd I stop|start
 #   hosts.sh DIR PREFIX NET dockerd I stop|start
+#   hosts.sh DIR PREFIX NET freeze|thaw I the engine stops where it is (SIGSTOP), and goes on
 #
+# What the SSH servers are to be configured with before all else is in HOSTS_SSHD_CONFIG.
 # NET are the first three numbers of a free /24; host I is NET.(10+I). DIR is on a file system that overlay2 can use.
 set -euo pipefail
 DIR=$1 PREFIX=$2 NET=$3 VERB=$4
@@ -63,6 +65,7 @@ boot() {
   mkdir -p "$dir/docker"
   [ -f "$dir/host_key" ] || ssh-keygen -q -t ed25519 -N '' -C "$PREFIX-host-$host" -f "$dir/host_key"
   cat >"$dir/sshd_config" <<CONFIG
+${HOSTS_SSHD_CONFIG:-}
 Port 22
 ListenAddress $address
 HostKey $dir/host_key
@@ -149,5 +152,7 @@ case $VERB in
       stop) in_host "$1" bash -c 'kill -KILL $(pidof dockerd); rm -f /run/docker.sock'; rm -f "$DIR/h$1/docker.sock" ;;
       start) touch "$DIR/h$1/start-dockerd"; ready "$1" ;;
     esac ;;
-  *) sed -n '2,14p' "$0"; exit 2 ;;
+  freeze) in_host "$1" bash -c 'kill -STOP $(pidof dockerd containerd)' ;;
+  thaw) in_host "$1" bash -c 'kill -CONT $(pidof dockerd containerd)' ;;
+  *) sed -n '2,17p' "$0"; exit 2 ;;
 esac

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::caller::ALL_BUT_ADMIN;
 use super::eventually;
+use super::watched::{Broken, Watched};
 
 pub(crate) struct Lab {
     dir: tempfile::TempDir,
@@ -31,6 +32,8 @@ pub(crate) struct Lab {
     pub(crate) engines: Arc<NodeEngines>,
     pub(crate) settings: Settings,
     orch: Option<Arc<Orch>>,
+    /// Looked at last, when nothing commits any more.
+    broken: Broken,
 }
 
 /// Ends the task that gets to `at`, the given number of times. The rest of the process goes on, so a test drops it.
@@ -73,7 +76,8 @@ impl Lab {
 
     pub(crate) async fn empty(settings: Settings) -> Lab {
         let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
-        let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, orch: None };
+        let dir = tempfile::tempdir().unwrap();
+        let mut lab = Lab { dir, engines, settings, orch: None, broken: Broken::default() };
         lab.start(Arc::new(NoFailpoints)).await;
         lab
     }
@@ -108,7 +112,7 @@ impl Lab {
             }
         });
         let parts = Parts {
-            store: Arc::new(store.await),
+            store: Arc::new(Watched::new(Arc::new(store.await), &self.broken)),
             engines: self.engines.clone(),
             clock: Arc::new(SystemClock),
             failpoints,
