@@ -13,6 +13,7 @@ mod documents;
 mod drift;
 mod engine_contract;
 mod fault_engine;
+mod fault_link;
 mod floors;
 mod harness;
 mod launch;

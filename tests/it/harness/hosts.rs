@@ -74,6 +74,13 @@ impl Hosts {
         self.dir(host).join("docker.sock")
     }
 
+    /// Another name of that socket, so that one engine passes for many.
+    pub(crate) fn alias(&self, host: usize, name: &str) -> String {
+        let alias = self.dir(host).join(name);
+        fs_err::os::unix::fs::symlink("docker.sock", &alias).unwrap();
+        alias.display().to_string()
+    }
+
     /// The machine's engine, past SSH.
     pub(crate) fn docker(&self, host: usize) -> Docker {
         let socket = self.socket(host).display().to_string();
@@ -101,7 +108,7 @@ impl Hosts {
         self.run(&["heal", &host.to_string()]);
     }
 
-    /// `stop` ends its connections as well.
+    /// `stop` ends its connections as well, `drop` only those.
     pub(crate) fn sshd(&self, host: usize, verb: &str) {
         self.run(&["sshd", &host.to_string(), verb]);
     }

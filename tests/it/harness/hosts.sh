@@ -6,7 +6,7 @@
 #   hosts.sh DIR PREFIX NET down          end and remove everything
 #   hosts.sh DIR PREFIX NET cut|heal I    the link of host I
 #   hosts.sh DIR PREFIX NET in I CMD...   run CMD on host I, without SSH
-#   hosts.sh DIR PREFIX NET sshd I stop|start
+#   hosts.sh DIR PREFIX NET sshd I stop|start|drop
 #   hosts.sh DIR PREFIX NET dockerd I stop|start
 #   hosts.sh DIR PREFIX NET freeze|thaw I the engine stops where it is (SIGSTOP), and goes on
 #
@@ -106,7 +106,7 @@ ready() {
     sleep 0.1
   done
   echo "host $1 is not ready" >&2
-  tail -5 "$dir/init.log" "$dir/sshd.log" "$dir/dockerd.log" >&2
+  tail -n 5 "$dir/init.log" "$dir/sshd.log" "$dir/dockerd.log" >&2
   return 1
 }
 
@@ -146,6 +146,7 @@ case $VERB in
       # The connections too, not only the listener.
       stop) in_host "$1" bash -c 'kill -KILL $(pidof sshd); rm -f /run/sshd.pid' ;;
       start) touch "$DIR/h$1/start-sshd"; ready "$1" ;;
+      drop) in_host "$1" bash -c 'pkill -KILL -P "$(cat /run/sshd.pid)"' ;;
     esac ;;
   dockerd)
     case $2 in
