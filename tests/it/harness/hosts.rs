@@ -131,9 +131,24 @@ impl Hosts {
     pub(crate) fn change_host_key(&self, host: usize) {
         let key = self.dir(host).join("host_key");
         fs_err::remove_file(&key).unwrap();
-        let key = key.display().to_string();
-        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]))
-            .unwrap();
+        keygen(&key);
+    }
+
+    /// Puts a new host key in place of the old one, and the old one back when it is called again.
+    pub(crate) fn exchange_host_key(&self, host: usize) {
+        let dir = self.dir(host);
+        for name in ["host_key", "host_key.pub"] {
+            let (current, other) = (dir.join(name), dir.join(format!("other_{name}")));
+            let swap = dir.join("swap");
+            fs_err::rename(&current, &swap).unwrap();
+            if other.exists() {
+                fs_err::rename(&other, &current).unwrap();
+            }
+            fs_err::rename(&swap, &other).unwrap();
+        }
+        if !dir.join("host_key").exists() {
+            keygen(&dir.join("host_key"));
+        }
     }
 
     /// Names and whether they run, of all containers the machine has.
@@ -189,6 +204,11 @@ impl Drop for Hosts {
 
 fn run(command: &mut Command) -> Option<Output> {
     command.stdin(Stdio::null()).output().ok().filter(|it| it.status.success())
+}
+
+fn keygen(path: &Path) {
+    let path = path.display().to_string();
+    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path])).unwrap();
 }
 
 fn skip(why: &str) -> Option<Hosts> {

@@ -9,7 +9,7 @@ use orch_adapters::store::{OpenError, SledStore};
 use orch_core::Orch;
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
-use orch_core::ports::engine::ContainerState;
+use orch_core::ports::engine::{ContainerState, Engines};
 use orch_core::ports::failpoint::{Failpoint, Failpoints, NoFailpoints};
 use orch_core::ports::store::AuditQuery;
 use orch_core::settings::Settings;
@@ -30,6 +30,8 @@ pub(crate) struct Lab {
     dir: tempfile::TempDir,
     /// Outlives a crash, as the machines of a cluster do.
     pub(crate) engines: Arc<NodeEngines>,
+    /// How the orchestrator meets them.
+    seen_as: Arc<dyn Engines>,
     pub(crate) settings: Settings,
     orch: Option<Arc<Orch>>,
     /// Looked at last, when nothing commits any more.
@@ -77,7 +79,8 @@ impl Lab {
     pub(crate) async fn empty(settings: Settings) -> Lab {
         let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
         let dir = tempfile::tempdir().unwrap();
-        let mut lab = Lab { dir, engines, settings, orch: None, broken: Broken::default() };
+        let (seen_as, broken) = (engines.clone(), Broken::default());
+        let mut lab = Lab { dir, engines, seen_as, settings, orch: None, broken };
         lab.start(Arc::new(NoFailpoints)).await;
         lab
     }
@@ -113,7 +116,7 @@ impl Lab {
         });
         let parts = Parts {
             store: Arc::new(Watched::new(Arc::new(store.await), &self.broken)),
-            engines: self.engines.clone(),
+            engines: self.seen_as.clone(),
             clock: Arc::new(SystemClock),
             failpoints,
         };
@@ -136,6 +139,12 @@ impl Lab {
         .await;
         self.start(failpoints).await;
         self.orch().recover();
+    }
+
+    /// Restarts, and from then on meets the engines as `engines` shows them.
+    pub(crate) async fn look_through(&mut self, engines: Arc<dyn Engines>) {
+        self.seen_as = engines;
+        self.restart().await;
     }
 
     /// From now on a task that gets to `at` ends there, `n` times. The semaphore counts the crashes.

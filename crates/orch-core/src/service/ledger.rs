@@ -1,7 +1,7 @@
 //! The book and its durable copy: nothing is acknowledged before it is on disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orch_domain::Error;
 use orch_domain::audit::{AuditEntry, AuditId};
@@ -12,11 +12,16 @@ use parking_lot::RwLock;
 use crate::Cx;
 use crate::event::{Events, Subject};
 use crate::ports::store::{Commit, Store, StoreError};
+use crate::service::unsettled::Unsettled;
 
 pub struct Ledger {
     /// Invariant: equal to what the store will hold once every queued commit is durable. Writers queue their commit
     /// while they hold the lock, so that the order in the book is the order on disk.
     book: RwLock<Book>,
+    unsettled: Unsettled,
+    /// A commit failed and the store could not be read since: it takes nothing until it can. Changes only under the
+    /// lock of the book.
+    is_closed: AtomicBool,
     store: Arc<dyn Store>,
     events: Arc<Events>,
     last_audit_id: AtomicU64,
@@ -35,6 +40,8 @@ impl Ledger {
         let last_audit_id = AtomicU64::new(store.last_audit_id().0);
         Ok(Ledger {
             book: RwLock::new(book),
+            unsettled: Unsettled::default(),
+            is_closed: AtomicBool::new(false),
             store,
             events,
             last_audit_id,
@@ -56,7 +63,8 @@ impl Ledger {
     ) -> Result<T, Error> {
         let (out, changes, durable, n_reloads) = {
             let mut book = self.book.write();
-            let (out, changes) = book.transaction(work)?;
+            self.reopen(&mut book).map_err(|err| refusal(Arc::new(err)))?;
+            let (out, changes, replaced) = book.step(work)?;
             if changes.is_empty() && cx.is_none() {
                 return Ok(out);
             }
@@ -66,10 +74,12 @@ impl Ledger {
                 false => cx.and_then(Cx::audit_for_commit).into_iter().collect(),
             };
             let durable = self.store.commit(Commit { changes: changes.clone(), audit });
+            let durable = self.unsettled.add(replaced, durable);
             (out, changes, durable, self.n_reloads.load(Ordering::Relaxed))
         };
-        match durable.await.unwrap_or(Err(StoreError::Closed)) {
+        match durable.await {
             Ok(()) => {
+                self.unsettled.settle();
                 changes.into_iter().filter_map(subject).for_each(|it| self.events.publish(it));
                 Ok(out)
             }
@@ -107,14 +117,22 @@ impl Ledger {
         if self.n_reloads.load(Ordering::Relaxed) != seen {
             return;
         }
-        match load(&*self.store, book.port_range()) {
-            Ok(it) => {
-                *book = it;
-                self.n_reloads.fetch_add(1, Ordering::Relaxed);
-            }
-            // The store goes on refusing commits until a later write gets here again.
-            Err(err) => tracing::error!("the database cannot be read back: {err}"),
+        // What was refused must not be seen, let alone acted on, for as long as the store cannot be read.
+        self.unsettled.take_back(&mut book);
+        self.n_reloads.fetch_add(1, Ordering::Relaxed);
+        self.is_closed.store(true, Ordering::Relaxed);
+        if let Err(err) = self.reopen(&mut book) {
+            tracing::error!("the database cannot be read back: {err}");
         }
+    }
+
+    /// Reads a store anew that failed; until that is possible nothing is changed.
+    fn reopen(&self, book: &mut Book) -> Result<(), StoreError> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            *book = load(&*self.store, book.port_range())?;
+            self.is_closed.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 
@@ -132,8 +150,8 @@ fn subject(change: Change) -> Option<Subject> {
     }
 }
 
-fn refusal(err: StoreError) -> Error {
-    let message = match &err {
+fn refusal(err: Arc<StoreError>) -> Error {
+    let message = match &*err {
         StoreError::DiskFull { .. } => {
             "nothing was changed: the disk of the data directory is full; free some space and repeat the call"
         }

@@ -16,4 +16,5 @@ pub mod nodes;
 pub mod reconcile;
 pub mod settle;
 pub mod start_queue;
+mod unsettled;
 pub mod users;

@@ -30,6 +30,9 @@ pub struct Rows {
     pub api_keys: Vec<ApiKey>,
 }
 
+/// The rows that a step of the book replaced, to go back to.
+pub struct Replaced(pub(super) Vec<Undo>);
+
 /// What a row was before.
 pub(super) enum Undo {
     Instance(InstanceId, Option<Arc<Instance>>),
@@ -84,11 +87,11 @@ impl Undo {
 }
 
 /// The rows that a journal touched, each once, with their present values.
-pub(super) fn changes(book: &Book, journal: Vec<Undo>) -> Vec<Change> {
+pub(super) fn changes(book: &Book, journal: &[Undo]) -> Vec<Change> {
     let mut changes = Vec::with_capacity(journal.len() + 2);
     let mut ports: BTreeSet<(NodeId, u16)> = BTreeSet::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
-    for undo in &journal {
+    for undo in journal {
         match undo {
             Undo::Instance(id, old) => {
                 let new = book.instances.get(id);

@@ -14,7 +14,7 @@ mod user;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use change::{Change, Rows};
+pub use change::{Change, Replaced, Rows};
 pub use launch::{Launch, Reserved};
 pub use lifecycle::Expired;
 pub use user::no_user;
@@ -119,11 +119,19 @@ impl Book {
         &mut self,
         work: impl FnOnce(&mut Book) -> Result<T, Error>,
     ) -> Result<(T, Vec<Change>), Error> {
+        self.step(work).map(|(out, changes, _)| (out, changes))
+    }
+
+    /// As `transaction`, with what the changes replaced: until they are durable they may have to go again.
+    pub fn step<T>(
+        &mut self,
+        work: impl FnOnce(&mut Book) -> Result<T, Error>,
+    ) -> Result<(T, Vec<Change>, Replaced), Error> {
         debug_assert!(self.journal.is_empty(), "transactions do not nest");
         match work(self) {
             Ok(out) => {
                 let journal = std::mem::take(&mut self.journal);
-                Ok((out, change::changes(self, journal)))
+                Ok((out, change::changes(self, &journal), Replaced(journal)))
             }
             Err(err) => {
                 self.take_back();
@@ -140,6 +148,13 @@ impl Book {
         let out = work(self);
         self.take_back();
         out
+    }
+
+    /// Takes back a step. Only the last one that was not taken back can be.
+    pub fn revert(&mut self, replaced: Replaced) {
+        debug_assert!(self.journal.is_empty(), "nothing is under way");
+        self.journal = replaced.0;
+        self.take_back();
     }
 
     fn take_back(&mut self) {

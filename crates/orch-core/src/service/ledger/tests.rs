@@ -14,6 +14,7 @@ type Answer = oneshot::Sender<Result<(), StoreError>>;
 struct ScriptedStore {
     identity: StoreIdentity,
     queued: Mutex<Vec<Answer>>,
+    is_unreadable: AtomicBool,
 }
 
 impl ScriptedStore {
@@ -27,7 +28,10 @@ impl Store for ScriptedStore {
         &self.identity
     }
     fn load(&self) -> Result<Rows, StoreError> {
-        Ok(Rows::default())
+        match self.is_unreadable.load(Ordering::Relaxed) {
+            true => Err(no_room()),
+            false => Ok(Rows::default()),
+        }
     }
     fn commit(&self, _: Commit) -> oneshot::Receiver<Result<(), StoreError>> {
         let (answer, answered) = oneshot::channel();
@@ -45,9 +49,17 @@ impl Store for ScriptedStore {
     }
 }
 
+fn no_room() -> StoreError {
+    StoreError::DiskFull { source: "no room".into() }
+}
+
 fn ledger() -> (Arc<ScriptedStore>, Ledger) {
     let identity = StoreIdentity { controller_id: "c".to_owned(), token_secret: [0; 32] };
-    let store = Arc::new(ScriptedStore { identity, queued: Mutex::default() });
+    let store = Arc::new(ScriptedStore {
+        identity,
+        queued: Mutex::default(),
+        is_unreadable: AtomicBool::new(false),
+    });
     let ledger = Ledger::open(store.clone(), Arc::default(), PortRange::DEFAULT).unwrap();
     (store, ledger)
 }
@@ -82,4 +94,35 @@ fn writers_that_failed_together_leave_nothing_behind() {
     assert!(third.as_mut().now_or_never().is_none());
     assert!(second.now_or_never().unwrap().is_err());
     assert_eq!(names(&ledger), ["cid"], "what failed is gone, and what came after stays");
+}
+
+#[test]
+fn what_failed_is_not_seen_while_the_store_cannot_be_read() {
+    let (store, ledger) = ledger();
+    let add =
+        |name: &'static str| Box::pin(ledger.write(None, |book| book.add_user(User::test(name))));
+    let (mut durable, mut left, mut first, mut second) =
+        (add("ann"), add("bob"), add("cid"), add("dan"));
+    assert!(durable.as_mut().now_or_never().is_none() && left.as_mut().now_or_never().is_none());
+    store.answer(|| Ok(()));
+    // A writer that left, and one that was not woken yet: their commits count all the same.
+    drop(left);
+    assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+    store.is_unreadable.store(true, Ordering::Relaxed);
+    store.answer(|| Err(no_room()));
+    assert!(second.now_or_never().unwrap().is_err());
+    assert_eq!(
+        names(&ledger),
+        ["ann", "bob"],
+        "those that failed are gone, those before them stay"
+    );
+    assert!(first.now_or_never().unwrap().is_err());
+    assert!(add("eve").now_or_never().unwrap().is_err(), "refused before anything is changed");
+    assert!(store.queued.lock().is_empty(), "and not even tried");
+    assert_eq!(names(&ledger), ["ann", "bob"]);
+    assert!(durable.now_or_never().unwrap().is_ok());
+
+    store.is_unreadable.store(false, Ordering::Relaxed);
+    assert!(add("fay").now_or_never().is_none(), "taken again");
+    assert_eq!(names(&ledger), ["fay"], "after what the store has, which is nothing here");
 }
