@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use serde_json::Value;
 
-use crate::harness::eventually;
 use crate::harness::fleet::{machines, node, registration, sleeper};
 use crate::harness::hosts::Hosts;
 use crate::harness::invariants::Invariants;
 use crate::harness::server::{Server, Setup};
+use crate::harness::{PATIENCE, eventually};
 
 /// As `fleet::impatient`.
 const CONFIG: &str = "\
@@ -18,11 +18,11 @@ cluster:
   health_check_period: 1
   health_check_timeout: 3
 compute:
-  reconcile_period: 5
   orphan_grace: 2
   stop_grace: 0.5
 ";
-const TWO_PERIODS: Duration = Duration::from_secs(10);
+/// Of the reconciler, which has its period of 10 s.
+const TWO_PERIODS: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
@@ -145,7 +145,7 @@ async fn survive(hosts: &Hosts, data_dir: &std::path::Path, faults: &[Fault]) {
         for _ in 0..3 {
             settled.push(launch(&server, &mut rules, 1).await);
         }
-        rules.converge(&server, TWO_PERIODS, &format!("{when}, before")).await;
+        rules.converge(&server, PATIENCE, &format!("{when}, before")).await;
 
         for host in [1, 2, 1, 2] {
             launch(&server, &mut rules, host).await;
@@ -176,7 +176,7 @@ async fn survive(hosts: &Hosts, data_dir: &std::path::Path, faults: &[Fault]) {
         fault.end(hosts).await;
         healthy(&server).await;
         rules.converge(&server, TWO_PERIODS, &when).await;
-        rules.clear(&server, TWO_PERIODS, &when).await;
+        rules.clear(&server, &when).await;
         println!("{when}: {:?} in all", started.elapsed());
     }
 }

@@ -129,5 +129,5 @@ async fn what_happens_while_the_event_stream_is_gone_is_found_by_the_list() {
         .await;
     remove(&hosts, &ids[4]).await;
     rules.converge(&cloud, two_periods, "heard again").await;
-    rules.clear(&cloud, two_periods, "heard again").await;
+    rules.clear(&cloud, "heard again").await;
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use orch_core::settings::Settings;
 use orch_domain::ErrorCode;
 use serde_json::json;
 
 use crate::harness::caller::ADMIN;
-use crate::harness::fleet::{Fleet, sleeper};
+use crate::harness::fleet::{Fleet, impatient, sleeper};
+use crate::harness::hosts::Hosts;
 use crate::harness::{eventually, within};
 
 /// What the engine is frozen for, from the first to the last.
@@ -61,7 +63,10 @@ async fn an_engine_frozen_for_half_a_minute_loses_and_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_killed_during_sixteen_launches_ends_each_in_one_piece() {
-    let Some(mut fleet) = Fleet::start(1).await else { return };
+    let Some(hosts) = Hosts::start(1).await else { return };
+    // On a busy machine the engine needs its time to come back, and no launch should be given up before.
+    let settings = Settings { launch_retry: Duration::from_secs(60), ..impatient() };
+    let mut fleet = Fleet::of(hosts, 1, settings).await;
     let ids = fleet.launch(1, 16).await;
     eventually("some to run", || async {
         let listed = fleet.cloud.ok(ADMIN, "list_instances", json!({"state": ["running"]})).await;

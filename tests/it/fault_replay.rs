@@ -1,4 +1,5 @@
-//! A list that is older than what happened since: nothing is deleted, ended or revived because of it.
+//! Engines that answer what is true no more: a list that is older than what happened since, and what is left of a start
+//! that was cut short.
 
 use std::sync::Arc;
 
@@ -85,4 +86,33 @@ async fn an_old_list_deletes_ends_and_revives_nothing() {
     reconcile(&lab).await;
     lab.check("the true list");
     assert_eq!(lab.control("n1").containers().len(), 4, "the stranger is left alone");
+}
+
+#[tokio::test]
+async fn a_start_that_was_cut_short_begins_anew_with_another_container() {
+    let mut lab = Lab::new(1).await;
+    let engines = Arc::new(Replaying::new(lab.engines.clone()));
+    lab.look_through(engines.clone()).await;
+    engines.cut_short(2);
+    let id = launch(&lab).await;
+    assert_eq!(states(&lab, &[&id]).await, ["running"]);
+    let n_calls = |verb| lab.control("n1").n_calls(verb);
+    assert_eq!((n_calls("create"), n_calls("remove"), n_calls("start")), (3, 2, 1));
+    lab.check("begun anew");
+
+    // What has run has data in it: it is not thrown away, and its user is told.
+    lab.ask("stop_instance", json!({"id": id})).await;
+    engines.cut_short(1);
+    let refused = lab.call("start_instance", json!({"id": id})).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let instance = lab.ask("get_instance", json!({"id": id})).await;
+    assert_eq!(instance["state"], "stopped", "{instance}");
+    assert_eq!(instance["state_reason"]["code"], "Server.EngineError", "{instance}");
+    lab.check("told");
+
+    // An engine that never gets over it does not keep a launch for ever.
+    engines.cut_short(u32::MAX);
+    let refused = lab.call("launch_instance", json!({"image": "web:1"})).await;
+    assert!(refused.is_err(), "{refused:?}");
+    lab.check("given up");
 }

@@ -89,7 +89,7 @@ async fn a_killed_ssh_server_is_reconnected_to() {
     let settled = cloud.n_handshakes("h1");
     rules.converge(&cloud, CONVERGED, "back").await;
     assert_eq!(state(&cloud, &instance).await, "running");
-    rules.clear(&cloud, CONVERGED, "back").await;
+    rules.clear(&cloud, "back").await;
     assert_eq!(cloud.n_handshakes("h1"), settled);
     assert_eq!(hosts.containers(1).await, []);
 }
@@ -135,7 +135,7 @@ async fn a_machine_with_another_host_key_is_not_connected_to() {
     becomes(&cloud, "healthy").await;
     rules.converge(&cloud, CONVERGED, "accepted").await;
     assert_eq!(state(&cloud, &instance).await, "stopped", "what was asked for is done");
-    rules.clear(&cloud, CONVERGED, "accepted").await;
+    rules.clear(&cloud, "accepted").await;
     assert_eq!(hosts.containers(1).await, []);
 }
 

@@ -24,7 +24,6 @@ pub(crate) fn impatient() -> Settings {
     Settings {
         health_period: Duration::from_secs(1),
         health_timeout: Duration::from_secs(3),
-        reconcile_period: Duration::from_secs(5),
         orphan_grace: Duration::from_secs(2),
         stop_grace: Duration::from_millis(500),
         ..Settings::default()
@@ -59,17 +58,17 @@ pub(crate) fn machines(hosts: &Hosts, n: usize) -> Vec<Machine> {
 
 impl Fleet {
     pub(crate) async fn start(n: usize) -> Option<Fleet> {
-        Fleet::of(Hosts::start(n).await?, n, impatient()).await
+        Some(Fleet::of(Hosts::start(n).await?, n, impatient()).await)
     }
 
-    pub(crate) async fn of(hosts: Hosts, n: usize, settings: Settings) -> Option<Fleet> {
+    pub(crate) async fn of(hosts: Hosts, n: usize, settings: Settings) -> Fleet {
         let reconcile_period = settings.reconcile_period;
         let cloud = Cloud::with(settings).await;
         for host in 1..=n {
             cloud.ok(ADMIN, "register_node", registration(&hosts, host)).await;
         }
         let rules = Invariants::of(&cloud, machines(&hosts, n)).await;
-        Some(Fleet { cloud, hosts, rules, reconcile_period })
+        Fleet { cloud, hosts, rules, reconcile_period }
     }
 
     /// Asks for `n` instances on `host`, and answers their ids as soon as they are acknowledged.
@@ -128,6 +127,6 @@ impl Fleet {
 
     /// Everything goes, and leaves nothing behind.
     pub(crate) async fn ends(&self, when: &str) {
-        self.rules.clear(&self.cloud, self.reconcile_period * 4, when).await;
+        self.rules.clear(&self.cloud, when).await;
     }
 }

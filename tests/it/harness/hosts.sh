@@ -87,10 +87,13 @@ CONFIG
   ip -n "$netns" addr add "$address/24" dev eth0
   ip -n "$netns" link set eth0 up
   ip -n "$netns" route add default via "$NET.1"
+  # Looked up ahead: done below, it would pass for the first process of the host.
+  local script
+  script=$(readlink -f "$0")
   # Not `ip netns exec`, whose own /sys has no cgroups.
   setsid nsenter --net="/run/netns/$netns" \
     unshare --mount --uts --pid --fork --mount-proc --kill-child \
-    bash "$(readlink -f "$0")" "$DIR" "$PREFIX" "$NET" init "$host" >"$dir/init.log" 2>&1 </dev/null &
+    bash "$script" "$DIR" "$PREFIX" "$NET" init "$host" >"$dir/init.log" 2>&1 </dev/null &
   local outer=$!
   echo "$outer" >"$dir/outer.pid"
   for _ in $(seq 100); do

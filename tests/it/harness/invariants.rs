@@ -12,6 +12,7 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use orch_core::ports::engine::ContainerLabels;
 use serde_json::{Value, json};
 
+use super::PATIENCE;
 use super::caller::ADMIN;
 use super::cloud::Cloud;
 use super::server::Server;
@@ -40,7 +41,7 @@ pub(crate) struct Invariants {
 }
 
 /// A container of ours, as its engine shows it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Found {
     machine: usize,
     instance: String,
@@ -96,11 +97,11 @@ impl Invariants {
     }
 
     /// Terminates everything: then no engine has a container of ours, and nothing is held.
-    pub(crate) async fn clear(&self, asked: &impl Asked, limit: Duration, when: &str) {
+    pub(crate) async fn clear(&self, asked: &impl Asked, when: &str) {
         for record in asked.records().await.iter().filter(|it| it["state"] != "terminated") {
             asked.end(text(&record["id"])).await;
         }
-        self.converge(asked, limit, &format!("{when}, everything terminated")).await;
+        self.converge(asked, PATIENCE, &format!("{when}, everything terminated")).await;
         let (containers, silent) = self.containers(LISTING).await;
         assert!(silent.is_empty(), "{when}: {silent:?}");
         assert!(containers.is_empty(), "{when}: left behind: {containers:#?}");
@@ -271,5 +272,82 @@ impl Asked for Server {
     async fn reserved(&self) -> f64 {
         let users = self.get("/users").await;
         users["users"].as_array().unwrap().iter().map(|it| sum(&it["used"])).sum()
+    }
+}
+
+/// Rules with one acknowledged instance, its record and its container.
+fn example(state: &str) -> (Invariants, Vec<Value>, Vec<Found>) {
+    let rules = Invariants {
+        controller_id: "c".to_owned(),
+        machines: Vec::new(),
+        acknowledged: BTreeSet::from(["i-1".to_owned()]),
+    };
+    let record =
+        json!({"id": "i-1", "node_id": "h1", "state": state, "ports": [{"host_port": 8000}]});
+    let container = Found {
+        machine: 0,
+        instance: "i-1".to_owned(),
+        generation: 1,
+        state: "running".to_owned(),
+        ports: BTreeSet::from([8000]),
+    };
+    (rules, vec![record], vec![container])
+}
+
+fn on_one_machine(rules: &mut Invariants) {
+    // Never asked.
+    let docker = Docker::connect_with_http("tcp://127.0.0.1:1", 1, bollard::API_DEFAULT_VERSION);
+    let docker = docker.unwrap();
+    rules.machines.push(Machine { nodes: vec!["h1".to_owned()], docker });
+}
+
+#[tokio::test]
+async fn what_agrees_breaks_no_rule() {
+    let (mut rules, records, containers) = example("running");
+    on_one_machine(&mut rules);
+    assert!(rules.broken(&records, &containers).is_empty());
+    assert!(rules.unsettled(&records, &containers).is_empty());
+}
+
+#[tokio::test]
+async fn each_rule_can_be_broken() {
+    type Harm = fn(&mut Vec<Value>, &mut Vec<Found>);
+    let at_once: [(Harm, &str); 3] = [
+        (|_, it| it.push(Found { machine: 1, ..it[0].clone() }), "containers on [0, 1]"),
+        (|it, _| it.clear(), "has 0 records"),
+        (
+            |it, _| {
+                it.push(json!({"id": "i-2", "node_id": "h1", "state": "stopped", "ports": it[0]["ports"]}))
+            },
+            "hold 8000",
+        ),
+    ];
+    for (harm, says) in at_once {
+        let (rules, mut records, mut containers) = example("running");
+        harm(&mut records, &mut containers);
+        let broken = rules.broken(&records, &containers);
+        assert!(broken.len() == 1 && broken[0].contains(says), "{broken:?}");
+    }
+    let at_rest: [(Harm, &str); 7] = [
+        (|it, _| it[0]["state"] = json!("pending"), "pending"),
+        (|it, _| it[0]["state"] = json!("stopped"), "stopped"),
+        (|_, it| it.clear(), "has []"),
+        (|_, it| it[0].ports.clear(), "publishes {}"),
+        (|it, _| it[0]["node_id"] = json!("h2"), "by its record on h2"),
+        (|it, _| it.clear(), "has no record"),
+        (
+            |it, found| {
+                it[0]["state"] = json!("terminated");
+                found.clear();
+            },
+            "for no reason",
+        ),
+    ];
+    for (harm, says) in at_rest {
+        let (mut rules, mut records, mut containers) = example("running");
+        on_one_machine(&mut rules);
+        harm(&mut records, &mut containers);
+        let left = rules.unsettled(&records, &containers);
+        assert!(left.len() == 1 && left[0].contains(says), "{left:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Engines that answer an old list: everything else they are asked goes to the engine behind.
+//! Engines that answer an old list, or were cut short in a start: everything else goes to the engine behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,21 +15,30 @@ use orch_domain::node::{EngineConfig, Node};
 use orch_domain::ssh::HostTrust;
 use parking_lot::Mutex;
 
-type Kept = Arc<Mutex<Option<Vec<Container>>>>;
+#[derive(Default)]
+struct Script {
+    list: Option<Vec<Container>>,
+    n_cut_short: u32,
+}
 
 pub(crate) struct Replaying {
     inner: Arc<dyn Engines>,
-    kept: Kept,
+    script: Arc<Mutex<Script>>,
 }
 
 impl Replaying {
     pub(crate) fn new(inner: Arc<dyn Engines>) -> Replaying {
-        Replaying { inner, kept: Kept::default() }
+        Replaying { inner, script: Arc::default() }
     }
 
     /// From now on every list is this one; `None`: the true one.
     pub(crate) fn answer(&self, list: Option<Vec<Container>>) {
-        *self.kept.lock() = list;
+        self.script.lock().list = list;
+    }
+
+    /// The next `n` starts were begun before the engine went down.
+    pub(crate) fn cut_short(&self, n: u32) {
+        self.script.lock().n_cut_short = n;
     }
 }
 
@@ -37,7 +46,7 @@ impl Replaying {
 impl Engines for Replaying {
     fn engine(&self, node: &Node) -> Result<Arc<dyn Engine>, EngineError> {
         let inner = self.inner.engine(node)?;
-        Ok(Arc::new(Replayed { inner, kept: self.kept.clone() }))
+        Ok(Arc::new(Replayed { inner, script: self.script.clone() }))
     }
 
     fn forget(&self, node_id: &NodeId) {
@@ -59,14 +68,14 @@ impl Engines for Replaying {
 
 struct Replayed {
     inner: Arc<dyn Engine>,
-    kept: Kept,
+    script: Arc<Mutex<Script>>,
 }
 
 #[async_trait]
 impl Engine for Replayed {
     async fn list(&self, controller_id: &str) -> Result<Vec<Container>, EngineError> {
-        let kept = self.kept.lock().clone();
-        match kept {
+        let list = self.script.lock().list.clone();
+        match list {
             Some(it) => Ok(it),
             None => self.inner.list(controller_id).await,
         }
@@ -93,6 +102,13 @@ impl Engine for Replayed {
     }
 
     async fn start(&self, name: &str) -> Result<(), EngineError> {
+        {
+            let mut script = self.script.lock();
+            if let Some(left) = script.n_cut_short.checked_sub(1) {
+                script.n_cut_short = left;
+                return Err(EngineError::CutShort { name: name.to_owned() });
+            }
+        }
         self.inner.start(name).await
     }
 

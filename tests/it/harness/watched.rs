@@ -9,6 +9,7 @@ use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::book::{Change, Rows};
 use orch_domain::instance::Instance;
 use orch_domain::name::{InstanceId, NodeId, UserId};
+use orch_domain::port::{PortBinding, Protocol};
 use orch_domain::resource::Resources;
 use orch_domain::user::User;
 use parking_lot::Mutex;
@@ -152,4 +153,27 @@ impl Store for Watched {
     fn trim_audit(&self, last: AuditId) -> Result<usize, StoreError> {
         self.inner.trim_audit(last)
     }
+}
+
+#[test]
+fn a_commit_that_breaks_a_rule_is_told() {
+    let broken = Broken::default();
+    let mut state = State { broken: broken.0.clone(), ..State::default() };
+    let mut user = User::test("ann");
+    user.quota.instances = 2;
+    state.apply(&[Change::User(user.id.clone(), Some(user.into()))]);
+    let launch = |n: u32, host_port: u16| {
+        let ports = vec![PortBinding { container_port: 80, host_port, protocol: Protocol::Tcp }];
+        let it = Instance { ports, ..Instance::test(n) };
+        Change::Instance(it.id.clone(), Some(it.into()))
+    };
+    let first = launch(1, 8000);
+    state.apply(std::slice::from_ref(&first));
+    // Written again, it is the same one.
+    state.apply(&[first, launch(2, 8001)]);
+    assert!(broken.0.lock().is_empty());
+    state.apply(&[launch(3, 8001)]);
+    let told = std::mem::take(&mut *broken.0.lock());
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("both hold port 8001") && told[1].contains("holds 3"), "{told:?}");
 }

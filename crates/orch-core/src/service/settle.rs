@@ -288,9 +288,20 @@ impl Orch {
     ) -> Result<Step, Error> {
         let now = self.clock.now();
         let is_launch = instance.launched_at.is_none();
-        if err.is_transient()
-            && now.since(instance.state_since) < self.settings.launch_retry.as_millis() as u64
+        let is_early =
+            now.since(instance.state_since) < self.settings.launch_retry.as_millis() as u64;
+        if err.is_transient() && is_early {
+            return Ok(Step::TryLater);
+        }
+        // It never ran, so nothing is lost with it, and the next try creates another.
+        if let EngineError::CutShort { name } = &err
+            && is_launch
+            && is_early
         {
+            tracing::info!("`{name}` is created anew: {err}");
+            if let Err(err) = limited(engine.remove(name)).await {
+                tracing::info!("removing it is tried again: {err}");
+            }
             return Ok(Step::TryLater);
         }
         let reason = match err {
