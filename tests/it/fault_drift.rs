@@ -1,17 +1,22 @@
 //! What is done to containers behind our back on machines behind SSH, with and without the engine's events.
 
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
-    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    StopContainerOptionsBuilder,
 };
+use orch_core::ports::engine::ContainerLabels;
+use orch_domain::name::{InstanceId, UserId};
+use orch_domain::time::Timestamp;
 use serde_json::json;
 
 use crate::harness::caller::ADMIN;
 use crate::harness::cloud::Cloud;
-use crate::harness::eventually;
 use crate::harness::fleet::{Fleet, impatient, machines, registration, sleeper};
 use crate::harness::hosts::Hosts;
 use crate::harness::invariants::Invariants;
 use crate::harness::proxy::{Proxy, Streams};
+use crate::harness::{eventually, image};
 
 /// As `docker rm -f`.
 async fn remove(hosts: &Hosts, id: &str) {
@@ -130,4 +135,36 @@ async fn what_happens_while_the_event_stream_is_gone_is_found_by_the_list() {
     remove(&hosts, &ids[4]).await;
     rules.converge(&cloud, two_periods, "heard again").await;
     rules.clear(&cloud, "heard again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_our_label_and_no_record_goes_after_the_grace_and_strangers_stay() {
+    let Some(mut fleet) = Fleet::start(1).await else { return };
+    let docker = fleet.hosts.docker(1);
+    let ours = fleet.cloud.orch().ledger.store().identity().controller_id.clone();
+    let put = async |name: &str, controller_id: Option<&str>| {
+        let labels = controller_id.map(|it| ContainerLabels {
+            controller_id: it.to_owned(),
+            instance_id: InstanceId::new(Timestamp::from_millis(1), 1),
+            generation: 1,
+            owner: UserId::try_new("ann").unwrap(),
+        });
+        let body = ContainerCreateBody {
+            image: Some(image::IMAGE.to_owned()),
+            cmd: Some(vec!["sleep".to_owned(), "3600".to_owned()]),
+            labels: labels.map(|it| it.to_map().into_iter().collect()),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        docker.create_container(Some(options), body).await.unwrap();
+        docker.start_container(name, None::<StartContainerOptions>).await.unwrap();
+    };
+    put("mo-orphan", Some(&ours)).await;
+    put("somebody-elses", Some("another controller")).await;
+    put("plain", None).await;
+    fleet.launched(1, 1).await;
+    fleet.converges("with an orphan").await;
+    fleet.ends("with an orphan").await;
+    let left: Vec<String> = fleet.hosts.containers(1).await.into_iter().map(|it| it.0).collect();
+    assert_eq!(left, ["plain", "somebody-elses"]);
 }
