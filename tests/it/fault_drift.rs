@@ -1,11 +1,14 @@
 //! What is done to containers behind our back on machines behind SSH, with and without the engine's events.
 
+use std::time::Duration;
+
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
     StopContainerOptionsBuilder,
 };
 use orch_core::ports::engine::ContainerLabels;
+use orch_core::settings::Settings;
 use orch_domain::name::{InstanceId, UserId};
 use orch_domain::time::Timestamp;
 use serde_json::json;
@@ -139,7 +142,11 @@ async fn what_happens_while_the_event_stream_is_gone_is_found_by_the_list() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_our_label_and_no_record_goes_after_the_grace_and_strangers_stay() {
-    let Some(mut fleet) = Fleet::start(1).await else { return };
+    let Some(hosts) = Hosts::start(1).await else { return };
+    let settings = Settings { reconcile_period: Duration::from_secs(3), ..impatient() };
+    // Two looks, the grace apart, and one for whatever the first was too early for.
+    let limit = settings.orphan_grace + settings.reconcile_period * 3;
+    let mut fleet = Fleet::of(hosts, 1, settings).await;
     let docker = fleet.hosts.docker(1);
     let ours = fleet.cloud.orch().ledger.store().identity().controller_id.clone();
     let put = async |name: &str, controller_id: Option<&str>| {
@@ -163,7 +170,7 @@ async fn what_has_our_label_and_no_record_goes_after_the_grace_and_strangers_sta
     put("somebody-elses", Some("another controller")).await;
     put("plain", None).await;
     fleet.launched(1, 1).await;
-    fleet.converges("with an orphan").await;
+    fleet.rules.converge(&fleet.cloud, limit, "with an orphan").await;
     fleet.ends("with an orphan").await;
     let left: Vec<String> = fleet.hosts.containers(1).await.into_iter().map(|it| it.0).collect();
     assert_eq!(left, ["plain", "somebody-elses"]);

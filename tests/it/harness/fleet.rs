@@ -16,7 +16,7 @@ pub(crate) struct Fleet {
     pub(crate) cloud: Cloud,
     pub(crate) hosts: Hosts,
     pub(crate) rules: Invariants,
-    reconcile_period: Duration,
+    converged: Duration,
 }
 
 /// Looks often and gives up soon, so that a fault is over within a test.
@@ -62,13 +62,14 @@ impl Fleet {
     }
 
     pub(crate) async fn of(hosts: Hosts, n: usize, settings: Settings) -> Fleet {
-        let reconcile_period = settings.reconcile_period;
+        // What is nobody's is left alone for the grace before it counts.
+        let converged = settings.orphan_grace + settings.reconcile_period * 2;
         let cloud = Cloud::with(settings).await;
         for host in 1..=n {
             cloud.ok(ADMIN, "register_node", registration(&hosts, host)).await;
         }
         let rules = Invariants::of(&cloud, machines(&hosts, n)).await;
-        Fleet { cloud, hosts, rules, reconcile_period }
+        Fleet { cloud, hosts, rules, converged }
     }
 
     /// Asks for `n` instances on `host`, and answers their ids as soon as they are acknowledged.
@@ -122,7 +123,7 @@ impl Fleet {
 
     /// Within two periods of the reconciler.
     pub(crate) async fn converges(&self, when: &str) {
-        self.rules.converge(&self.cloud, self.reconcile_period * 2, when).await;
+        self.rules.converge(&self.cloud, self.converged, when).await;
     }
 
     /// Everything goes, and leaves nothing behind.
