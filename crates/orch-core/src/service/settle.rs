@@ -293,15 +293,10 @@ impl Orch {
         if err.is_transient() && is_early {
             return Ok(Step::TryLater);
         }
-        // It never ran, so nothing is lost with it, and the next try creates another.
-        if let EngineError::CutShort { name } = &err
-            && is_launch
-            && is_early
-        {
-            tracing::info!("`{name}` is created anew: {err}");
-            if let Err(err) = limited(engine.remove(name)).await {
-                tracing::info!("removing it is tried again: {err}");
-            }
+        if matches!(err, EngineError::CutShort { .. }) && is_launch && is_early {
+            // It never ran, so nothing is lost with it, and the next try creates another.
+            let removed = limited(engine.remove(&instance.id.container_name())).await.is_ok();
+            tracing::info!("the container is to be created anew (gone: {removed}): {err}");
             return Ok(Step::TryLater);
         }
         let reason = match err {
