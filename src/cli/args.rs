@@ -15,6 +15,7 @@ Examples:
   mcp-orch install --client claude-desktop           add mcp-orch to a client's configuration
   mcp-orch call list_nodes                           one operation from the shell
   mcp-orch call launch_instance image=nginx:alpine 'ports=[80]'
+  mcp-orch events --follow                           what happens, as it happens
   mcp-orch doctor                                    what works here, and what to do about the rest";
 
 /// A private cloud for an agent and its human: launch, watch and end container instances over MCP, REST and this
@@ -74,6 +75,9 @@ pub(super) enum Command {
     Call(CallArgs),
     /// List the operations.
     Tools(Target),
+    /// Show what happened to nodes, instances, quotas and images, oldest first.
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
     /// Add mcp-orch to the configuration of an MCP client.
     Install(InstallArgs),
     /// Nodes in bulk.
@@ -193,6 +197,27 @@ pub(super) struct CallArgs {
     /// Do not ask before something that cannot be undone.
     #[arg(long, short)]
     pub yes: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+const EVENTS_EXAMPLES: &str = "\
+Examples:
+  mcp-orch events                            the last ones
+  mcp-orch events --follow                   and what happens from now on
+  mcp-orch events --since 4711 --kind node   what happened to nodes after revision 4711";
+
+#[derive(Args)]
+pub(super) struct EventsArgs {
+    /// Go on showing what happens until interrupted.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// All after this revision, instead of the last 20.
+    #[arg(long, value_name = "REVISION")]
+    pub since: Option<u64>,
+    /// Only of this kind, such as `node.unreachable`, or of a group such as `node`.
+    #[arg(long)]
+    pub kind: Option<String>,
     #[command(flatten)]
     pub target: Target,
 }

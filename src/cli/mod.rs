@@ -9,6 +9,7 @@ mod client;
 mod coerce;
 mod demo;
 mod doctor;
+mod events;
 mod follow;
 mod install;
 mod nodes;
@@ -69,6 +70,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
         Some(Command::Serve(args)) => serve::run(env, &globals, &args).await,
         Some(Command::Call(args)) => call::run(env, &globals, &args).await,
         Some(Command::Tools(target)) => call::tools(env, &globals, &target).await,
+        Some(Command::Events(args)) => events::run(env, &globals, &args).await,
         Some(Command::Install(args)) => install::run(env, &globals, &args),
         Some(Command::Nodes { command: NodesCommand::Import(args) }) => {
             nodes::import(env, &globals, &args).await

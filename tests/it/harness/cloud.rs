@@ -51,6 +51,10 @@ impl Cloud {
         Cloud::with_login(Mode::Login, true).await
     }
 
+    pub(crate) async fn demo_with(settings: Settings) -> Cloud {
+        Cloud::with_settings(Mode::Login, true, settings).await
+    }
+
     pub(crate) async fn without_login() -> Cloud {
         Cloud::with_login(Mode::NoAuth, false).await
     }
@@ -78,6 +82,7 @@ impl Cloud {
             health_period: Duration::from_millis(500),
             health_timeout: Duration::from_secs(3),
             stop_grace: Duration::from_millis(500),
+            reschedule_grace: Duration::from_secs(1),
             ..Settings::default()
         };
         Cloud::with(settings).await

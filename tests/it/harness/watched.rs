@@ -153,6 +153,10 @@ impl Store for Watched {
     fn trim_audit(&self, last: AuditId) -> Result<usize, StoreError> {
         self.inner.trim_audit(last)
     }
+
+    fn trim_events(&self, last: u64) -> Result<usize, StoreError> {
+        self.inner.trim_events(last)
+    }
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub struct NodeView {
     pub used: Resources,
     pub free: Resources,
     pub n_instances: usize,
+    /// Instances that moved away and may still have a container here; it goes as soon as the node answers.
+    pub n_remnants: usize,
     pub last_check: Option<Check>,
     pub created_at: Timestamp,
 }
@@ -61,6 +63,7 @@ impl NodeView {
             used: slot.used,
             free: slot.free(),
             n_instances: slot.instances.len(),
+            n_remnants: slot.remnants.len(),
             last_check,
             created_at: node.created_at,
         }
