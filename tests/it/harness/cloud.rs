@@ -44,11 +44,11 @@ pub(crate) struct Reply {
 impl Cloud {
     /// Two users with passwords as in a demo, one simulated node `sim-1`, and everybody has to log in.
     pub(crate) async fn start() -> Cloud {
-        Cloud::with(Mode::Login, false).await
+        Cloud::with_login(Mode::Login, false).await
     }
 
     pub(crate) async fn demo() -> Cloud {
-        Cloud::with(Mode::Login, true).await
+        Cloud::with_login(Mode::Login, true).await
     }
 
     pub(crate) async fn demo_with(settings: Settings) -> Cloud {
@@ -56,7 +56,7 @@ impl Cloud {
     }
 
     pub(crate) async fn without_login() -> Cloud {
-        Cloud::with(Mode::NoAuth, false).await
+        Cloud::with_login(Mode::NoAuth, false).await
     }
 
     /// With a node `docker` as well, on a real engine.
@@ -85,6 +85,11 @@ impl Cloud {
             reschedule_grace: Duration::from_secs(1),
             ..Settings::default()
         };
+        Cloud::with(settings).await
+    }
+
+    /// With these settings, and users as in a demo.
+    pub(crate) async fn with(settings: Settings) -> Cloud {
         Cloud::with_settings(Mode::Login, true, settings).await
     }
 
@@ -93,7 +98,7 @@ impl Cloud {
         self.engines.n_handshakes(&NodeId::try_new(node).unwrap()).unwrap()
     }
 
-    async fn with(mode: Mode, demo: bool) -> Cloud {
+    async fn with_login(mode: Mode, demo: bool) -> Cloud {
         Cloud::with_settings(mode, demo, Settings::default()).await
     }
 

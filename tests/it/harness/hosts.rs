@@ -16,11 +16,17 @@ pub(crate) struct Hosts {
     dir: PathBuf,
     prefix: String,
     net: String,
+    sshd_config: String,
 }
 
 impl Hosts {
     /// Starts `n` machines with the test image on each. None, with the reason printed, where that cannot be.
     pub(crate) async fn start(n: usize) -> Option<Hosts> {
+        Hosts::start_with(n, "").await
+    }
+
+    /// The same, with lines that come first in the configuration of their SSH servers.
+    pub(crate) async fn start_with(n: usize, sshd_config: &str) -> Option<Hosts> {
         if !rustix::process::geteuid().is_root() {
             return skip("only root may make namespaces");
         }
@@ -46,6 +52,7 @@ impl Hosts {
             dir: std::env::temp_dir().join(format!("mo-hosts-{number}")),
             prefix: format!("mo{number}"),
             net: format!("10.214.{number}"),
+            sshd_config: sshd_config.to_owned(),
         };
         hosts.run(&["up", &n.to_string(), &pid.to_string()]);
         for host in 1..=n {
@@ -70,6 +77,13 @@ impl Hosts {
 
     pub(crate) fn socket(&self, host: usize) -> PathBuf {
         self.dir(host).join("docker.sock")
+    }
+
+    /// Another name of that socket, so that one engine passes for many.
+    pub(crate) fn alias(&self, host: usize, name: &str) -> String {
+        let alias = self.dir(host).join(name);
+        fs_err::os::unix::fs::symlink("docker.sock", &alias).unwrap();
+        alias.display().to_string()
     }
 
     /// The machine's engine, past SSH.
@@ -99,13 +113,23 @@ impl Hosts {
         self.run(&["heal", &host.to_string()]);
     }
 
-    /// `stop` ends its connections as well.
+    /// `stop` ends its connections as well, `drop` only those.
     pub(crate) fn sshd(&self, host: usize, verb: &str) {
         self.run(&["sshd", &host.to_string(), verb]);
     }
 
+    /// `stop` kills it.
     pub(crate) fn dockerd(&self, host: usize, verb: &str) {
         self.run(&["dockerd", &host.to_string(), verb]);
+    }
+
+    /// The engine stops where it is, its connections open.
+    pub(crate) fn freeze(&self, host: usize) {
+        self.run(&["freeze", &host.to_string()]);
+    }
+
+    pub(crate) fn thaw(&self, host: usize) {
+        self.run(&["thaw", &host.to_string()]);
     }
 
     /// Its engine loses every container and image.
@@ -122,9 +146,24 @@ impl Hosts {
     pub(crate) fn change_host_key(&self, host: usize) {
         let key = self.dir(host).join("host_key");
         fs_err::remove_file(&key).unwrap();
-        let key = key.display().to_string();
-        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]))
-            .unwrap();
+        keygen(&key);
+    }
+
+    /// Puts a new host key in place of the old one, and the old one back when it is called again.
+    pub(crate) fn exchange_host_key(&self, host: usize) {
+        let dir = self.dir(host);
+        for name in ["host_key", "host_key.pub"] {
+            let (current, other) = (dir.join(name), dir.join(format!("other_{name}")));
+            let swap = dir.join("swap");
+            fs_err::rename(&current, &swap).unwrap();
+            if other.exists() {
+                fs_err::rename(&other, &current).unwrap();
+            }
+            fs_err::rename(&swap, &other).unwrap();
+        }
+        if !dir.join("host_key").exists() {
+            keygen(&dir.join("host_key"));
+        }
     }
 
     /// Names and whether they run, of all containers the machine has.
@@ -153,7 +192,8 @@ impl Hosts {
             .arg(SCRIPT)
             .arg(Path::new(&self.dir))
             .args([&self.prefix, &self.net])
-            .args(arguments);
+            .args(arguments)
+            .env("HOSTS_SSHD_CONFIG", &self.sshd_config);
         // What stays in the background must not hold our pipes open.
         let log = self.dir.with_extension("log");
         let file = std::fs::File::create(&log).unwrap();
@@ -179,6 +219,11 @@ impl Drop for Hosts {
 
 fn run(command: &mut Command) -> Option<Output> {
     command.stdin(Stdio::null()).output().ok().filter(|it| it.status.success())
+}
+
+fn keygen(path: &Path) {
+    let path = path.display().to_string();
+    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path])).unwrap();
 }
 
 fn skip(why: &str) -> Option<Hosts> {

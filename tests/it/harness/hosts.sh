@@ -6,10 +6,12 @@
 #   hosts.sh DIR PREFIX NET down          end and remove everything
 #   hosts.sh DIR PREFIX NET cut|heal I    the link of host I
 #   hosts.sh DIR PREFIX NET in I CMD...   run CMD on host I, without SSH
-#   hosts.sh DIR PREFIX NET sshd I stop|start
+#   hosts.sh DIR PREFIX NET sshd I stop|start|drop
 #   hosts.sh DIR PREFIX NET dockerd I stop|start
+#   hosts.sh DIR PREFIX NET freeze|thaw I the engine stops where it is (SIGSTOP), and goes on
 #   hosts.sh DIR PREFIX NET wipe I        its engine starts anew with nothing, as after a new installation
 #
+# What the SSH servers are to be configured with before all else is in HOSTS_SSHD_CONFIG.
 # NET are the first three numbers of a free /24; host I is NET.(10+I). DIR is on a file system that overlay2 can use.
 set -euo pipefail
 DIR=$1 PREFIX=$2 NET=$3 VERB=$4
@@ -64,6 +66,7 @@ boot() {
   mkdir -p "$dir/docker"
   [ -f "$dir/host_key" ] || ssh-keygen -q -t ed25519 -N '' -C "$PREFIX-host-$host" -f "$dir/host_key"
   cat >"$dir/sshd_config" <<CONFIG
+${HOSTS_SSHD_CONFIG:-}
 Port 22
 ListenAddress $address
 HostKey $dir/host_key
@@ -87,10 +90,13 @@ CONFIG
   ip -n "$netns" addr add "$address/24" dev eth0
   ip -n "$netns" link set eth0 up
   ip -n "$netns" route add default via "$NET.1"
+  # Looked up ahead: done below, it would pass for the first process of the host.
+  local script
+  script=$(readlink -f "$0")
   # Not `ip netns exec`, whose own /sys has no cgroups.
   setsid nsenter --net="/run/netns/$netns" \
     unshare --mount --uts --pid --fork --mount-proc --kill-child \
-    bash "$(readlink -f "$0")" "$DIR" "$PREFIX" "$NET" init "$host" >"$dir/init.log" 2>&1 </dev/null &
+    bash "$script" "$DIR" "$PREFIX" "$NET" init "$host" >"$dir/init.log" 2>&1 </dev/null &
   local outer=$!
   echo "$outer" >"$dir/outer.pid"
   for _ in $(seq 100); do
@@ -106,7 +112,7 @@ ready() {
     sleep 0.1
   done
   echo "host $1 is not ready" >&2
-  tail -5 "$dir/init.log" "$dir/sshd.log" "$dir/dockerd.log" >&2
+  tail -n 5 "$dir/init.log" "$dir/sshd.log" "$dir/dockerd.log" >&2
   return 1
 }
 
@@ -146,12 +152,15 @@ case $VERB in
       # The connections too, not only the listener.
       stop) in_host "$1" bash -c 'kill -KILL $(pidof sshd); rm -f /run/sshd.pid' ;;
       start) touch "$DIR/h$1/start-sshd"; ready "$1" ;;
+      drop) in_host "$1" bash -c 'pkill -KILL -P "$(cat /run/sshd.pid)"' ;;
     esac ;;
   dockerd)
     case $2 in
       stop) in_host "$1" bash -c 'kill -KILL $(pidof dockerd); rm -f /run/docker.sock'; rm -f "$DIR/h$1/docker.sock" ;;
       start) touch "$DIR/h$1/start-dockerd"; ready "$1" ;;
     esac ;;
+  freeze) in_host "$1" bash -c 'kill -STOP $(pidof dockerd containerd)' ;;
+  thaw) in_host "$1" bash -c 'kill -CONT $(pidof dockerd containerd)' ;;
   wipe)
     # Containers are what lives in other mounts than the host's own, and what watches over them.
     in_host "$1" bash -c '
@@ -169,5 +178,5 @@ case $VERB in
     mkdir -p "$DIR/h$1/docker"
     touch "$DIR/h$1/start-dockerd"
     ready "$1" ;;
-  *) sed -n '2,15p' "$0"; exit 2 ;;
+  *) sed -n '2,18p' "$0"; exit 2 ;;
 esac

@@ -9,7 +9,7 @@ use orch_adapters::store::{OpenError, SledStore};
 use orch_core::Orch;
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
-use orch_core::ports::engine::ContainerState;
+use orch_core::ports::engine::{ContainerState, Engines};
 use orch_core::ports::failpoint::{Failpoint, Failpoints, NoFailpoints};
 use orch_core::ports::store::AuditQuery;
 use orch_core::settings::Settings;
@@ -24,13 +24,18 @@ use tokio_util::task::TaskTracker;
 
 use super::caller::ALL_BUT_ADMIN;
 use super::eventually;
+use super::watched::{Broken, Watched};
 
 pub(crate) struct Lab {
     dir: tempfile::TempDir,
     /// Outlives a crash, as the machines of a cluster do.
     pub(crate) engines: Arc<NodeEngines>,
+    /// How the orchestrator meets them.
+    seen_as: Arc<dyn Engines>,
     pub(crate) settings: Settings,
     orch: Option<Arc<Orch>>,
+    /// Looked at last, when nothing commits any more.
+    broken: Broken,
 }
 
 /// Ends the task that gets to `at`, the given number of times. The rest of the process goes on, so a test drops it.
@@ -74,7 +79,9 @@ impl Lab {
 
     pub(crate) async fn empty(settings: Settings) -> Lab {
         let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
-        let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, orch: None };
+        let dir = tempfile::tempdir().unwrap();
+        let (seen_as, broken) = (engines.clone(), Broken::default());
+        let mut lab = Lab { dir, engines, seen_as, settings, orch: None, broken };
         lab.start(Arc::new(NoFailpoints)).await;
         lab
     }
@@ -109,8 +116,8 @@ impl Lab {
             }
         });
         let parts = Parts {
-            store: Arc::new(store.await),
-            engines: self.engines.clone(),
+            store: Arc::new(Watched::new(Arc::new(store.await), &self.broken)),
+            engines: self.seen_as.clone(),
             clock: Arc::new(SystemClock),
             failpoints,
         };
@@ -133,6 +140,12 @@ impl Lab {
         .await;
         self.start(failpoints).await;
         self.orch().recover();
+    }
+
+    /// Restarts, and from then on meets the engines as `engines` shows them.
+    pub(crate) async fn look_through(&mut self, engines: Arc<dyn Engines>) {
+        self.seen_as = engines;
+        self.restart().await;
     }
 
     /// From now on a task that gets to `at` ends there, `n` times. The semaphore counts the crashes.

@@ -115,6 +115,9 @@ impl Failure {
         if is_about_the_command(message) {
             return EngineError::InvalidCommand { message: of_runtime(message) };
         }
+        if is_cut_short(message) {
+            return EngineError::CutShort { name: name.to_owned() };
+        }
         if has_any(message, &["marked for removal"]) {
             return EngineError::NoSuchContainer { name: name.to_owned() };
         }
@@ -184,6 +187,12 @@ impl Failure {
         }
         told(&clean(&message))
     }
+}
+
+/// containerd has a task of that name from before the engine went down, and the engine does not know it.
+fn is_cut_short(message: &str) -> bool {
+    (message.starts_with("task ") && message.ends_with(": already exists"))
+        || message.contains("container with given ID already exists")
 }
 
 fn has_any(message: &str, texts: &[&str]) -> bool {
@@ -293,6 +302,22 @@ mod tests {
                 EngineError::PortInUse { ports: found } => assert_eq!(found, ports, "{text}"),
                 other => panic!("{text}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_start_that_was_cut_short_is_told_from_what_else_exists_already() {
+        for text in [
+            "task 3abfa6e3efd2b88a9f125a521e047b040de244eda029bef148a0bd92a4829186: already exists",
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
+             failed: container with given ID already exists: unknown",
+        ] {
+            let err = said(500, text).of_start("mo-x");
+            assert!(matches!(err, EngineError::CutShort { .. }), "{text}: {err:?}");
+        }
+        for text in ["endpoint with name mo-x already exists in network bridge", "task is busy"] {
+            let err = said(500, text).of_start("mo-x");
+            assert!(matches!(err, EngineError::Refused { .. }), "{text}: {err:?}");
         }
     }
 

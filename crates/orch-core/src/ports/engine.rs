@@ -57,6 +57,7 @@ pub trait Engine: Send + Sync {
     /// adopted; one with other labels is `NameTaken`.
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError>;
 
+    /// `CutShort`: only another container in its place can be started.
     async fn start(&self, name: &str) -> Result<(), EngineError>;
 
     /// Asks it to end, and ends it after `grace`.
@@ -366,6 +367,11 @@ pub enum EngineError {
     NameTaken { name: String },
     #[error("there is no container `{name}`")]
     NoSuchContainer { name: String },
+    /// The engine went down while it started this one, and what it left behind keeps it from starting it again.
+    #[error(
+        "an earlier start of the container `{name}` was cut short, and its engine cannot repeat it"
+    )]
+    CutShort { name: String },
     #[error("the container `{name}` does not run")]
     NotRunning { name: String },
     #[error("the command could not be started: {message}")]

@@ -51,6 +51,7 @@ pub fn engine_error(node_id: &NodeId, err: EngineError) -> Error {
         EngineError::PortInUse { .. }
         | EngineError::NameTaken { .. }
         | EngineError::NoSuchContainer { .. }
+        | EngineError::CutShort { .. }
         | EngineError::Refused { .. }
         | EngineError::Unsupported { .. } => Error::EngineError {
             node_id: node_id.clone(),

@@ -1,27 +1,31 @@
 //! The book and its durable copy: nothing is acknowledged before it is on disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orch_domain::Error;
 use orch_domain::audit::{AuditEntry, AuditId};
-use orch_domain::book::{Book, Change};
+use orch_domain::book::{Book, Change, Replaced};
 use orch_domain::event::{Event, News};
 use orch_domain::port::PortRange;
 use parking_lot::RwLock;
-use tokio::sync::oneshot;
 
 use crate::Cx;
 use crate::event::{Events, Subject};
 use crate::ports::clock::Clock;
 use crate::ports::store::{Commit, Store, StoreError};
 use crate::service::event_log::EventLog;
+use crate::service::unsettled::{Durable, Unsettled};
 use crate::settings::Settings;
 
 pub struct Ledger {
     /// Invariant: equal to what the store will hold once every queued commit is durable. Writers queue their commit
     /// while they hold the lock, so that the order in the book is the order on disk.
     book: RwLock<Book>,
+    unsettled: Unsettled,
+    /// A commit failed and the store could not be read since: it takes nothing until it can. Changes only under the
+    /// lock of the book.
+    is_closed: AtomicBool,
     store: Arc<dyn Store>,
     events: Arc<Events>,
     /// Invariant: numbered in the order of the queued commits, which is why only who holds the book appends.
@@ -35,7 +39,7 @@ pub struct Ledger {
 
 /// A commit on its way to the disk.
 struct Queued {
-    durable: oneshot::Receiver<Result<(), StoreError>>,
+    durable: Durable,
     /// Of its last event.
     revision: Option<u64>,
     n_reloads: u64,
@@ -53,6 +57,8 @@ impl Ledger {
         let last_audit_id = AtomicU64::new(store.last_audit_id().0);
         Ok(Ledger {
             book: RwLock::new(book),
+            unsettled: Unsettled::default(),
+            is_closed: AtomicBool::new(false),
             store,
             events,
             log: Arc::new(EventLog::new(past, kept)),
@@ -76,7 +82,8 @@ impl Ledger {
     ) -> Result<T, Error> {
         let (out, rows, queued) = {
             let mut book = self.book.write();
-            let (out, changes) = book.transaction(work)?;
+            self.reopen(&mut book).map_err(|err| refusal(Arc::new(err)))?;
+            let (out, changes, replaced) = book.step(work)?;
             if changes.rows.is_empty() && cx.is_none() {
                 return Ok(out);
             }
@@ -87,7 +94,7 @@ impl Ledger {
             };
             let events = self.number(cx, changes.news);
             let rows = changes.rows;
-            let queued = self.queue(Commit { changes: rows.clone(), audit, events });
+            let queued = self.queue(Commit { changes: rows.clone(), audit, events }, replaced);
             (out, rows, queued)
         };
         self.durable(queued).await?;
@@ -98,9 +105,10 @@ impl Ledger {
     /// Tells of what is no change of the book, such as an image that was pulled. Returns when the event is durable.
     pub async fn announce(&self, cx: Option<&Cx>, news: News) -> Result<(), Error> {
         let queued = {
-            let _in_order = self.book.write();
+            let mut book = self.book.write();
+            self.reopen(&mut book).map_err(|err| refusal(Arc::new(err)))?;
             let events = self.number(cx, vec![news]);
-            self.queue(Commit { events, ..Commit::default() })
+            self.queue(Commit { events, ..Commit::default() }, Replaced::default())
         };
         self.durable(queued).await
     }
@@ -122,15 +130,16 @@ impl Ledger {
     }
 
     /// To be called by whoever holds the book.
-    fn queue(&self, commit: Commit) -> Queued {
+    fn queue(&self, commit: Commit, replaced: Replaced) -> Queued {
         let revision = commit.events.last().map(|it| it.revision);
-        let durable = self.store.commit(commit);
+        let durable = self.unsettled.add(replaced, self.store.commit(commit));
         Queued { durable, revision, n_reloads: self.n_reloads.load(Ordering::Relaxed) }
     }
 
     async fn durable(&self, queued: Queued) -> Result<(), Error> {
-        match queued.durable.await.unwrap_or(Err(StoreError::Closed)) {
+        match queued.durable.await {
             Ok(()) => {
+                self.unsettled.settle();
                 if let Some(revision) = queued.revision {
                     self.log.show(revision);
                 }
@@ -170,15 +179,24 @@ impl Ledger {
         if self.n_reloads.load(Ordering::Relaxed) != seen {
             return;
         }
-        match load(&*self.store, book.port_range()) {
-            Ok((it, past)) => {
-                *book = it;
-                self.log.replace(past);
-                self.n_reloads.fetch_add(1, Ordering::Relaxed);
-            }
-            // The store goes on refusing commits until a later write gets here again.
-            Err(err) => tracing::error!("the database cannot be read back: {err}"),
+        // What was refused must not be seen, let alone acted on, for as long as the store cannot be read.
+        self.unsettled.take_back(&mut book);
+        self.n_reloads.fetch_add(1, Ordering::Relaxed);
+        self.is_closed.store(true, Ordering::Relaxed);
+        if let Err(err) = self.reopen(&mut book) {
+            tracing::error!("the database cannot be read back: {err}");
         }
+    }
+
+    /// Reads a store anew that failed, events and all; until that is possible nothing is changed, and nothing told.
+    fn reopen(&self, book: &mut Book) -> Result<(), StoreError> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            let (it, past) = load(&*self.store, book.port_range())?;
+            *book = it;
+            self.log.replace(past);
+            self.is_closed.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 
@@ -199,8 +217,8 @@ fn subject(change: Change) -> Option<Subject> {
     }
 }
 
-fn refusal(err: StoreError) -> Error {
-    let message = match &err {
+fn refusal(err: Arc<StoreError>) -> Error {
+    let message = match &*err {
         StoreError::DiskFull { .. } => {
             "nothing was changed: the disk of the data directory is full; free some space and repeat the call"
         }

@@ -24,4 +24,5 @@ pub mod remnant;
 pub(crate) mod seal;
 pub mod settle;
 pub mod start_queue;
+mod unsettled;
 pub mod users;

@@ -169,13 +169,15 @@ impl Orch {
         // The list may be old; what is removed is looked at once more.
         let removed = match limited(engine.inspect(&container.name)).await {
             Ok(Some(it)) if it.id == container.id && self.is_orphan(&it) => {
-                limited(engine.remove(&it.name)).await
+                limited(engine.remove(&it.name)).await.map(|()| true)
             }
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(false),
             Err(err) => Err(err),
         };
         match removed {
-            Ok(()) => {
+            // Gone already, or another by now: nothing was done, and nothing is said.
+            Ok(false) => drop(self.orphans.first_seen.lock().remove(&key)),
+            Ok(true) => {
                 tracing::warn!(
                     "removed the container `{}` on `{node_id}`: it carries our id and has no record",
                     container.name

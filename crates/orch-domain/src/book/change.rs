@@ -45,6 +45,10 @@ pub struct Rows {
     pub registry_credentials: Vec<RegistryCredential>,
 }
 
+/// The rows that a step of the book replaced, to go back to.
+#[derive(Default)]
+pub struct Replaced(pub(super) Vec<Undo>);
+
 /// What a row was before.
 pub(super) enum Undo {
     Instance(InstanceId, Option<Arc<Instance>>),
@@ -106,13 +110,13 @@ impl Undo {
 }
 
 /// The rows that a journal touched, each once, with their present values, and what became of each.
-pub(super) fn changes(book: &Book, journal: Vec<Undo>) -> Changes {
+pub(super) fn changes(book: &Book, journal: &[Undo]) -> Changes {
     let mut rows = Vec::with_capacity(journal.len() + 2);
     let mut news = Vec::with_capacity(journal.len());
     let mut ports: BTreeSet<(NodeId, u16)> = BTreeSet::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     // The first entry about a row has it as it was before the transaction.
-    for undo in &journal {
+    for undo in journal {
         match undo {
             Undo::Instance(id, old) => {
                 let new = book.instances.get(id);

@@ -16,7 +16,7 @@ mod user;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use change::{Change, Changes, Rows};
+pub use change::{Change, Changes, Replaced, Rows};
 pub use launch::{Launch, Reserved};
 pub use lifecycle::Expired;
 pub use relocation::Moved;
@@ -151,11 +151,19 @@ impl Book {
         &mut self,
         work: impl FnOnce(&mut Book) -> Result<T, Error>,
     ) -> Result<(T, Changes), Error> {
+        self.step(work).map(|(out, changes, _)| (out, changes))
+    }
+
+    /// As `transaction`, with what the changes replaced: until they are durable they may have to go again.
+    pub fn step<T>(
+        &mut self,
+        work: impl FnOnce(&mut Book) -> Result<T, Error>,
+    ) -> Result<(T, Changes, Replaced), Error> {
         debug_assert!(self.journal.is_empty(), "transactions do not nest");
         match work(self) {
             Ok(out) => {
                 let journal = std::mem::take(&mut self.journal);
-                Ok((out, change::changes(self, journal)))
+                Ok((out, change::changes(self, &journal), Replaced(journal)))
             }
             Err(err) => {
                 self.take_back();
@@ -172,6 +180,13 @@ impl Book {
         let out = work(self);
         self.take_back();
         out
+    }
+
+    /// Takes back a step. Only the last one that was not taken back can be.
+    pub fn revert(&mut self, replaced: Replaced) {
+        debug_assert!(self.journal.is_empty(), "nothing is under way");
+        self.journal = replaced.0;
+        self.take_back();
     }
 
     fn take_back(&mut self) {

@@ -74,6 +74,7 @@ impl EngineError {
             EngineError::NoSuchContainer { name } => {
                 EngineError::NoSuchContainer { name: name.clone() }
             }
+            EngineError::CutShort { name } => EngineError::CutShort { name: name.clone() },
             EngineError::NotRunning { name } => EngineError::NotRunning { name: name.clone() },
             EngineError::InvalidCommand { message } => {
                 EngineError::InvalidCommand { message: message.clone() }

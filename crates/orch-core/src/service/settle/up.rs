@@ -224,7 +224,14 @@ impl Orch {
         let up = Up::of(instance);
         let limit = self.settings.launch_retry.as_millis() as u64;
         // One that moves has nowhere to go back to: it goes on trying, or elsewhere when this node is lost as well.
-        if err.is_transient() && (up == Up::Move || now.since(instance.state_since) < limit) {
+        let may_retry = up == Up::Move || now.since(instance.state_since) < limit;
+        if err.is_transient() && may_retry {
+            return Ok(Step::TryLater);
+        }
+        if matches!(err, EngineError::CutShort { .. }) && up != Up::Start && may_retry {
+            // It never ran, so nothing is lost with it, and the next try creates another.
+            let removed = limited(engine.remove(&instance.id.container_name())).await.is_ok();
+            tracing::info!("the container is to be created anew (gone: {removed}): {err}");
             return Ok(Step::TryLater);
         }
         let reason = match err {
