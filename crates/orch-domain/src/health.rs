@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::NodeStatus;
 use crate::time::Timestamp;
+use crate::trouble::Trouble;
 
 /// One check of one node: what answered, how fast, and what did not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +17,9 @@ pub struct Check {
     pub latency_ms: Option<f64>,
     /// The level that failed and how, in words; absent when healthy.
     pub message: Option<String>,
+    /// What failed, by a name that stays the same; absent when healthy.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
     /// Version of the engine, when it answered.
     pub engine_version: Option<String>,
 }

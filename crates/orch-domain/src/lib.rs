@@ -25,6 +25,7 @@ pub mod secret;
 pub mod ssh;
 pub mod text;
 pub mod time;
+pub mod trouble;
 pub mod user;
 
 pub use error::{Error, ErrorCode};

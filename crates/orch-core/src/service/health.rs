@@ -124,6 +124,7 @@ impl Orch {
             },
             latency_ms: answer.is_ok().then(|| started.elapsed().as_secs_f64() * 1000.0),
             message: answer.as_ref().err().map(|err| format!("engine: {err}")),
+            trouble: answer.as_ref().err().map(EngineError::trouble),
             engine_version: answer.as_ref().ok().map(|it| it.version.clone()),
         };
         (check, answer)

@@ -15,5 +15,6 @@ pub mod ledger;
 pub mod nodes;
 pub mod reconcile;
 pub mod settle;
+pub mod ssh_arguments;
 pub mod start_queue;
 pub mod users;

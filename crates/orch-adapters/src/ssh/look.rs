@@ -1,0 +1,40 @@
+//! Why a socket of a machine was not opened: the server says only that it was not, so somebody looks.
+
+use std::time::Duration;
+
+use orch_domain::trouble::Trouble;
+use russh::ChannelMsg;
+use russh::client::Handle;
+
+use super::host_key::Verifier;
+
+/// It is a favour and may not cost much.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks the machine's shell. One that has none, or does not answer, leaves it open.
+pub(super) async fn at_socket(handle: &Handle<Verifier>, socket: &str) -> (Trouble, String) {
+    let found = tokio::time::timeout(PATIENCE, ask(handle, socket)).await;
+    let (trouble, why) = match found.ok().flatten() {
+        Some(10) => (Trouble::SocketMissing, "there is no such socket"),
+        Some(11) => (Trouble::SocketForbidden, "this user may not use it"),
+        Some(12) => (Trouble::EngineStopped, "nothing listens there"),
+        _ => (Trouble::EngineStopped, "nothing listens there, or this user may not use it"),
+    };
+    (trouble, why.to_owned())
+}
+
+async fn ask(handle: &Handle<Verifier>, socket: &str) -> Option<u32> {
+    let mut session = handle.channel_open_session().await.ok()?;
+    let quoted = format!("'{}'", socket.replace('\'', r"'\''"));
+    // A folder that may not be looked into hides its sockets.
+    let script = format!(
+        "s={quoted}; d=${{s%/*}}; [ -z \"$d\" ] || [ ! -d \"$d\" ] || [ -x \"$d\" ] || exit 11; \
+         [ -S \"$s\" ] || exit 10; [ -w \"$s\" ] || exit 11; exit 12"
+    );
+    session.exec(true, script).await.ok()?;
+    loop {
+        if let ChannelMsg::ExitStatus { exit_status } = session.wait().await? {
+            return Some(exit_status);
+        }
+    }
+}
