@@ -45,6 +45,7 @@ pub(crate) fn open(dir: &std::path::Path) -> Arc<Orch> {
         )),
         clock: Arc::new(SystemClock),
         failpoints: Arc::new(NoFailpoints),
+        peers: Arc::new(orch_adapters::tailscale::Tailscale::new("/nowhere".into())),
     };
     Orch::build(parts, Settings::default()).expect("an orchestrator")
 }

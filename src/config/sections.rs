@@ -131,6 +131,10 @@ pub struct Cluster {
     pub register_local: bool,
     /// A `nodes.json` whose nodes are registered at start unless they are there.
     pub nodes_file: Option<PathBuf>,
+    /// The SSH configuration; `~/.ssh/config` unless given.
+    pub ssh_config: Option<PathBuf>,
+    /// Where Tailscale listens, for `discover_nodes`.
+    pub tailscale_socket: PathBuf,
     /// Seconds that a node has to answer a health check.
     pub health_check_timeout: Seconds,
     /// Seconds between two health checks.
@@ -148,6 +152,8 @@ impl Default for Cluster {
         Cluster {
             register_local: true,
             nodes_file: None,
+            ssh_config: None,
+            tailscale_socket: PathBuf::from("/var/run/tailscale/tailscaled.sock"),
             health_check_timeout: Seconds::new(5.0),
             health_check_period: Seconds::new(15.0),
             failures_to_fall: 2,

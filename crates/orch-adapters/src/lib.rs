@@ -5,3 +5,4 @@ pub mod engines;
 pub mod sim;
 pub mod ssh;
 pub mod store;
+pub mod tailscale;

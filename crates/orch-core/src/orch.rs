@@ -9,6 +9,7 @@ use crate::event::Events;
 use crate::ports::clock::Clock;
 use crate::ports::engine::Engines;
 use crate::ports::failpoint::Failpoints;
+use crate::ports::peers::Peers;
 use crate::ports::store::{Store, StoreError};
 use crate::service::flight::Flights;
 use crate::service::health::HealthBoard;
@@ -27,6 +28,7 @@ pub struct Orch {
     pub clock: Arc<dyn Clock>,
     pub engines: Arc<dyn Engines>,
     pub failpoints: Arc<dyn Failpoints>,
+    pub peers: Arc<dyn Peers>,
     pub(crate) flights: Flights,
     pub(crate) orphans: Orphans,
     pub(crate) followers: Followers,
@@ -44,6 +46,7 @@ pub struct Parts {
     pub engines: Arc<dyn Engines>,
     pub clock: Arc<dyn Clock>,
     pub failpoints: Arc<dyn Failpoints>,
+    pub peers: Arc<dyn Peers>,
 }
 
 impl Orch {
@@ -65,6 +68,7 @@ impl Orch {
             clock: parts.clock,
             engines: parts.engines,
             failpoints: parts.failpoints,
+            peers: parts.peers,
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::sim::SimControl;
 use orch_adapters::store::{OpenError, SledStore};
+use orch_adapters::tailscale::Tailscale;
 use orch_core::Orch;
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
@@ -98,6 +99,11 @@ impl Lab {
         self.orch.as_ref().expect("started")
     }
 
+    /// Where this orchestrator looks for Tailscale.
+    pub(crate) fn tailscale_socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("tailscaled.sock")
+    }
+
     async fn start(&mut self, failpoints: Arc<dyn Failpoints>) {
         assert!(self.orch.is_none());
         // The last task of the one before may still be closing it, on another thread.
@@ -112,6 +118,7 @@ impl Lab {
             engines: self.engines.clone(),
             clock: Arc::new(SystemClock),
             failpoints,
+            peers: Arc::new(Tailscale::new(self.tailscale_socket())),
         };
         self.orch = Some(Orch::build(parts, self.settings.clone()).unwrap());
     }

@@ -60,6 +60,7 @@ impl Sshd {
             login: SshLogin::KeyFile(self.path("id").display().to_string()),
             socket: socket.to_owned(),
             host_key: Some(HostKey { fingerprint: self.fingerprint(), algorithm: None }),
+            jumps: Vec::new(),
         }
     }
 

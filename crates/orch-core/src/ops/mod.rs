@@ -10,6 +10,7 @@ mod create_api_key;
 mod create_user;
 mod dashboard_summary;
 mod delete_user;
+mod discover_nodes;
 mod drain_node;
 mod exec_in_instance;
 mod get_instance;
@@ -51,6 +52,7 @@ pub use create_api_key::{CreateApiKey, NewApiKey};
 pub use create_user::CreateUser;
 pub use dashboard_summary::{Dashboard, DashboardSummary};
 pub use delete_user::{DeleteUser, DeletedUser};
+pub use discover_nodes::{DiscoverNodes, DiscoveredMachine, DiscoveredNodes};
 pub use drain_node::{DrainAction, DrainNode, DrainedInstance, DrainedNode};
 pub use exec_in_instance::{ExecInInstance, ExecResult};
 pub use get_instance::GetInstance;
@@ -101,6 +103,7 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<ListNodes>(),
         Op::of::<GetNode>(),
         Op::of::<RegisterNode>(),
+        Op::of::<DiscoverNodes>(),
         Op::of::<UpdateNode>(),
         Op::of::<RemoveNode>(),
         Op::of::<CheckNode>(),
