@@ -73,6 +73,11 @@ impl Hosts {
         Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION).unwrap()
     }
 
+    /// As a line of `known_hosts` has it after the name.
+    pub(crate) fn public_key(&self, host: usize) -> String {
+        fs_err::read_to_string(self.dir(host).join("host_key.pub")).unwrap()
+    }
+
     /// As `ssh-keygen -l` prints it.
     pub(crate) fn fingerprint(&self, host: usize) -> String {
         let key = self.dir(host).join("host_key.pub");
@@ -92,6 +97,11 @@ impl Hosts {
 
     pub(crate) fn heal(&self, host: usize) {
         self.run(&["heal", &host.to_string()]);
+    }
+
+    /// From then on only the other machines reach it.
+    pub(crate) fn hide(&self, host: usize) {
+        self.run(&["hide", &host.to_string()]);
     }
 
     /// `stop` ends its connections as well.

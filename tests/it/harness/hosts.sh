@@ -5,6 +5,7 @@
 #   hosts.sh DIR PREFIX NET up N OWNER    make hosts 1..N; they go when process OWNER does, whatever ends it
 #   hosts.sh DIR PREFIX NET down          end and remove everything
 #   hosts.sh DIR PREFIX NET cut|heal I    the link of host I
+#   hosts.sh DIR PREFIX NET hide|show I   whether host I answers this machine; the other hosts it always does
 #   hosts.sh DIR PREFIX NET in I CMD...   run CMD on host I, without SSH
 #   hosts.sh DIR PREFIX NET sshd I stop|start
 #   hosts.sh DIR PREFIX NET dockerd I stop|start
@@ -137,6 +138,8 @@ case $VERB in
   down) down ;;
   cut) ip -n "$SWITCH" link set "p$1" down ;;
   heal) ip -n "$SWITCH" link set "p$1" up ;;
+  hide) ip -n "${PREFIX}h$1" route add blackhole "$NET.1/32" ;;
+  show) ip -n "${PREFIX}h$1" route del blackhole "$NET.1/32" ;;
   in) in_host "$@" ;;
   sshd)
     case $2 in
@@ -149,5 +152,5 @@ case $VERB in
       stop) in_host "$1" bash -c 'kill -KILL $(pidof dockerd); rm -f /run/docker.sock'; rm -f "$DIR/h$1/docker.sock" ;;
       start) touch "$DIR/h$1/start-dockerd"; ready "$1" ;;
     esac ;;
-  *) sed -n '2,14p' "$0"; exit 2 ;;
+  *) sed -n '2,15p' "$0"; exit 2 ;;
 esac

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::sim::SimControl;
+use orch_adapters::ssh::SshSettings;
 use orch_adapters::store::{OpenError, SledStore};
 use orch_adapters::tailscale::Tailscale;
 use orch_core::Orch;
@@ -73,7 +74,13 @@ impl Lab {
     }
 
     pub(crate) async fn empty(settings: Settings) -> Lab {
-        let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
+        Lab::empty_with(settings, SshSettings::default()).await
+    }
+
+    /// Whose server's user has this for SSH.
+    pub(crate) async fn empty_with(settings: Settings, ssh: SshSettings) -> Lab {
+        let engines = NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()).with_ssh(ssh);
+        let engines = Arc::new(engines);
         let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, orch: None };
         lab.start(Arc::new(NoFailpoints)).await;
         lab
