@@ -66,14 +66,23 @@ pub enum Locking {
 }
 
 impl DataDir {
+    /// Where it is, or would be.
+    pub fn place(config: &Config) -> anyhow::Result<PathBuf> {
+        match &config.server.data_dir {
+            Some(it) => std::path::absolute(it).context("the data directory has no absolute path"),
+            None => default_path(),
+        }
+    }
+
+    /// As it is: nothing is made. `None`: no process has used it yet.
+    pub fn find(config: &Config) -> anyhow::Result<Option<DataDir>> {
+        let dir = DataDir { path: DataDir::place(config)? };
+        Ok(dir.lock_file().exists().then_some(dir))
+    }
+
     /// Makes the directory if it is not there; only its owner can look inside.
     pub fn open(config: &Config) -> anyhow::Result<DataDir> {
-        let path = match &config.server.data_dir {
-            Some(it) => {
-                std::path::absolute(it).context("the data directory has no absolute path")?
-            }
-            None => default_path()?,
-        };
+        let path = DataDir::place(config)?;
         if MAX_PATH < path.as_os_str().len() {
             bail!(
                 "the path of the data directory is longer than {MAX_PATH} bytes, too long for its socket: `{}`\n\

@@ -8,6 +8,7 @@ pub mod database;
 mod failpoint;
 mod http;
 pub mod machine;
+pub mod nodes;
 mod register;
 pub mod socket;
 

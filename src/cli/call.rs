@@ -4,12 +4,13 @@ use std::io::{IsTerminal, Read, Write};
 use std::sync::Arc;
 
 use anyhow::Context;
+use futures::FutureExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use super::args::{CallArgs, Globals, Output, Target};
 use super::client::{Connection, Listener, ToolInfo};
-use super::{ExitStatus, coerce, print, say, serve, show};
+use super::{ExitStatus, coerce, host_key, print, say, serve, show};
 use crate::config::Env;
 use crate::telemetry;
 
@@ -62,18 +63,25 @@ pub(super) async fn connect(
 async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitStatus> {
     let tools = connection.tools().await?;
     let tool = find(&tools, &args.operation)?;
-    let arguments = coerce::arguments(&tool.input, base(args)?, &args.arguments)?;
+    let mut arguments = coerce::arguments(&tool.input, base(args)?, &args.arguments)?;
     if tool.is_destructive && !args.yes && !confirm(&tool.name, &arguments)? {
         say("nothing was done");
         return Ok(ExitStatus::Failed);
     }
     let bar = bar();
     let stop = serve::stop_on_signal()?;
-    let outcome =
-        connection.call(&tool.name, arguments, bar.as_ref().map(listener), stop.cancelled()).await;
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    let pause = || bar.iter().for_each(ProgressBar::finish_and_clear);
+    let interrupt = || stop.clone().cancelled_owned().boxed();
+    let outcome = host_key::call(
+        connection,
+        &tool.name,
+        &mut arguments,
+        || bar.as_ref().map(listener),
+        pause,
+        interrupt,
+    )
+    .await;
+    pause();
     let Some(outcome) = outcome? else {
         say("cancelled");
         return Ok(ExitStatus::Interrupted);
@@ -90,6 +98,12 @@ async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitSt
     match (field("error"), field("message")) {
         (Some(code), Some(message)) => say(format!("error: {code}: {message}")),
         _ => say(format!("error: {}", outcome.text)),
+    }
+    let how = |argument: &str, accepted: &str, _: &Map<String, Value>| {
+        format!("repeat the call with `ssh.{argument}={accepted}`")
+    };
+    if let Some(repeat) = host_key::repeat(&outcome, &arguments, how)? {
+        say(format!("\nhint: {repeat}"));
     }
     Ok(ExitStatus::Refused)
 }

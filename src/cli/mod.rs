@@ -9,6 +9,7 @@ mod client;
 mod coerce;
 mod demo;
 mod doctor;
+mod host_key;
 mod install;
 mod nodes;
 mod serve;
@@ -71,7 +72,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
         Some(Command::Nodes { command: NodesCommand::Import(args) }) => {
             nodes::import(env, &globals, &args).await
         }
-        Some(Command::Doctor) => doctor::run(env, &globals).await,
+        Some(Command::Nodes { command: NodesCommand::Add(args) }) => {
+            nodes::add(env, &globals, &args).await
+        }
+        Some(Command::Doctor(args)) => doctor::run(env, &globals, &args).await,
         Some(Command::Backup { file }) => backup::backup(env, &globals, &file).await,
         Some(Command::Restore { file }) => backup::restore(env, &globals, &file).await,
         Some(Command::Completions { shell }) => {

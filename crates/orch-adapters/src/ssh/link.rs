@@ -24,10 +24,10 @@ use tokio_util::task::TaskTracker;
 use super::host_key::{Verifier, only};
 use super::{Channel, SshError, SshSettings, login, look};
 
-/// From the first packet to being logged in.
-const CONNECT: Duration = Duration::from_secs(10);
+/// From the first packet to being logged in. Less than any call waits, so that who waits is told what hangs.
+const CONNECT: Duration = Duration::from_secs(9);
 /// Of these, for the machine to answer at all: three packets lost in a row.
-const REACH: Duration = Duration::from_secs(8);
+const REACH: Duration = Duration::from_secs(7);
 /// For the server to open a socket that is on its own machine.
 const OPEN: Duration = Duration::from_secs(10);
 /// A connection that says nothing is asked this often, and given up after so many questions without an answer.
