@@ -128,7 +128,7 @@ pub(super) enum NodesCommand {
     Import(ImportArgs),
     /// Register a machine behind SSH; asks about its host key as `ssh` does.
     #[command(after_help = ADD_EXAMPLES)]
-    Add(AddArgs),
+    Add(Box<AddArgs>),
 }
 
 const ADD_EXAMPLES: &str = "\

@@ -19,7 +19,8 @@ fn caller(permissions: &[Permission]) -> Caller {
 }
 
 /// Who may call what. Short on purpose: what is not here needs a login and `read` at least, and only `login` does not.
-const ADMIN: [&str; 16] = [
+const ADMIN: [&str; 17] = [
+    "discover_nodes",
     "register_node",
     "update_node",
     "remove_node",

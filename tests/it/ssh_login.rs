@@ -36,7 +36,7 @@ async fn try_it(endpoint: SshEndpoint, settings: SshSettings) -> Result<(), SshE
     Ok(())
 }
 
-struct Agent(Child);
+pub(crate) struct Agent(pub(crate) Child);
 
 impl Drop for Agent {
     fn drop(&mut self) {

@@ -33,6 +33,7 @@ use orch_core::ports::engine::{
 };
 use orch_domain::image::ImageRef;
 use orch_domain::resource::{Cpu, Memory, Resources};
+use orch_domain::trouble::Trouble;
 use tokio_util::task::TaskTracker;
 
 use self::connect::{Connection, Endpoint, PATIENT, QUICK, START};
@@ -136,6 +137,18 @@ impl Engine for DockerEngine {
             hostname: info.name.unwrap_or_default(),
             n_containers: u32::try_from(info.containers.unwrap_or_default()).unwrap_or_default(),
         })
+    }
+
+    fn waits_for(&self) -> Option<EngineError> {
+        let connect::Endpoint::Ssh { link, .. } = &self.connection.endpoint else { return None };
+        let (place, trouble) = link.waits_for()?;
+        let message = match trouble {
+            Trouble::Silent => {
+                format!("`{place}` takes the connection and does not answer as an SSH server")
+            }
+            _ => format!("`{place}` does not answer at all"),
+        };
+        Some(EngineError::NoConnection { message, trouble })
     }
 
     async fn images(&self) -> Result<Vec<EngineImage>, EngineError> {

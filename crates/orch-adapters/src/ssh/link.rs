@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -66,6 +66,8 @@ pub struct Link {
     calls: Arc<Semaphore>,
     followers: Arc<Semaphore>,
     n_handshakes: AtomicU64,
+    /// Whether the attempt to connect that is under way has got to the SSH server.
+    is_reached: AtomicBool,
     /// Runs what must not end with the caller that began it.
     tasks: TaskTracker,
     closes: CancellationToken,
@@ -98,6 +100,7 @@ impl Link {
             calls: Arc::new(Semaphore::new(MOST_CALLS)),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
             n_handshakes: AtomicU64::new(0),
+            is_reached: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             _closes_when_dropped: closes.clone().drop_guard(),
             closes,
@@ -107,6 +110,18 @@ impl Link {
     /// The machine it is reached through.
     pub fn via(&self) -> Option<&Arc<Link>> {
         self.via.as_ref()
+    }
+
+    /// What an attempt to connect waits for now, and where; None: there is none under way.
+    pub fn waits_for(&self) -> Option<(String, Trouble)> {
+        if let Some(it) = self.via.as_ref().and_then(|it| it.waits_for()) {
+            return Some(it);
+        }
+        let is_connecting = matches!(&*self.state.lock(), State::Connecting(_));
+        is_connecting.then(|| match self.is_reached.load(Ordering::Relaxed) {
+            true => (self.endpoint.place(), Trouble::Silent),
+            false => (self.endpoint.place(), Trouble::NoAnswer),
+        })
     }
 
     /// Connections begun so far.
@@ -284,7 +299,9 @@ impl Link {
         let keys = only(pinned.and_then(|it| it.algorithm.as_deref()));
         let mut handle = {
             let verifier = Verifier::new(&self.endpoint);
-            handshake(&self.endpoint, self.via.as_ref(), verifier, keys).await?
+            self.is_reached.store(false, Ordering::Relaxed);
+            let reached = || self.is_reached.store(true, Ordering::Relaxed);
+            handshake(&self.endpoint, self.via.as_ref(), verifier, keys, reached).await?
         };
         login::log_in(&mut handle, &self.endpoint, &self.settings).await?;
         Ok(Session { handle })
@@ -326,13 +343,19 @@ pub(super) async fn handshake(
     via: Option<&Arc<Link>>,
     verifier: Verifier,
     keys: Cow<'static, [Algorithm]>,
+    reached: impl FnOnce(),
 ) -> Result<Handle<Verifier>, SshError> {
     match via {
-        None => agree(endpoint, reach(endpoint).await?, verifier, keys).await,
+        None => {
+            let stream = reach(endpoint).await?;
+            reached();
+            agree(endpoint, stream, verifier, keys).await
+        }
         Some(via) => {
             let on_the_way =
                 |err| SshError::OnTheWay { to: endpoint.place(), cause: Box::new(err) };
             let stream = via.open_port(endpoint).await.map_err(on_the_way)?;
+            reached();
             agree(endpoint, stream, verifier, keys).await
         }
     }

@@ -97,10 +97,11 @@ impl Attempt<'_> {
         let mut last = None;
         let mut named = Vec::new();
         for path in paths {
-            named.extend(public_key(&settings.expand(path)).await);
+            // Without the comment, which the agent may have otherwise.
+            named.extend(public_key(&settings.expand(path)).await.map(|it| it.key_data().clone()));
         }
         if let Some(socket) = &settings.agent_socket {
-            match self.agent(socket, |it| named.contains(it)).await {
+            match self.agent(socket, |it| named.contains(it.key_data())).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(err) => last = Some(err),
@@ -119,7 +120,7 @@ impl Attempt<'_> {
             }
         }
         if !only_these && let Some(socket) = &settings.agent_socket {
-            match self.agent(socket, |it| !named.contains(it)).await {
+            match self.agent(socket, |it| !named.contains(it.key_data())).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(err) => last = last.or(Some(err)),

@@ -18,6 +18,10 @@ pub(super) async fn at_socket(handle: &Handle<Verifier>, socket: &str) -> (Troub
         Some(10) => (Trouble::SocketMissing, "there is no such socket"),
         Some(11) => (Trouble::SocketForbidden, "this user may not use it"),
         Some(12) => (Trouble::EngineStopped, "nothing listens there"),
+        Some(13) => (
+            Trouble::ForwardingForbidden,
+            "somebody listens there, so it is configured not to; set `AllowStreamLocalForwarding yes`",
+        ),
         _ => (Trouble::EngineStopped, "nothing listens there, or this user may not use it"),
     };
     (trouble, why.to_owned())
@@ -26,10 +30,12 @@ pub(super) async fn at_socket(handle: &Handle<Verifier>, socket: &str) -> (Troub
 async fn ask(handle: &Handle<Verifier>, socket: &str) -> Option<u32> {
     let mut session = handle.channel_open_session().await.ok()?;
     let quoted = format!("'{}'", socket.replace('\'', r"'\''"));
-    // A folder that may not be looked into hides its sockets.
+    // A folder that may not be looked into hides its sockets. OpenSSH gives the same answer when nobody listens and when
+    // it is told not to open sockets; the kernel's list of who listens tells them apart.
     let script = format!(
         "s={quoted}; d=${{s%/*}}; [ -z \"$d\" ] || [ ! -d \"$d\" ] || [ -x \"$d\" ] || exit 11; \
-         [ -S \"$s\" ] || exit 10; [ -w \"$s\" ] || exit 11; exit 12"
+         [ -S \"$s\" ] || exit 10; [ -w \"$s\" ] || exit 11; \
+         for p in \"$s\" \"$(readlink -f \"$s\")\"; do grep -q \" 00010000 .* $p\\$\" /proc/net/unix && exit 13; done; exit 12"
     );
     session.exec(true, script).await.ok()?;
     loop {

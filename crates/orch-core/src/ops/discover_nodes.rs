@@ -182,7 +182,7 @@ fn proposal(peer: &Peer) -> Option<Value> {
         "hostname": hostname, "address": address, "ssh": {}, "tags": tags,
     });
     let id = NodeId::try_new(&hostname)
-        .or_else(|_| NodeId::try_new(&format!("node-{}", hostname.replace(['.', ':', '_'], "-"))));
+        .or_else(|_| NodeId::try_new(format!("node-{}", hostname.replace(['.', ':', '_'], "-"))));
     if let Ok(id) = id {
         arguments["id"] = json!(id);
     }

@@ -25,6 +25,11 @@ pub trait Engine: Send + Sync {
     /// Whether it answers, what it is, and what the node has.
     async fn describe(&self) -> Result<EngineInfo, EngineError>;
 
+    /// What a call that does not come back waits for, when that is not the engine itself.
+    fn waits_for(&self) -> Option<EngineError> {
+        None
+    }
+
     async fn images(&self) -> Result<Vec<EngineImage>, EngineError>;
 
     async fn has_image(&self, image: &ImageRef) -> Result<bool, EngineError>;
@@ -384,12 +389,13 @@ impl EngineError {
 /// What the operating system said, wherever in the chain of causes that is.
 fn of_transport(err: &(dyn std::error::Error + 'static)) -> Trouble {
     use std::io::ErrorKind;
-    let mut cause = Some(err);
+    let (mut cause, mut is_tcp) = (Some(err), false);
     while let Some(it) = cause {
         if let Some(io) = it.downcast_ref::<std::io::Error>() {
             return match io.kind() {
                 ErrorKind::NotFound => Trouble::SocketMissing,
                 ErrorKind::PermissionDenied => Trouble::SocketForbidden,
+                ErrorKind::ConnectionRefused if is_tcp => Trouble::NothingListens,
                 ErrorKind::ConnectionRefused => Trouble::EngineStopped,
                 ErrorKind::TimedOut
                 | ErrorKind::HostUnreachable
@@ -402,6 +408,7 @@ fn of_transport(err: &(dyn std::error::Error + 'static)) -> Trouble {
         if it.to_string().contains("Socket not found") {
             return Trouble::SocketMissing;
         }
+        is_tcp |= it.to_string().contains("tcp connect error");
         cause = it.source();
     }
     Trouble::EngineSilent

@@ -109,9 +109,12 @@ impl Orch {
         let started = Instant::now();
         let timeout = self.settings.health_timeout;
         let answer = match self.engines.engine(node) {
-            Ok(engine) => tokio::time::timeout(timeout, engine.describe())
-                .await
-                .unwrap_or(Err(EngineError::Timeout { after: timeout })),
+            Ok(engine) => match tokio::time::timeout(timeout, engine.describe()).await {
+                Ok(it) => it,
+                Err(_) => {
+                    Err(engine.waits_for().unwrap_or(EngineError::Timeout { after: timeout }))
+                }
+            },
             Err(err) => Err(err),
         };
         let check = Check {
