@@ -8,8 +8,8 @@ use russh::client::Handle;
 
 use super::host_key::Verifier;
 
-/// It is a favour and may not cost much.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// It is a favour and may not cost much; a busy machine takes a while to start a shell, though.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Asks the machine's shell. One that has none, or does not answer, leaves it open.
 pub(super) async fn at_socket(handle: &Handle<Verifier>, socket: &str) -> (Trouble, String) {
