@@ -75,6 +75,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 UseDNS no
+# The shell then does not read what this machine has for people who log in.
+SetEnv SHLVL=1
 MaxSessions 10
 LogLevel VERBOSE
 CONFIG

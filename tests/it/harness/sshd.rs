@@ -38,7 +38,7 @@ impl Sshd {
         let config = format!(
             "{more}Port {port}\nListenAddress 127.0.0.1\nHostKey {path}/host_key\nAuthorizedKeysFile {path}/authorized_keys\n\
              PidFile none\nStrictModes no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
-             KbdInteractiveAuthentication no\nUsePAM no\nUseDNS no\n"
+             KbdInteractiveAuthentication no\nUsePAM no\nUseDNS no\nSetEnv SHLVL=1\n"
         );
         fs_err::write(dir.path().join("config"), config).unwrap();
         let server = Command::new(PROGRAM)

@@ -196,7 +196,7 @@ impl Link {
         let place = self.endpoint.place();
         match (end, why) {
             (End::Socket(socket), ChannelOpenFailure::ConnectFailed) => {
-                let (trouble, why) = look::at_socket(&session.handle, socket).await;
+                let (trouble, why) = look::at_socket(&session.handle, socket, &self.tasks).await;
                 SshError::SocketRefused { place, socket: socket.clone(), why, trouble }
             }
             (End::Socket(socket), ChannelOpenFailure::AdministrativelyProhibited) => {

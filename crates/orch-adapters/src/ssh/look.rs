@@ -5,6 +5,7 @@ use std::time::Duration;
 use orch_domain::trouble::Trouble;
 use russh::ChannelMsg;
 use russh::client::Handle;
+use tokio_util::task::TaskTracker;
 
 use super::host_key::Verifier;
 
@@ -12,8 +13,12 @@ use super::host_key::Verifier;
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Asks the machine's shell. One that has none, or does not answer, leaves it open.
-pub(super) async fn at_socket(handle: &Handle<Verifier>, socket: &str) -> (Trouble, String) {
-    let found = tokio::time::timeout(PATIENCE, ask(handle, socket)).await;
+pub(super) async fn at_socket(
+    handle: &Handle<Verifier>,
+    socket: &str,
+    tasks: &TaskTracker,
+) -> (Trouble, String) {
+    let found = tokio::time::timeout(PATIENCE, ask(handle, socket, tasks)).await;
     let (trouble, why) = match found.ok().flatten() {
         Some(10) => (Trouble::SocketMissing, "there is no such socket"),
         Some(11) => (Trouble::SocketForbidden, "this user may not use it"),
@@ -27,7 +32,7 @@ pub(super) async fn at_socket(handle: &Handle<Verifier>, socket: &str) -> (Troub
     (trouble, why.to_owned())
 }
 
-async fn ask(handle: &Handle<Verifier>, socket: &str) -> Option<u32> {
+async fn ask(handle: &Handle<Verifier>, socket: &str, tasks: &TaskTracker) -> Option<u32> {
     let mut session = handle.channel_open_session().await.ok()?;
     let quoted = format!("'{}'", socket.replace('\'', r"'\''"));
     // A folder that may not be looked into hides its sockets. OpenSSH gives the same answer when nobody listens and when
@@ -38,9 +43,13 @@ async fn ask(handle: &Handle<Verifier>, socket: &str) -> Option<u32> {
          for p in \"$s\" \"$(readlink -f \"$s\")\"; do grep -q \" 00010000 .* $p\\$\" /proc/net/unix && exit 13; done; exit 12"
     );
     session.exec(true, script).await.ok()?;
-    loop {
-        if let ChannelMsg::ExitStatus { exit_status } = session.wait().await? {
-            return Some(exit_status);
+    // To its end even if nobody waits: what the user's shell does at its start is not to be cut off half-way.
+    let ended = tasks.spawn(async move {
+        loop {
+            if let ChannelMsg::ExitStatus { exit_status } = session.wait().await? {
+                return Some(exit_status);
+            }
         }
-    }
+    });
+    ended.await.ok().flatten()
 }
