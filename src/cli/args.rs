@@ -15,6 +15,7 @@ Examples:
   mcp-orch install --client claude-desktop           add mcp-orch to a client's configuration
   mcp-orch call list_nodes                           one operation from the shell
   mcp-orch call launch_instance image=nginx:alpine 'ports=[80]'
+  mcp-orch events --follow                           what happens, as it happens
   mcp-orch doctor                                    what works here, and what to do about the rest";
 
 /// A private cloud for an agent and its human: launch, watch and end container instances over MCP, REST and this
@@ -74,6 +75,9 @@ pub(super) enum Command {
     Call(CallArgs),
     /// List the operations.
     Tools(Target),
+    /// Show what happened to nodes, instances, quotas and images, oldest first.
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
     /// Add mcp-orch to the configuration of an MCP client.
     Install(InstallArgs),
     /// Nodes in bulk.
@@ -84,7 +88,12 @@ pub(super) enum Command {
     /// What works on this machine and on the nodes, and what to do about what does not.
     Doctor(DoctorArgs),
     /// Write the whole state into one file; a server may run meanwhile.
-    Backup { file: PathBuf },
+    Backup {
+        file: PathBuf,
+        /// Replace a file that is there already.
+        #[arg(long)]
+        force: bool,
+    },
     /// Make the state of an empty data directory from a backup.
     Restore { file: PathBuf },
     /// Print the completions of a shell.
@@ -227,18 +236,23 @@ Examples:
   mcp-orch call list_nodes
   mcp-orch call launch_instance name=web image=nginx:alpine ports=80 env.GREETING=hello
   mcp-orch call list_instances --output json
+  mcp-orch call instance_logs id=i-0123456789abcdef0 follow=true
   mcp-orch call terminate_instance id=i-0123456789abcdef0 --yes
   mcp-orch call launch_instance --json '{\"image\": \"nginx:alpine\", \"ports\": [80]}'
   mcp-orch call cluster_status --url https://cloud.example.org --api-key mo-…
 
-Exit status: 0 done, 1 no connection or a mistake in the arguments, 3 refused or failed with the error shown,
-130 interrupted.";
+What cannot be undone is asked for; where nobody can be asked, as in a script, it needs --yes.
+
+Exit status: 0 done, 1 no connection or a mistake in the arguments, 2 a mistake in the command line or --yes is missing,
+3 refused or failed with the error shown, 130 interrupted.";
 
 #[derive(Args)]
 pub(super) struct CallArgs {
     /// Name of the operation, as `mcp-orch tools` lists it.
     pub operation: String,
-    /// Arguments; a list takes commas, `env.NAME=value` sets one entry of an object.
+    /// Arguments. A list is split at commas (`ports=80,443`; JSON where an item has one: `'tags=["a,b"]'`), a `command`
+    /// with spaces as a shell does (`command="sh -c 'echo a,b'"`); `env.NAME=value` sets one entry of an object; times
+    /// may be written `30s` or `5m`.
     #[arg(value_name = "KEY=VALUE")]
     pub arguments: Vec<String>,
     /// Arguments as one JSON object; `@FILE` reads a file, `-` stdin.
@@ -250,6 +264,27 @@ pub(super) struct CallArgs {
     /// Do not ask before something that cannot be undone.
     #[arg(long, short)]
     pub yes: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+const EVENTS_EXAMPLES: &str = "\
+Examples:
+  mcp-orch events                            the last ones
+  mcp-orch events --follow                   and what happens from now on
+  mcp-orch events --since 4711 --kind node   what happened to nodes after revision 4711";
+
+#[derive(Args)]
+pub(super) struct EventsArgs {
+    /// Go on showing what happens until interrupted.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// All after this revision, instead of the last 20.
+    #[arg(long, value_name = "REVISION")]
+    pub since: Option<u64>,
+    /// Only of this kind, such as `node.unreachable`, or of a group such as `node`.
+    #[arg(long)]
+    pub kind: Option<String>,
     #[command(flatten)]
     pub target: Target,
 }

@@ -9,11 +9,12 @@ mod client;
 mod coerce;
 mod demo;
 mod doctor;
+mod events;
+mod follow;
 mod host_key;
 mod install;
 mod nodes;
 mod serve;
-mod show;
 mod stdio;
 
 use std::io::Write;
@@ -31,6 +32,8 @@ pub enum ExitStatus {
     Done = 0,
     /// It was not, and stderr says why.
     Failed = 1,
+    /// It has to be asked for in another way, as clap ends too.
+    Misused = 2,
     /// The operation was refused or failed; its error was shown.
     Refused = 3,
     /// A signal ended it.
@@ -68,6 +71,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
         Some(Command::Serve(args)) => serve::run(env, &globals, &args).await,
         Some(Command::Call(args)) => call::run(env, &globals, &args).await,
         Some(Command::Tools(target)) => call::tools(env, &globals, &target).await,
+        Some(Command::Events(args)) => events::run(env, &globals, &args).await,
         Some(Command::Install(args)) => install::run(env, &globals, &args),
         Some(Command::Nodes { command: NodesCommand::Import(args) }) => {
             nodes::import(env, &globals, &args).await
@@ -76,7 +80,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
             nodes::add(env, &globals, &args).await
         }
         Some(Command::Doctor(args)) => doctor::run(env, &globals, &args).await,
-        Some(Command::Backup { file }) => backup::backup(env, &globals, &file).await,
+        Some(Command::Backup { file, force }) => backup::backup(env, &globals, &file, force).await,
         Some(Command::Restore { file }) => backup::restore(env, &globals, &file).await,
         Some(Command::Completions { shell }) => {
             clap_complete::generate(

@@ -57,6 +57,11 @@ pub(super) const VARIABLES: &[Variable] = &[
         key: "cluster.health_check_timeout",
         kind: Kind::Number,
     },
+    Variable {
+        name: "MCP_ORCH_RESCHEDULE_GRACE",
+        key: "cluster.reschedule_grace",
+        kind: Kind::Number,
+    },
     text("NODES_FILE_PATH", "cluster.nodes_file"),
     text("AZURE_AI_ENDPOINT", "llm.azure.endpoint"),
     text("AZURE_AI_API_KEY", "llm.azure.api_key"),

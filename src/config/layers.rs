@@ -158,6 +158,7 @@ impl Layers {
         in_range("cluster.successes_to_rise", cluster.successes_to_rise.into(), 1, 100)?;
         in_range("compute.starts_per_node", config.compute.starts_per_node as u64, 1, 64)?;
         in_range("store.audit_kept", config.store.audit_kept, 100, u64::MAX)?;
+        in_range("store.events_kept", config.store.events_kept, 100, 1_000_000)?;
         let execution = &config.execution;
         in_range("execution.max_parallel_tasks", execution.max_parallel_tasks.into(), 1, 1000)?;
         in_range("execution.retry_count", execution.retry_count.into(), 0, 100)?;

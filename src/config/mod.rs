@@ -45,6 +45,7 @@ impl Config {
                 failures_to_fall: self.cluster.failures_to_fall,
                 successes_to_rise: self.cluster.successes_to_rise,
             },
+            reschedule_grace: self.cluster.reschedule_grace.duration(),
             default_quota: self.compute.default_quota,
             token_lifetime: self.security.token_lifetime.duration(),
             token_secret: self
@@ -54,6 +55,8 @@ impl Config {
                 .map(|it| it.expose().clone().into_bytes()),
             configured_keys: self.configured_keys(),
             audit_kept: self.store.audit_kept,
+            events_kept: self.store.events_kept,
+            heartbeat: self.server.heartbeat.duration(),
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Server {
     pub debug: bool,
     /// Seconds that calls under way get to end when the server is stopped.
     pub drain_timeout: Seconds,
+    /// Seconds that a stream of events is silent at most. Less than the idle timeout of a proxy in front.
+    pub heartbeat: Seconds,
     /// Names that a reverse proxy in front serves this server under; other `Host` headers are refused.
     pub allowed_hosts: Vec<String>,
     /// Web origins that may call the server from a browser, such as `https://cloud.example.org`.
@@ -80,6 +82,7 @@ impl Default for Server {
             log_format: LogFormat::default(),
             debug: false,
             drain_timeout: Seconds::new(10.0),
+            heartbeat: Seconds::new(15.0),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
         }
@@ -145,6 +148,8 @@ pub struct Cluster {
     /// Good checks in a row until it counts as up again.
     #[schemars(range(min = 1, max = 100))]
     pub successes_to_rise: u32,
+    /// Seconds that a node is unreachable before its instances with `on_node_loss: reschedule` go to other nodes.
+    pub reschedule_grace: Seconds,
 }
 
 impl Default for Cluster {
@@ -158,6 +163,7 @@ impl Default for Cluster {
             health_check_period: Seconds::new(15.0),
             failures_to_fall: 2,
             successes_to_rise: 2,
+            reschedule_grace: Seconds::new(60.0),
         }
     }
 }
@@ -217,11 +223,14 @@ pub struct StoreSection {
     /// Audit entries that are kept.
     #[schemars(range(min = 100))]
     pub audit_kept: u64,
+    /// Events that are kept, in memory too: some 600 bytes each.
+    #[schemars(range(min = 100, max = 1_000_000))]
+    pub events_kept: u64,
 }
 
 impl Default for StoreSection {
     fn default() -> StoreSection {
-        StoreSection { audit_kept: 100_000 }
+        StoreSection { audit_kept: 100_000, events_kept: 10_000 }
     }
 }
 

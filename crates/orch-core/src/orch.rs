@@ -16,6 +16,7 @@ use crate::service::health::HealthBoard;
 use crate::service::identity::Identity;
 use crate::service::ledger::Ledger;
 use crate::service::reconcile::Orphans;
+use crate::service::remnant::Fences;
 use crate::settings::Settings;
 use crate::task::{Followers, TaskBoard};
 
@@ -31,6 +32,7 @@ pub struct Orch {
     pub peers: Arc<dyn Peers>,
     pub(crate) flights: Flights,
     pub(crate) orphans: Orphans,
+    pub(crate) fences: Fences,
     pub(crate) followers: Followers,
     pub tasks: TaskBoard,
     /// Every task of the services; `drain` waits for it.
@@ -54,7 +56,7 @@ impl Orch {
     pub fn build(parts: Parts, settings: Settings) -> Result<Arc<Orch>, StoreError> {
         let events = Arc::new(Events::default());
         let identity = Identity::new(parts.store.identity(), &settings);
-        let ledger = Ledger::open(parts.store, events.clone(), settings.port_range)?;
+        let ledger = Ledger::open(parts.store, events.clone(), parts.clock.clone(), &settings)?;
         Ok(Arc::new(Orch {
             health: HealthBoard::new(&ledger),
             ledger,
@@ -62,6 +64,7 @@ impl Orch {
             identity,
             flights: Flights::new(settings.starts_per_node),
             orphans: Orphans::default(),
+            fences: Fences::default(),
             followers: Followers::default(),
             tasks: TaskBoard::default(),
             settings,

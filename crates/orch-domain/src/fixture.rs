@@ -9,6 +9,7 @@ use crate::instance::{Goal, Instance, InstanceState};
 use crate::label::Labels;
 use crate::name::{InstanceId, InstanceName, NodeId, UserId, UserName};
 use crate::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use crate::node_loss::{OnNodeLoss, Wishes};
 use crate::resource::{Cpu, Memory, Resources};
 use crate::time::Timestamp;
 use crate::user::{Quota, User};
@@ -88,6 +89,9 @@ impl Instance {
             token: None,
             termination_protection: false,
             container_id: None,
+            on_node_loss: OnNodeLoss::Keep,
+            wishes: Wishes::default(),
+            remnants: Vec::new(),
         }
     }
 }

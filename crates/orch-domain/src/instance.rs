@@ -10,6 +10,7 @@ use crate::Error;
 use crate::image::ImageRef;
 use crate::label::Labels;
 use crate::name::{ClientToken, InstanceId, InstanceName, NodeId, UserId};
+use crate::node_loss::{OnNodeLoss, Remnant, Wishes};
 use crate::port::PortBinding;
 use crate::resource::Resources;
 use crate::time::Timestamp;
@@ -93,6 +94,9 @@ pub enum ReasonCode {
     UserInitiatedShutdown,
     #[serde(rename = "Client.InstanceInitiatedShutdown")]
     InstanceInitiatedShutdown,
+    /// Its command ended by itself, and well.
+    #[serde(rename = "Client.CommandCompleted")]
+    CommandCompleted,
     #[serde(rename = "Client.LaunchCancelled")]
     LaunchCancelled,
     #[serde(rename = "Client.ImageNotFound")]
@@ -107,6 +111,8 @@ pub enum ReasonCode {
     NodeLost,
     #[serde(rename = "Server.NodeUnreachable")]
     NodeUnreachable,
+    #[serde(rename = "Server.Relocated")]
+    Relocated,
     #[serde(rename = "Server.OutOfMemory")]
     OutOfMemory,
     #[serde(rename = "Server.ContainerRemoved")]
@@ -160,7 +166,13 @@ pub struct Instance {
     pub terminated_at: Option<Timestamp>,
     pub token: Option<LaunchToken>,
     pub termination_protection: bool,
+    /// None: no container of this generation has run yet.
     pub container_id: Option<String>,
+    pub on_node_loss: OnNodeLoss,
+    /// Kept for when it has to go to another node.
+    pub wishes: Wishes,
+    /// Of earlier generations, each on a node of its own and none on the present one.
+    pub remnants: Vec<Remnant>,
 }
 
 /// What a user may ask of an instance that exists.
@@ -186,6 +198,11 @@ impl Action {
 }
 
 impl Instance {
+    /// It was placed anew and has not run there yet: there is no container to go back to.
+    pub fn is_moving(&self) -> bool {
+        self.launched_at.is_some() && self.container_id.is_none()
+    }
+
     pub fn enter(&mut self, state: InstanceState, reason: Option<StateReason>, now: Timestamp) {
         if self.state != state {
             self.state = state;

@@ -8,6 +8,7 @@ pub mod caller;
 pub mod capacity;
 pub mod cluster;
 pub mod error;
+pub mod event;
 #[cfg(any(test, feature = "fixtures"))]
 mod fixture;
 pub mod health;
@@ -16,6 +17,7 @@ pub mod instance;
 pub mod label;
 pub mod name;
 pub mod node;
+pub mod node_loss;
 pub mod page;
 pub mod password;
 pub mod placement;

@@ -5,6 +5,7 @@
 mod arguments;
 mod call;
 mod docs;
+mod events;
 mod logs;
 pub mod openapi;
 mod pages;
@@ -35,9 +36,13 @@ use crate::face::rest::problem::Problem;
 pub(crate) struct Rest {
     orch: Arc<Orch>,
     metrics: Option<PrometheusHandle>,
+    /// Whether others than this machine reach the server, and the figures are for those who may read.
+    is_public: bool,
     /// The OpenAPI document, rendered once.
     document: Bytes,
     terminals: Arc<tokio::sync::Semaphore>,
+    access: Arc<Access>,
+    event_seats: Arc<events::Seats>,
 }
 
 /// All of REST. Its fallback answers unknown paths, so that it is the last to be merged with other routers or the only
@@ -48,8 +53,11 @@ pub fn router(orch: Arc<Orch>, access: Arc<Access>, metrics: Option<PrometheusHa
     let rest = Arc::new(Rest {
         orch,
         metrics,
+        is_public: !access.sites.is_loopback(),
         document: Bytes::from(document.to_string()),
         terminals: Arc::new(tokio::sync::Semaphore::new(terminal::MAX_OPEN)),
+        access: access.clone(),
+        event_seats: Arc::default(),
     });
 
     let mut paths = Paths::default();

@@ -52,6 +52,10 @@ impl Cloud {
         Cloud::with(Mode::Login, true).await
     }
 
+    pub(crate) async fn demo_with(settings: Settings) -> Cloud {
+        Cloud::with_lab(Mode::Login, true, Lab::empty(settings).await).await
+    }
+
     pub(crate) async fn without_login() -> Cloud {
         Cloud::with(Mode::NoAuth, false).await
     }
@@ -84,6 +88,7 @@ impl Cloud {
             health_period: Duration::from_millis(500),
             health_timeout: Duration::from_secs(3),
             stop_grace: Duration::from_millis(500),
+            reschedule_grace: Duration::from_secs(1),
             ..Settings::default()
         };
         Cloud::with_lab(Mode::Login, true, Lab::empty_with(settings, ssh).await).await

@@ -35,7 +35,7 @@ fn skip(why: &dyn std::error::Error) -> Option<Docker> {
     None
 }
 
-/// What `docker ps -a` shows of the containers of `server`, and its instances, are the same set in the same states.
+/// What `docker ps -a` shows of the containers of `server`, and its instances there, are the same set in the same states.
 pub(crate) async fn agrees_with(docker: &Docker, server: &Server, when: &str) {
     let controller_id =
         server.get("/cluster/status").await["controller_id"].as_str().unwrap().to_owned();
@@ -55,7 +55,7 @@ pub(crate) async fn agrees_with(docker: &Docker, server: &Server, when: &str) {
         .instances()
         .await
         .into_iter()
-        .filter(|it| it["state"] != "terminated")
+        .filter(|it| it["state"] != "terminated" && it["node_id"] == "local")
         .map(|it| (format!("mo-{}", it["id"].as_str().unwrap()), it["state"] == "running"))
         .collect();
     containers.sort();

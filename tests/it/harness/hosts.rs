@@ -113,6 +113,11 @@ impl Hosts {
         self.run(&["dockerd", &host.to_string(), verb]);
     }
 
+    /// Its engine loses every container and image.
+    pub(crate) fn wipe(&self, host: usize) {
+        self.run(&["wipe", &host.to_string()]);
+    }
+
     /// As when it was set up anew.
     pub(crate) fn change_host_key(&self, host: usize) {
         let key = self.dir(host).join("host_key");

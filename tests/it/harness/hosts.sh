@@ -9,6 +9,7 @@
 #   hosts.sh DIR PREFIX NET in I CMD...   run CMD on host I, without SSH
 #   hosts.sh DIR PREFIX NET sshd I stop|start
 #   hosts.sh DIR PREFIX NET dockerd I stop|start
+#   hosts.sh DIR PREFIX NET wipe I        its engine starts anew with nothing, as after a new installation
 #
 # NET are the first three numbers of a free /24; host I is NET.(10+I). DIR is on a file system that overlay2 can use.
 set -euo pipefail
@@ -154,5 +155,22 @@ case $VERB in
       stop) in_host "$1" bash -c 'kill -KILL $(pidof dockerd); rm -f /run/docker.sock'; rm -f "$DIR/h$1/docker.sock" ;;
       start) touch "$DIR/h$1/start-dockerd"; ready "$1" ;;
     esac ;;
+  wipe)
+    # Containers are what lives in other mounts than the host's own, and what watches over them.
+    in_host "$1" bash -c '
+      kill -KILL $(pidof dockerd containerd)
+      for process in /proc/[0-9]*; do
+        id=${process#/proc/}
+        case $(cat "$process/comm" 2>/dev/null) in containerd-shim*) kill -KILL "$id" ;; esac
+        mounts=$(readlink "$process/ns/mnt" 2>/dev/null) || continue
+        [ "$mounts" = "$(readlink /proc/1/ns/mnt)" ] || kill -KILL "$id"
+      done 2>/dev/null
+      awk -v dir="$1/docker/" "index(\$2, dir) == 1 || index(\$2, \"/run/docker/\") == 1 { print \$2 }" /proc/mounts |
+        sort -r | xargs -r umount -l
+      rm -rf /run/docker /run/docker.sock /run/docker.pid' wipe "$DIR/h$1"
+    rm -rf --one-file-system "$DIR/h$1/docker" "$DIR/h$1/docker.sock"
+    mkdir -p "$DIR/h$1/docker"
+    touch "$DIR/h$1/start-dockerd"
+    ready "$1" ;;
   *) sed -n '2,15p' "$0"; exit 2 ;;
 esac

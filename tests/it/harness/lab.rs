@@ -63,6 +63,7 @@ impl Lab {
             stop_grace: Duration::from_millis(500),
             launch_retry: Duration::from_millis(300),
             orphan_grace: Duration::from_millis(50),
+            reschedule_grace: Duration::ZERO,
             health_timeout: Duration::from_millis(300),
             ..Settings::default()
         };
@@ -200,7 +201,8 @@ impl Lab {
         })
     }
 
-    /// What must hold whenever nothing is under way: sums agree, and containers and records are the same set.
+    /// What must hold whenever nothing is under way: sums agree, and containers and records are the same set. What
+    /// moved away may still have its container where it was.
     pub(crate) fn check(&self, when: &str) {
         self.orch().ledger.read(|book| {
             book.check().unwrap_or_else(|err| panic!("{when}: {err}"));
@@ -210,10 +212,13 @@ impl Lab {
                 let ours = |it: &orch_core::ports::engine::Container| {
                     it.labels.as_ref().is_some_and(|labels| labels.controller_id == *controller_id)
                 };
+                let may_be_there =
+                    |name: &str| slot.remnants.iter().any(|it| it.container_name() == name);
                 let mut containers: Vec<(String, bool)> = control
                     .containers()
                     .into_iter()
                     .filter(ours)
+                    .filter(|it| !may_be_there(&it.name))
                     .map(|it| (it.name, matches!(it.state, ContainerState::Running)))
                     .collect();
                 containers.sort();

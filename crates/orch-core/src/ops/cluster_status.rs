@@ -51,6 +51,12 @@ impl Summary for ClusterReport {
             self.instances.running,
             self.instances.total,
         );
+        if self.instances.unreachable != 0 {
+            text.push_str(&format!(
+                " {} instances are unreachable with their nodes.",
+                self.instances.unreachable
+            ));
+        }
         if let Some(nodes) = self.nodes.as_ref().filter(|it| !it.is_empty()) {
             text.push_str(&format!("\n{}", node_table(nodes)));
         }
@@ -75,7 +81,9 @@ impl Operation for ClusterStatus {
             ClusterReport {
                 status: totals.status(),
                 totals,
-                instances: StateCounts::of(book.instances_after(None).map(|it| it.state)),
+                instances: StateCounts::of(
+                    book.instances_after(None).map(|it| book.seen_state(it)),
+                ),
                 controller_id: orch.ledger.store().identity().controller_id.clone(),
                 checked_at: orch.health.last_sweep(),
                 nodes: self.include_nodes.then(|| book.slots().map(view).collect()),

@@ -33,7 +33,7 @@ impl Summary for Dashboard {
     fn summary(&self) -> String {
         let it = &self.instances;
         format!(
-            "The cluster is {}: {}; {} of {} and {} of {} free.\nInstances: {} running, {} stopped, {} on their way, {} \
+            "The cluster is {}: {}; {} of {} and {} of {} free.\nInstances: {} running, {} stopped, {} on their way, {}{} \
              in all.\nQuota: {}.",
             self.status,
             self.cluster.line(),
@@ -44,6 +44,10 @@ impl Summary for Dashboard {
             it.running,
             it.stopped,
             it.pending + it.stopping + it.shutting_down,
+            match it.unreachable {
+                0 => String::new(),
+                n => format!("{n} unreachable, "),
+            },
             it.total,
             self.quota.line(),
         )
@@ -66,9 +70,11 @@ impl Operation for DashboardSummary {
         Ok(orch.ledger.read(|book| {
             let totals = Totals::of(book.slots().map(|it| (&*it.node, it.used)));
             let instances = if caller.is_admin() {
-                StateCounts::of(book.instances_after(None).map(|it| it.state))
+                StateCounts::of(book.instances_after(None).map(|it| book.seen_state(it)))
             } else {
-                StateCounts::of(book.instances_from(Some(&caller.user), None).map(|it| it.state))
+                StateCounts::of(
+                    book.instances_from(Some(&caller.user), None).map(|it| book.seen_state(it)),
+                )
             };
             Dashboard {
                 status: totals.status(),

@@ -11,6 +11,7 @@ use orch_domain::instance::LaunchToken;
 use orch_domain::label::Labels;
 use orch_domain::name::{ClientToken, InstanceName, NodeId, Tag};
 use orch_domain::node::Role;
+use orch_domain::node_loss::OnNodeLoss;
 use orch_domain::placement::{Decision, Demand, Strategy};
 use orch_domain::port::PortRequest;
 use orch_domain::resource::{Cpu, Memory, Resources};
@@ -69,6 +70,10 @@ pub struct LaunchInstance {
     /// Refuse to terminate it until that is lifted with `update_instance`.
     #[serde(default)]
     pub termination_protection: bool,
+    /// When its node stays unreachable: `keep` waits for the node; `reschedule` starts it anew on another node that
+    /// `role` and `tags` allow, without the files it wrote. `node_id` then only says where it runs first.
+    #[serde(default, skip_serializing_if = "OnNodeLoss::is_default")]
+    pub on_node_loss: OnNodeLoss,
     /// Names this launch: repeating it with the same token and arguments answers the same instance instead of
     /// launching another. Choose a new one for each launch you mean. Over MCP, a launch without one counts as a repeat
     /// when the same arguments were launched less than 10 minutes ago.
@@ -245,6 +250,7 @@ impl LaunchInstance {
             labels: self.labels,
             owner: caller.user.clone(),
             termination_protection: self.termination_protection,
+            on_node_loss: self.on_node_loss,
             demand: Demand {
                 resources,
                 n_ports: 0,

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use orch_domain::Error;
+use orch_domain::book::Book;
 use orch_domain::caller::Permission;
-use orch_domain::instance::{Instance, InstanceState};
+use orch_domain::instance::Instance;
 use orch_domain::label::Labels;
 use orch_domain::name::{InstanceId, InstanceName, NodeId, UserId};
+use orch_domain::node_loss::SeenState;
 use orch_domain::page::{self, PageSize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,12 +22,12 @@ use crate::{Cx, Orch};
 #[serde(deny_unknown_fields, default)]
 pub struct ListInstances {
     /// Only in these states.
-    pub state: Vec<InstanceState>,
+    pub state: Vec<SeenState>,
     pub name: Option<InstanceName>,
     pub node_id: Option<NodeId>,
     /// Only with all these labels and values.
     pub labels: Labels,
-    /// Only of this user; administrators see everybody's, others their own.
+    /// Only of this user, by id or name; administrators see everybody's, others their own.
     pub owner: Option<UserId>,
     pub page_size: PageSize,
     /// `next_page_token` of the page before.
@@ -66,8 +68,10 @@ impl Operation for ListInstances {
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<InstanceList, Error> {
         let caller = cx.caller()?;
         let after: Option<InstanceId> = page::place_of("instances", &self.page_token)?;
-        let owner = if caller.is_admin() { self.owner.clone() } else { Some(caller.user.clone()) };
-        if !caller.is_admin() && self.owner.as_ref().is_some_and(|it| *it != caller.user) {
+        // Whom others may not know of sounds the same as whom there is not.
+        let asked = self.owner.as_ref().map(|it| orch.user_id(it).unwrap_or_else(|_| it.clone()));
+        let owner = if caller.is_admin() { asked.clone() } else { Some(caller.user.clone()) };
+        if !caller.is_admin() && asked.is_some_and(|it| it != caller.user) {
             return Ok(InstanceList {
                 instances: Vec::new(),
                 next_page_token: String::new(),
@@ -76,11 +80,14 @@ impl Operation for ListInstances {
         }
         orch.ledger.read(|book| {
             let owner = owner.as_ref();
-            let rest = book.instances_from(owner, after.as_ref()).filter(|it| self.matches(it));
+            let rest =
+                book.instances_from(owner, after.as_ref()).filter(|it| self.matches(it, book));
             let read: Vec<&Arc<Instance>> = rest.take(self.page_size.get() + 1).collect();
             // Counting what matches means looking at all of them; without a filter the book knows.
             let total_count = match self.has_filter() {
-                true => book.instances_from(owner, None).filter(|it| self.matches(it)).count(),
+                true => {
+                    book.instances_from(owner, None).filter(|it| self.matches(it, book)).count()
+                }
                 false => book.n_instances(owner),
             };
             let (page, next_page_token) =
@@ -99,8 +106,8 @@ impl ListInstances {
             || !self.labels.is_empty()
     }
 
-    fn matches(&self, it: &Instance) -> bool {
-        (self.state.is_empty() || self.state.contains(&it.state))
+    fn matches(&self, it: &Instance, book: &Book) -> bool {
+        (self.state.is_empty() || self.state.contains(&book.seen_state(it)))
             && self.name.as_ref().is_none_or(|name| it.name == *name)
             && self.node_id.as_ref().is_none_or(|node_id| it.node_id == *node_id)
             && it.labels.contains_all(&self.labels)

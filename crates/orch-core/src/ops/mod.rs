@@ -22,6 +22,7 @@ mod instance_stats;
 mod launch_instance;
 mod list_api_keys;
 mod list_audit;
+mod list_events;
 mod list_images;
 mod list_instances;
 mod list_nodes;
@@ -64,6 +65,7 @@ pub use instance_stats::{InstanceStats, InstanceUse};
 pub use launch_instance::{LaunchInstance, LaunchedInstances};
 pub use list_api_keys::{ApiKeyList, ListApiKeys};
 pub use list_audit::{AuditList, ListAudit};
+pub use list_events::{EventList, ListEvents};
 pub use list_images::{ImageFailure, ImageList, ListImages};
 pub use list_instances::{InstanceList, ListInstances};
 pub use list_nodes::{ListNodes, NodeList};
@@ -116,6 +118,7 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<DashboardSummary>(),
         Op::of::<NodeStatus>(),
         Op::of::<ListImages>(),
+        Op::of::<ListEvents>(),
         Op::of::<TaskStatus>(),
         Op::of::<Login>(),
         Op::of::<Whoami>(),

@@ -6,11 +6,15 @@ use std::time::Instant;
 
 use futures::{StreamExt, stream};
 use orch_domain::Error;
+use orch_domain::book::Book;
+use orch_domain::cluster::{ClusterStatus, Totals};
+use orch_domain::event::News;
 use orch_domain::health::{Check, Damped};
 use orch_domain::name::NodeId;
 use orch_domain::node::{Node, NodeStatus};
 use orch_domain::time::Timestamp;
 use parking_lot::RwLock;
+use tokio::sync::Mutex;
 
 use crate::Orch;
 use crate::event::Subject;
@@ -22,10 +26,11 @@ const HISTORY: usize = 20;
 /// Checks under way at the same time: enough for thousands of nodes, few enough for file descriptors.
 const AT_ONCE: usize = 512;
 
-#[derive(Default)]
 pub struct HealthBoard {
     nodes: RwLock<HashMap<NodeId, NodeHealth>>,
     last_sweep: RwLock<Option<Timestamp>>,
+    /// As last told of.
+    cluster: Mutex<ClusterStatus>,
 }
 
 #[derive(Default)]
@@ -50,7 +55,8 @@ impl HealthBoard {
             };
             book.slots().map(|it| entry(&it.node)).collect()
         });
-        HealthBoard { nodes: RwLock::new(nodes), last_sweep: RwLock::new(None) }
+        let cluster = Mutex::new(ledger.read(totals).status());
+        HealthBoard { nodes: RwLock::new(nodes), last_sweep: RwLock::new(None), cluster }
     }
 
     /// Newest first; empty before the first check.
@@ -101,7 +107,24 @@ impl Orch {
         };
         stream::iter(nodes).for_each_concurrent(AT_ONCE, check).await;
         *self.health.last_sweep.write() = Some(self.clock.now());
+        self.tell_of_cluster().await;
         self.events.publish(Subject::Cluster);
+    }
+
+    /// The state of the cluster follows from its nodes; that it is another one is an event of its own.
+    async fn tell_of_cluster(&self) {
+        // Held to the end, so that sweeps at the same time tell one after the other and of what is so then.
+        let mut told = self.health.cluster.lock().await;
+        let totals = self.ledger.read(totals);
+        let status = totals.status();
+        if *told == status {
+            return;
+        }
+        let news = News::cluster(*told, status, &totals.line());
+        match self.ledger.announce(None, news).await {
+            Ok(()) => *told = status,
+            Err(err) => tracing::warn!("that the cluster is {status} could not be recorded: {err}"),
+        }
     }
 
     /// Asks the engine of `node` once; nothing is recorded.
@@ -160,8 +183,11 @@ impl Orch {
         is_current: impl Fn(&Node) -> bool,
         info: Option<EngineInfo>,
     ) -> Result<(), Error> {
+        let is_being_cleared = info.is_some() && self.is_being_cleared(id);
         let correction = |node: &Node| {
             let status = self.health.status(id)?;
+            let waits = is_being_cleared && status == NodeStatus::Healthy;
+            let status = if waits { node.status } else { status };
             let engine_has = info.as_ref().filter(|_| !node.capacity_is_fixed);
             let capacity = engine_has.map_or(node.capacity, |it| it.capacity);
             let differs = status != node.status || capacity != node.capacity;
@@ -188,10 +214,15 @@ impl Orch {
             .await?;
         if let Some((before, status)) = changed {
             tracing::info!("node `{id}` is {status} (was {before})");
+            self.tell_loss(id, before, status);
             if status == NodeStatus::Healthy {
                 self.reconcile_soon(id);
             }
         }
         Ok(())
     }
+}
+
+fn totals(book: &Book) -> Totals {
+    Totals::of(book.slots().map(|it| (&*it.node, it.used)))
 }

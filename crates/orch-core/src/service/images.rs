@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use orch_domain::Error;
+use orch_domain::event::News;
+use orch_domain::image::ImageRef;
 use orch_domain::name::NodeId;
 use orch_domain::node::{Node, NodeStatus};
 
@@ -48,6 +50,13 @@ impl Orch {
             }
         }
         Ok(Images { found: found.into_values().collect(), failures })
+    }
+
+    /// A pull that worked is an event; that it cannot be recorded does not undo it.
+    pub(crate) async fn tell_of_pull(&self, image: &ImageRef, node_id: &NodeId) {
+        if let Err(err) = self.ledger.announce(None, News::image_pulled(image, node_id)).await {
+            tracing::warn!("that `{image}` was pulled could not be recorded: {err}");
+        }
     }
 
     async fn images_of(&self, node: &Node) -> Result<Vec<EngineImage>, Error> {

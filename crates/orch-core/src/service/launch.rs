@@ -43,6 +43,14 @@ impl Orch {
                 self.undo_launch(&reserved.ids, "its launch was cancelled by the caller").await;
                 return Err(err);
             }
+            // Its node is lost, and the launch with it: the others do not stay.
+            Err(err @ Error::NodeUnreachable { .. })
+                if !reserved.existed && 1 < reserved.ids.len() =>
+            {
+                let reason = format!("one that was launched with it failed: {err}");
+                self.undo_launch(&reserved.ids, &reason).await;
+                return Err(err);
+            }
             other => other?,
         };
         // What an earlier call launched is answered in its present state, whatever that is by now.
@@ -58,7 +66,7 @@ impl Orch {
             }
             return Err(launch_error(failed));
         }
-        match instances.iter().find(|it| it.state != InstanceState::Running) {
+        match instances.iter().find(|it| it.state != InstanceState::Running && !is_done(it)) {
             Some(ended) => Err(launch_error(ended)),
             None => Ok(instances),
         }
@@ -92,7 +100,11 @@ impl Orch {
         cx.audit_target(id);
         self.ledger
             .write(Some(cx), |book| {
-                self.visible(cx, book, id)?;
+                let instance = self.visible(cx, book, id)?;
+                // To end is accepted always, and done when the node is back.
+                if action != Action::Terminate && instance.after(action)?.is_some() {
+                    self.refuse_if_lost(book, &instance)?;
+                }
                 book.request(id, action, now)
             })
             .await?;
@@ -109,6 +121,12 @@ fn has_failed(instance: &Instance) -> bool {
     instance.state == InstanceState::Terminated
         && instance.launched_at.is_none()
         && !instance.state_reason.as_ref().is_some_and(is_wanted)
+}
+
+/// Whether its command has ended well by itself: a job that was done before anybody could look.
+pub(crate) fn is_done(instance: &Instance) -> bool {
+    instance.state == InstanceState::Stopped
+        && instance.state_reason.as_ref().is_some_and(|it| it.code == ReasonCode::CommandCompleted)
 }
 
 /// The error of a launch that ended otherwise than running, from the reason its record keeps.
@@ -150,11 +168,13 @@ pub(super) fn start_error(instance: &Instance) -> Error {
     match reason.code {
         // It did start, and then ended by itself: the caller should look at what it wrote.
         ReasonCode::InstanceInitiatedShutdown
+        | ReasonCode::CommandCompleted
         | ReasonCode::OutOfMemory
         | ReasonCode::ContainerStopped => incorrect(format!(
             "`{id}` started and ended at once: {}; `instance_logs` shows what it wrote",
             reason.message
         )),
+        ReasonCode::InvalidCommand => Error::invalid("command", reason.message),
         ReasonCode::UserInitiatedShutdown => incorrect(format!(
             "`{id}` is {} again: it was {} while this call waited",
             instance.state, reason.message

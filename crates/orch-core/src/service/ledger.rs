@@ -6,12 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use orch_domain::Error;
 use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::book::{Book, Change};
+use orch_domain::event::{Event, News};
 use orch_domain::port::PortRange;
 use parking_lot::RwLock;
+use tokio::sync::oneshot;
 
 use crate::Cx;
 use crate::event::{Events, Subject};
+use crate::ports::clock::Clock;
 use crate::ports::store::{Commit, Store, StoreError};
+use crate::service::event_log::EventLog;
+use crate::settings::Settings;
 
 pub struct Ledger {
     /// Invariant: equal to what the store will hold once every queued commit is durable. Writers queue their commit
@@ -19,24 +24,39 @@ pub struct Ledger {
     book: RwLock<Book>,
     store: Arc<dyn Store>,
     events: Arc<Events>,
+    /// Invariant: numbered in the order of the queued commits, which is why only who holds the book appends.
+    log: Arc<EventLog>,
+    clock: Arc<dyn Clock>,
     last_audit_id: AtomicU64,
     /// Counts the times the book was read anew, so that of many writers that failed together one repairs. Changes
     /// only under the lock of the book: a writer that wrote into the new book must not take it for the old one.
     n_reloads: AtomicU64,
 }
 
+/// A commit on its way to the disk.
+struct Queued {
+    durable: oneshot::Receiver<Result<(), StoreError>>,
+    /// Of its last event.
+    revision: Option<u64>,
+    n_reloads: u64,
+}
+
 impl Ledger {
     pub fn open(
         store: Arc<dyn Store>,
         events: Arc<Events>,
-        port_range: PortRange,
+        clock: Arc<dyn Clock>,
+        settings: &Settings,
     ) -> Result<Ledger, StoreError> {
-        let book = load(&*store, port_range)?;
+        let (book, past) = load(&*store, settings.port_range)?;
+        let kept = usize::try_from(settings.events_kept).unwrap_or(usize::MAX);
         let last_audit_id = AtomicU64::new(store.last_audit_id().0);
         Ok(Ledger {
             book: RwLock::new(book),
             store,
             events,
+            log: Arc::new(EventLog::new(past, kept)),
+            clock,
             last_audit_id,
             n_reloads: AtomicU64::new(0),
         })
@@ -47,34 +67,77 @@ impl Ledger {
         look(&self.book.read())
     }
 
-    /// Changes the book and returns when that is durable. Refused: nothing changed. Not durable: nothing changed
-    /// either, and the caller is told so.
+    /// Changes the book and returns when that is durable, together with the events it tells. Refused: nothing changed.
+    /// Not durable: nothing changed either, and the caller is told so.
     pub async fn write<T>(
         &self,
         cx: Option<&Cx>,
         work: impl FnOnce(&mut Book) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let (out, changes, durable, n_reloads) = {
+        let (out, rows, queued) = {
             let mut book = self.book.write();
             let (out, changes) = book.transaction(work)?;
-            if changes.is_empty() && cx.is_none() {
+            if changes.rows.is_empty() && cx.is_none() {
                 return Ok(out);
             }
             // A caller waits even when nothing changed: what the answer says may still be on its way to the disk.
-            let audit = match changes.is_empty() {
+            let audit = match changes.rows.is_empty() {
                 true => Vec::new(),
                 false => cx.and_then(Cx::audit_for_commit).into_iter().collect(),
             };
-            let durable = self.store.commit(Commit { changes: changes.clone(), audit });
-            (out, changes, durable, self.n_reloads.load(Ordering::Relaxed))
+            let events = self.number(cx, changes.news);
+            let rows = changes.rows;
+            let queued = self.queue(Commit { changes: rows.clone(), audit, events });
+            (out, rows, queued)
         };
-        match durable.await.unwrap_or(Err(StoreError::Closed)) {
+        self.durable(queued).await?;
+        rows.into_iter().filter_map(subject).for_each(|it| self.events.publish(it));
+        Ok(out)
+    }
+
+    /// Tells of what is no change of the book, such as an image that was pulled. Returns when the event is durable.
+    pub async fn announce(&self, cx: Option<&Cx>, news: News) -> Result<(), Error> {
+        let queued = {
+            let _in_order = self.book.write();
+            let events = self.number(cx, vec![news]);
+            self.queue(Commit { events, ..Commit::default() })
+        };
+        self.durable(queued).await
+    }
+
+    /// What happened, as far back as it is kept.
+    pub fn log(&self) -> &Arc<EventLog> {
+        &self.log
+    }
+
+    /// To be called by whoever holds the book.
+    fn number(&self, cx: Option<&Cx>, news: Vec<News>) -> Vec<Arc<Event>> {
+        if news.is_empty() {
+            return Vec::new();
+        }
+        let at = self.clock.now();
+        let actor = cx.and_then(Cx::maybe_caller).map(|it| &it.user);
+        let audit_id = cx.and_then(Cx::audit_id);
+        self.log.append(news, |it, revision| it.event(revision, at, actor.cloned(), audit_id))
+    }
+
+    /// To be called by whoever holds the book.
+    fn queue(&self, commit: Commit) -> Queued {
+        let revision = commit.events.last().map(|it| it.revision);
+        let durable = self.store.commit(commit);
+        Queued { durable, revision, n_reloads: self.n_reloads.load(Ordering::Relaxed) }
+    }
+
+    async fn durable(&self, queued: Queued) -> Result<(), Error> {
+        match queued.durable.await.unwrap_or(Err(StoreError::Closed)) {
             Ok(()) => {
-                changes.into_iter().filter_map(subject).for_each(|it| self.events.publish(it));
-                Ok(out)
+                if let Some(revision) = queued.revision {
+                    self.log.show(revision);
+                }
+                Ok(())
             }
             Err(err) => {
-                self.reload(n_reloads);
+                self.reload(queued.n_reloads);
                 Err(refusal(err))
             }
         }
@@ -90,7 +153,7 @@ impl Ledger {
 
     /// Adds or replaces an audit entry. Not waited for: it follows the commits queued before it.
     pub fn audit(&self, entry: AuditEntry) {
-        drop(self.store.commit(Commit { changes: Vec::new(), audit: vec![entry] }));
+        drop(self.store.commit(Commit { audit: vec![entry], ..Commit::default() }));
     }
 
     pub fn next_audit_id(&self) -> AuditId {
@@ -108,8 +171,9 @@ impl Ledger {
             return;
         }
         match load(&*self.store, book.port_range()) {
-            Ok(it) => {
+            Ok((it, past)) => {
                 *book = it;
+                self.log.replace(past);
                 self.n_reloads.fetch_add(1, Ordering::Relaxed);
             }
             // The store goes on refusing commits until a later write gets here again.
@@ -118,8 +182,11 @@ impl Ledger {
     }
 }
 
-fn load(store: &dyn Store, port_range: PortRange) -> Result<Book, StoreError> {
-    Book::load(port_range, store.load()?).map_err(|what| StoreError::Corrupt { what })
+fn load(store: &dyn Store, port_range: PortRange) -> Result<(Book, Vec<Event>), StoreError> {
+    let mut rows = store.load()?;
+    let past = std::mem::take(&mut rows.events);
+    let book = Book::load(port_range, rows).map_err(|what| StoreError::Corrupt { what })?;
+    Ok((book, past))
 }
 
 fn subject(change: Change) -> Option<Subject> {

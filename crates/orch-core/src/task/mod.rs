@@ -23,6 +23,12 @@ impl Orch {
             "all nodes checked".to_owned()
         });
         driver::every(self, "reconcile", self.settings.reconcile_period, reconcile::activate);
+        // Often enough that a short grace is kept to; where no node is lost it looks at no instance.
+        let period = (self.settings.reschedule_grace / 4)
+            .clamp(Duration::from_millis(250), Duration::from_secs(5));
+        driver::every(self, "reschedule", period, |orch| async move {
+            orch.reschedule_lost().await.to_string()
+        });
         driver::every(self, "expire", Duration::from_secs(60), expire::activate);
     }
 

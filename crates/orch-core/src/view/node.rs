@@ -41,6 +41,8 @@ pub struct NodeView {
     pub used: Resources,
     pub free: Resources,
     pub n_instances: usize,
+    /// Instances that moved away and may still have a container here; it goes as soon as the node answers.
+    pub n_remnants: usize,
     pub last_check: Option<Check>,
     pub created_at: Timestamp,
 }
@@ -114,6 +116,7 @@ impl NodeView {
             used: slot.used,
             free: slot.free(),
             n_instances: slot.instances.len(),
+            n_remnants: slot.remnants.len(),
             last_check,
             created_at: node.created_at,
         }
@@ -125,7 +128,7 @@ impl NodeView {
             "node `{}` ({} {}) is {}{cordoned}: {} and {} free of {} and {}, {} instances",
             self.id,
             self.role,
-            self.engine,
+            shown_engine(&self.engine),
             self.status,
             self.free.cpu,
             self.free.memory,
@@ -134,6 +137,11 @@ impl NodeView {
             self.n_instances,
         )
     }
+}
+
+/// Nobody should take a simulation for a machine.
+fn shown_engine(kind: &str) -> &str {
+    if kind == "sim" { "simulated" } else { kind }
 }
 
 pub fn node_table(nodes: &[NodeView]) -> String {
@@ -145,7 +153,7 @@ pub fn node_table(nodes: &[NodeView]) -> String {
             it.role.to_string(),
             status,
             it.address.clone(),
-            it.engine.clone(),
+            shown_engine(&it.engine).to_owned(),
             format!("{} of {}", it.free.cpu.vcpu(), it.capacity.cpu.vcpu()),
             format!("{} of {}", it.free.memory, it.capacity.memory),
             it.n_instances.to_string(),

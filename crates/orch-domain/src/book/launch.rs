@@ -9,6 +9,7 @@ use crate::image::ImageRef;
 use crate::instance::{Goal, Instance, InstanceState, LaunchToken};
 use crate::label::Labels;
 use crate::name::{InstanceId, InstanceName, NodeId, UserId};
+use crate::node_loss::{OnNodeLoss, Wishes};
 use crate::placement::{self, Decision, Demand};
 use crate::port::{self, Holder, PortBinding, PortRequest};
 use crate::time::Timestamp;
@@ -26,6 +27,7 @@ pub struct Launch {
     pub labels: Labels,
     pub owner: UserId,
     pub termination_protection: bool,
+    pub on_node_loss: OnNodeLoss,
     /// Sizes, strategy and wishes about the node; its `n_ports` is taken from `ports`.
     pub demand: Demand,
     pub token: Option<LaunchToken>,
@@ -165,13 +167,20 @@ impl Book {
             token: launch.token.clone(),
             termination_protection: launch.termination_protection,
             container_id: None,
+            on_node_loss: launch.on_node_loss,
+            wishes: Wishes {
+                role: launch.demand.role,
+                tags: launch.demand.tags.clone(),
+                strategy: launch.demand.strategy,
+            },
+            remnants: Vec::new(),
         });
         Ok((id, decision))
     }
 
     /// The lowest port, until one turned out to be somebody else's: such ports come in runs, so from then on the search
     /// goes on above all that is held.
-    fn first_to_try(&self, node_id: &NodeId) -> u16 {
+    pub(super) fn first_to_try(&self, node_id: &NodeId) -> u16 {
         let held = self.slot(node_id).map(|it| &it.ports).into_iter().flatten();
         let (mut highest, mut is_shared) = (0, false);
         for (port, holder) in held {

@@ -9,14 +9,16 @@ mod change;
 mod launch;
 mod lifecycle;
 mod node;
+mod relocation;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use change::{Change, Rows};
+pub use change::{Change, Changes, Rows};
 pub use launch::{Launch, Reserved};
 pub use lifecycle::Expired;
+pub use relocation::Moved;
 pub use user::no_user;
 
 use crate::Error;
@@ -38,6 +40,8 @@ pub struct Book {
     usage: HashMap<UserId, Usage>,
     by_owner: HashMap<UserId, BTreeSet<InstanceId>>,
     by_token: HashMap<(UserId, ClientToken), BTreeSet<InstanceId>>,
+    /// Why instances that were to move could not. Not stored: the next attempt finds out again.
+    stuck: BTreeMap<InstanceId, String>,
     journal: Vec<Undo>,
 }
 
@@ -46,7 +50,10 @@ pub struct Slot {
     pub node: Arc<Node>,
     pub used: Resources,
     pub instances: BTreeSet<InstanceId>,
+    /// Of this node, by instances of it and by what instances that moved away left behind.
     pub ports: BTreeMap<u16, Holder>,
+    /// Instances that moved away and whose container has not been seen to be gone.
+    pub remnants: BTreeSet<InstanceId>,
 }
 
 impl Slot {
@@ -66,6 +73,7 @@ impl Book {
             usage: HashMap::new(),
             by_owner: HashMap::new(),
             by_token: HashMap::new(),
+            stuck: BTreeMap::new(),
             journal: Vec::new(),
         }
     }
@@ -97,16 +105,16 @@ impl Book {
                         instance.id, instance.node_id
                     ));
                 };
-                if let Some(it) = instance
-                    .ports
-                    .iter()
-                    .find(|it| matches!(slot.ports.get(&it.host_port), Some(Holder::Instance(_))))
-                {
+                slot.refuse_second_holder(&instance.id, &instance.ports)?;
+            }
+            for remnant in &instance.remnants {
+                let Some(slot) = book.nodes.get(&remnant.node_id) else {
                     return Err(format!(
-                        "port {} of node {} has two holders, one is {}",
-                        it.host_port, instance.node_id, instance.id
+                        "instance {} left something on node {}, which is not stored",
+                        instance.id, remnant.node_id
                     ));
-                }
+                };
+                slot.refuse_second_holder(&instance.id, &remnant.ports)?;
             }
             book.put_instance(instance);
         }
@@ -114,11 +122,12 @@ impl Book {
         Ok(book)
     }
 
-    /// Runs `work` on the book. Refused: everything is as before. Accepted: the changes to store, in one piece.
+    /// Runs `work` on the book. Refused: everything is as before. Accepted: the changes to store, in one piece, and what
+    /// they tell.
     pub fn transaction<T>(
         &mut self,
         work: impl FnOnce(&mut Book) -> Result<T, Error>,
-    ) -> Result<(T, Vec<Change>), Error> {
+    ) -> Result<(T, Changes), Error> {
         debug_assert!(self.journal.is_empty(), "transactions do not nest");
         match work(self) {
             Ok(out) => {
@@ -219,7 +228,7 @@ impl Book {
     }
 
     /// As placement sees the nodes for a launch with `n_ports`.
-    fn candidates(&self, n_ports: usize) -> impl Iterator<Item = Candidate<'_>> {
+    fn candidates(&self, n_ports: usize) -> impl Iterator<Item = Candidate<'_>> + Clone {
         self.nodes.values().map(move |slot| Candidate {
             node: &slot.node,
             used: slot.used,
@@ -269,11 +278,14 @@ impl Book {
             usage.memory =
                 crate::resource::Memory::from_mib(usage.memory.mib() + it.resources.memory.mib());
             if let Some(slot) = self.nodes.get_mut(&it.node_id) {
-                slot.used = slot.used.plus(&it.resources);
+                slot.hold(&it.id, &it.resources, &it.ports);
                 slot.instances.insert(it.id.clone());
-                for port in &it.ports {
-                    slot.ports.insert(port.host_port, Holder::Instance(it.id.clone()));
-                }
+            }
+        }
+        for remnant in &it.remnants {
+            if let Some(slot) = self.nodes.get_mut(&remnant.node_id) {
+                slot.hold(&it.id, &remnant.resources, &remnant.ports);
+                slot.remnants.insert(it.id.clone());
             }
         }
         self.instances.insert(it.id.clone(), instance);
@@ -307,13 +319,14 @@ impl Book {
                 );
             }
             if let Some(slot) = self.nodes.get_mut(&it.node_id) {
-                slot.used = slot.used.minus(&it.resources);
+                slot.let_go(id, &it.resources, &it.ports);
                 slot.instances.remove(id);
-                for port in &it.ports {
-                    if slot.ports.get(&port.host_port) == Some(&Holder::Instance(id.clone())) {
-                        slot.ports.remove(&port.host_port);
-                    }
-                }
+            }
+        }
+        for remnant in &it.remnants {
+            if let Some(slot) = self.nodes.get_mut(&remnant.node_id) {
+                slot.let_go(id, &remnant.resources, &remnant.ports);
+                slot.remnants.remove(id);
             }
         }
         Some(it)
@@ -329,16 +342,10 @@ impl Book {
                 crate::resource::Cpu::from_millis(sum.cpu.millis() + it.resources.cpu.millis());
             sum.memory =
                 crate::resource::Memory::from_mib(sum.memory.mib() + it.resources.memory.mib());
-            for port in &it.ports {
-                let holder =
-                    self.nodes.get(&it.node_id).and_then(|slot| slot.ports.get(&port.host_port));
-                if holder != Some(&Holder::Instance(it.id.clone())) {
-                    return Err(format!(
-                        "port {} of {} is held by {holder:?}, not {}",
-                        port.host_port, it.node_id, it.id
-                    ));
-                }
-            }
+            self.check_holds(it, &it.node_id, &it.ports)?;
+        }
+        for it in self.instances.values() {
+            self.check_remnants(it)?;
         }
         for (user, held) in &self.usage {
             let counted = usage.get(user).copied().unwrap_or_default();
@@ -355,6 +362,7 @@ impl Book {
                 .iter()
                 .filter(live)
                 .fold(Resources::default(), |sum, it| sum.plus(&self.instances[it].resources));
+            let sum = self.remnants_on(id).fold(sum, |sum, (_, it)| sum.plus(&it.resources));
             if sum != slot.used {
                 return Err(format!("{id} has {:?} in use, counted {sum:?}", slot.used));
             }
@@ -363,7 +371,7 @@ impl Book {
                     && !self
                         .instances
                         .get(instance)
-                        .is_some_and(|it| it.ports.iter().any(|it| it.host_port == *port))
+                        .is_some_and(|it| it.ports_on(id).any(|it| it.host_port == *port))
                 {
                     return Err(format!("port {port} of {id} is leaked by {instance}"));
                 }

@@ -1,5 +1,7 @@
 //! Reservations, ports, tokens and quotas, one transaction after another.
 
+mod relocation;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -8,6 +10,7 @@ use crate::instance::{Action, InstanceState, LaunchToken, ReasonCode};
 use crate::label::Labels;
 use crate::name::InstanceName;
 use crate::node::EngineConfig;
+use crate::node_loss::OnNodeLoss;
 use crate::placement::Demand;
 use crate::port::{PortRequest, Protocol};
 use crate::resource::{Cpu, Memory};
@@ -26,7 +29,7 @@ fn book(n_nodes: usize, quota: u32) -> Book {
             it.add_user(user("ann", quota))
         })
         .unwrap();
-    assert_eq!(changes.len(), n_nodes + 1);
+    assert_eq!((changes.rows.len(), changes.news.len()), (n_nodes + 1, n_nodes + 1));
     book
 }
 
@@ -53,6 +56,7 @@ fn launch(count: u32, n_ports: u16) -> Launch {
         labels: Labels::default(),
         owner: UserId::try_new("ann").unwrap(),
         termination_protection: false,
+        on_node_loss: OnNodeLoss::Reschedule,
         demand: Demand {
             resources: Resources::new(Cpu::from_millis(1000), Memory::from_mib(512), 0),
             ..Demand::default()
@@ -67,11 +71,7 @@ fn with_token(mut launch: Launch, token: &str, is_derived: bool, arguments: &str
     launch
 }
 
-fn reserve(
-    book: &mut Book,
-    launch: &Launch,
-    now: Timestamp,
-) -> Result<(Reserved, Vec<Change>), Error> {
+fn reserve(book: &mut Book, launch: &Launch, now: Timestamp) -> Result<(Reserved, Changes), Error> {
     let mut seed = book.instances.len() as u32;
     book.transaction(|it| {
         it.reserve(launch, now, || {
@@ -86,7 +86,7 @@ fn a_reservation_is_record_ports_and_quota_in_one_piece() {
     let mut book = book(1, 5);
     let (reserved, changes) = reserve(&mut book, &launch(1, 2), NOW).unwrap();
     let id = &reserved.ids[0];
-    assert_eq!(changes.len(), 3, "{changes:?}");
+    assert_eq!(changes.rows.len(), 3, "{changes:?}");
     assert_eq!(book.usage(&UserId::try_new("ann").unwrap()).instances, 1);
     assert_eq!(
         book.slot(&NodeId::try_new("n0").unwrap()).unwrap().ports[&8001],
@@ -233,7 +233,27 @@ fn terminated_records_are_forgotten_after_an_hour() {
     );
     let (n, changes) =
         book.transaction(|it| Ok(it.expire_terminated(NOW.plus_millis(3_600_000)))).unwrap();
-    assert_eq!((n, &changes[0]), (1, &Change::Instance(id, None)));
+    assert_eq!((n, &changes.rows[0]), (1, &Change::Instance(id, None)));
+    assert_eq!(changes.news[0].kind, "instance.forgotten");
+}
+
+fn relocate(book: &mut Book, id: &InstanceId, now: Timestamp) -> Result<Moved, Error> {
+    let why = ReasonCode::NodeUnreachable.because("its node is lost");
+    book.relocate(id, why, &BTreeSet::new(), now)
+}
+
+fn running(book: &mut Book, n_ports: u16) -> InstanceId {
+    let id = reserve(book, &launch(1, n_ports), NOW).unwrap().0.ids[0].clone();
+    book.transaction(|it| {
+        it.set_running(&id, "c".to_owned(), NOW);
+        Ok(())
+    })
+    .unwrap();
+    id
+}
+
+fn used(book: &Book, node_id: &str) -> u32 {
+    book.slot(&NodeId::try_new(node_id).unwrap()).unwrap().used.cpu.millis()
 }
 
 /// One step of a random life of the book.
@@ -243,6 +263,10 @@ enum Step {
     Act { at: usize, action: usize },
     Settle { at: usize },
     Move { at: usize, attempt: u32 },
+    Relocate { at: usize },
+    Release { at: usize },
+    Expire,
+    Abandon,
 }
 
 fn step() -> impl proptest::strategy::Strategy<Value = Step> {
@@ -252,6 +276,11 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
         (0usize..20, 0usize..4).prop_map(|(at, action)| Step::Act { at, action }),
         (0usize..20).prop_map(|at| Step::Settle { at }),
         (0usize..20, 0u32..4).prop_map(|(at, attempt)| Step::Move { at, attempt }),
+        (0usize..20).prop_map(|at| Step::Relocate { at }),
+        (0usize..20).prop_map(|at| Step::Relocate { at }),
+        (0usize..20).prop_map(|at| Step::Release { at }),
+        Just(Step::Expire),
+        Just(Step::Abandon),
     ]
 }
 
@@ -259,8 +288,10 @@ proptest::proptest! {
     /// Whatever happens, sums agree, quota holds, and what is stored loads into the same book.
     #[test]
     fn invariants_survive_any_life(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut book = book(2, 6);
+        let mut book = book(3, 6);
         let mut stored: BTreeMap<InstanceId, Arc<Instance>> = BTreeMap::new();
+        // The state of each instance, as the news have it.
+        let mut told: BTreeMap<String, String> = BTreeMap::new();
         let ann = UserId::try_new("ann").unwrap();
         for (n, step) in steps.into_iter().enumerate() {
             let now = NOW.plus_millis(n as u64 * 1000);
@@ -290,8 +321,35 @@ proptest::proptest! {
                     }
                     _ => continue,
                 },
+                Step::Relocate { at } => match pick(&book, at) {
+                    Some(id) => book.transaction(|it| relocate(it, &id, now)).map(|it| it.1),
+                    None => continue,
+                },
+                Step::Release { at } => match pick(&book, at) {
+                    Some(id) => book.transaction(|it| {
+                        let left: Vec<NodeId> = it.instances[&id].remnants.iter().map(|it| it.node_id.clone()).collect();
+                        left.iter().take(1).for_each(|node_id| it.release_remnant(&id, node_id));
+                        Ok(())
+                    }).map(|it| it.1),
+                    None => continue,
+                },
+                Step::Expire => book.transaction(|it| Ok(it.expire_terminated(now.plus_millis(3_600_000)))).map(|it| it.1),
+                Step::Abandon => {
+                    let id = NodeId::try_new("n2").unwrap();
+                    let given_up = book.transaction(|it| {
+                        it.abandon_node(&id, now)?;
+                        it.add_node(node("n2"))
+                    });
+                    given_up.map(|it| it.1)
+                }
             };
-            for change in result.into_iter().flatten() {
+            let changes = result.unwrap_or_default();
+            for it in changes.news {
+                if let Some(state) = it.state {
+                    proptest::prop_assert_eq!(told.insert(it.subject.id, state), it.previous);
+                }
+            }
+            for change in changes.rows {
                 if let Change::Instance(id, value) = change {
                     match value { Some(it) => stored.insert(id, it), None => stored.remove(&id) };
                 }
@@ -299,6 +357,8 @@ proptest::proptest! {
             proptest::prop_assert_eq!(book.check(), Ok(()));
             proptest::prop_assert!(book.usage(&ann).instances <= 6);
             proptest::prop_assert_eq!(&stored, &book.instances);
+            let states = book.instances.values().map(|it| (it.id.to_string(), it.state.to_string()));
+            proptest::prop_assert_eq!(&told, &states.collect::<BTreeMap<_, _>>());
         }
         let rows = Rows {
             instances: stored.values().map(|it| (**it).clone()).collect(),

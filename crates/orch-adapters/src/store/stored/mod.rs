@@ -2,6 +2,7 @@
 //! does not change what is stored. A field is added with `#[serde(default)]`; anything more is a new version and a migration.
 
 pub(super) mod audit;
+pub(super) mod event;
 pub(super) mod instance;
 pub(super) mod node;
 pub(super) mod port;

@@ -19,7 +19,7 @@ fn commit(store: &SledStore, commit: Commit) -> Result<(), StoreError> {
 }
 
 fn changes(changes: Vec<Change>) -> Commit {
-    Commit { changes, audit: Vec::new() }
+    Commit { changes, ..Commit::default() }
 }
 
 /// Rows in an order of their own, to be compared.

@@ -24,6 +24,7 @@ struct Model {
     api_keys: BTreeMap<ApiKeyId, orch_domain::user::ApiKey>,
     audit: BTreeMap<AuditId, AuditEntry>,
     last_audit: AuditId,
+    events: BTreeMap<u64, orch_domain::event::Event>,
 }
 
 fn put<K: Ord, V: Clone>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
@@ -50,6 +51,9 @@ impl Model {
             self.audit.insert(entry.id, entry.clone());
             self.last_audit = self.last_audit.max(entry.id);
         }
+        for event in &commit.events {
+            self.events.insert(event.revision, (**event).clone());
+        }
     }
 
     fn shown(&self) -> String {
@@ -63,6 +67,7 @@ impl Model {
                 .collect(),
             users: self.users.values().cloned().collect(),
             api_keys: self.api_keys.values().cloned().collect(),
+            events: self.events.values().cloned().collect(),
         })
     }
 
@@ -94,6 +99,9 @@ proptest! {
         let n_before = model.audit.len();
         model.audit.retain(|id, _| trimmed < id.0);
         prop_assert_eq!(store.trim_audit(AuditId(trimmed)).unwrap(), n_before - model.audit.len());
+        let n_before = model.events.len();
+        model.events.retain(|revision, _| trimmed < *revision);
+        prop_assert_eq!(store.trim_events(trimmed).unwrap(), n_before - model.events.len());
         model.check(&store)?;
         let identity = store.identity().clone();
         drop(store);

@@ -7,6 +7,7 @@ use orch_core::ports::store::Commit;
 use orch_domain::audit::{AuditEntry, AuditId, Outcome};
 use orch_domain::book::Change;
 use orch_domain::caller::{Channel, Permission};
+use orch_domain::event::{Event, EventSubject, News, SubjectType};
 use orch_domain::image::ImageRef;
 use orch_domain::instance::{Goal, Instance, InstanceState, LaunchToken, ReasonCode};
 use orch_domain::label::Labels;
@@ -14,6 +15,8 @@ use orch_domain::name::{
     ApiKeyId, ClientToken, InstanceId, InstanceName, NodeId, Tag, UserId, UserName,
 };
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use orch_domain::node_loss::{OnNodeLoss, Remnant, Wishes};
+use orch_domain::placement::Strategy as Placing;
 use orch_domain::port::{Holder, PortBinding, Protocol};
 use orch_domain::resource::{Cpu, Memory, Resources};
 use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshHop, SshLogin};
@@ -52,7 +55,14 @@ pub(super) fn launch(n: u64) -> Commit {
             Change::Port(it.node_id.clone(), port(n) + 1, holder),
             Change::Instance(it.id.clone(), Some(Arc::new(it))),
         ],
+        events: vec![Arc::new(event(n))],
     }
+}
+
+pub(super) fn event(n: u64) -> Event {
+    let node_id = NodeId::try_new("local").unwrap();
+    let news = News::image_pulled(&ImageRef::try_new("nginx:alpine").unwrap(), &node_id);
+    news.event(n + 1, Timestamp::from_millis(n as i64), None, Some(AuditId(n + 1)))
 }
 
 pub(super) fn audit(n: u64, target: &InstanceId) -> AuditEntry {
@@ -110,9 +120,10 @@ fn permissions() -> impl Strategy<Value = Vec<Permission>> {
     vec(select(Permission::ALL.to_vec()), 0..4)
 }
 
-const REASONS: [ReasonCode; 14] = [
+const REASONS: [ReasonCode; 16] = [
     ReasonCode::UserInitiatedShutdown,
     ReasonCode::InstanceInitiatedShutdown,
+    ReasonCode::CommandCompleted,
     ReasonCode::LaunchCancelled,
     ReasonCode::ImageNotFound,
     ReasonCode::InvalidCommand,
@@ -120,6 +131,7 @@ const REASONS: [ReasonCode; 14] = [
     ReasonCode::PortsExhausted,
     ReasonCode::NodeLost,
     ReasonCode::NodeUnreachable,
+    ReasonCode::Relocated,
     ReasonCode::OutOfMemory,
     ReasonCode::ContainerRemoved,
     ReasonCode::ContainerStopped,
@@ -127,13 +139,37 @@ const REASONS: [ReasonCode; 14] = [
     ReasonCode::EngineError,
 ];
 
+fn any_wishes() -> impl Strategy<Value = Wishes> {
+    let role = option::of(select(vec![Role::Master, Role::Worker, Role::Storage]));
+    let strategy = select(vec![Placing::Spread, Placing::Binpack]);
+    (role, btree_set("[a-z]{1,9}", 0..3), strategy).prop_map(|(role, tags, strategy)| Wishes {
+        role,
+        tags: tags.into_iter().map(|it| Tag::try_new(it).unwrap()).collect(),
+        strategy,
+    })
+}
+
+fn any_remnant() -> impl Strategy<Value = Remnant> {
+    (node_id(), any::<u32>(), resources(), vec(any_binding(), 0..3), time()).prop_map(
+        |(node_id, generation, resources, ports, since)| Remnant {
+            node_id,
+            generation,
+            resources,
+            ports,
+            since,
+        },
+    )
+}
+
+fn any_binding() -> impl Strategy<Value = PortBinding> {
+    let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
+    (any::<u16>(), any::<u16>(), protocol).prop_map(|(container_port, host_port, protocol)| {
+        PortBinding { container_port, host_port, protocol }
+    })
+}
+
 fn any_instance() -> impl Strategy<Value = Instance> {
     let reason = (select(REASONS.to_vec()), text()).prop_map(|(code, text)| code.because(text));
-    let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
-    let binding =
-        (any::<u16>(), any::<u16>(), protocol).prop_map(|(container_port, host_port, protocol)| {
-            PortBinding { container_port, host_port, protocol }
-        });
     let token =
         ("[!-~]{1,64}", any::<bool>(), "[0-9a-f]{64}").prop_map(|(token, is_derived, sha)| {
             let token = ClientToken::try_new(token).unwrap();
@@ -147,15 +183,19 @@ fn any_instance() -> impl Strategy<Value = Instance> {
     );
     let times = (time(), time(), option::of(time()), option::of(time()));
     let names = (instance_id(), word(), "[a-z0-9]{1,9}(:[a-z0-9]{1,5})?", node_id(), user_id());
-    let maps = (btree_map(text(), text(), 0..4), vec(text(), 0..4), labels(), vec(binding, 0..3));
+    let maps =
+        (btree_map(text(), text(), 0..4), vec(text(), 0..4), labels(), vec(any_binding(), 0..3));
     let rest = (any::<u32>(), resources(), option::of(token), option::of("[0-9a-f]{64}"));
-    (states, times, names, maps, rest).prop_map(
+    let on_loss = select(vec![OnNodeLoss::Keep, OnNodeLoss::Reschedule]);
+    let loss = (on_loss, any_wishes(), vec(any_remnant(), 0..3));
+    (states, times, names, maps, rest, loss).prop_map(
         |(
             (state, state_reason, goal, termination_protection),
             (state_since, created_at, launched_at, terminated_at),
             (id, name, image, node_id, owner),
             (env, command, labels, ports),
             (generation, resources, token, container_id),
+            (on_node_loss, wishes, remnants),
         )| Instance {
             id,
             name: InstanceName::try_new(name).unwrap(),
@@ -178,6 +218,9 @@ fn any_instance() -> impl Strategy<Value = Instance> {
             token,
             termination_protection,
             container_id,
+            on_node_loss,
+            wishes,
+            remnants,
         },
     )
 }
@@ -344,7 +387,53 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn any_event() -> impl Strategy<Value = Event> {
+    let kinds = vec![
+        SubjectType::Instance,
+        SubjectType::Node,
+        SubjectType::User,
+        SubjectType::ApiKey,
+        SubjectType::Image,
+        SubjectType::Container,
+        SubjectType::Cluster,
+    ];
+    let subject = (select(kinds), text(), text()).prop_map(|(kind, id, name)| EventSubject {
+        kind,
+        id,
+        name,
+    });
+    let texts = (text(), text(), option::of(text()), option::of(text()));
+    let ids =
+        (option::of(node_id()), option::of(user_id()), option::of(user_id()), option::of(1..9u64));
+    // Few revisions, so that rows are replaced; a huge one, because keys must sort as numbers.
+    (prop_oneof![1..20u64, Just(1 << 40)], time(), subject, texts, ids).prop_map(
+        |(
+            revision,
+            at,
+            subject,
+            (kind, message, previous, state),
+            (node_id, owner, actor, audit_id),
+        )| {
+            let audit_id = audit_id.map(AuditId);
+            Event {
+                revision,
+                at,
+                kind,
+                subject,
+                node_id,
+                owner,
+                actor,
+                audit_id,
+                message,
+                previous,
+                state,
+            }
+        },
+    )
+}
+
 pub(super) fn any_commit() -> impl Strategy<Value = Commit> {
-    (vec(any_change(), 0..6), vec(any_audit(), 0..3))
-        .prop_map(|(changes, audit)| Commit { changes, audit })
+    let events = vec(any_event().prop_map(Arc::new), 0..3);
+    (vec(any_change(), 0..6), vec(any_audit(), 0..3), events)
+        .prop_map(|(changes, audit, events)| Commit { changes, audit, events })
 }

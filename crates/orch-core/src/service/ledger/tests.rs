@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::ports::store::{AuditQuery, StoreIdentity};
+use crate::service::event_log::Followed;
 
 type Answer = oneshot::Sender<Result<(), StoreError>>;
 
@@ -43,12 +44,16 @@ impl Store for ScriptedStore {
     fn trim_audit(&self, _: AuditId) -> Result<usize, StoreError> {
         Ok(0)
     }
+    fn trim_events(&self, _: u64) -> Result<usize, StoreError> {
+        Ok(0)
+    }
 }
 
 fn ledger() -> (Arc<ScriptedStore>, Ledger) {
     let identity = StoreIdentity { controller_id: "c".to_owned(), token_secret: [0; 32] };
     let store = Arc::new(ScriptedStore { identity, queued: Mutex::default() });
-    let ledger = Ledger::open(store.clone(), Arc::default(), PortRange::DEFAULT).unwrap();
+    let clock = Arc::new(crate::ports::clock::SystemClock);
+    let ledger = Ledger::open(store.clone(), Arc::default(), clock, &Settings::default()).unwrap();
     (store, ledger)
 }
 
@@ -82,4 +87,28 @@ fn writers_that_failed_together_leave_nothing_behind() {
     assert!(third.as_mut().now_or_never().is_none());
     assert!(second.now_or_never().unwrap().is_err());
     assert_eq!(names(&ledger), ["cid"], "what failed is gone, and what came after stays");
+    let mut follower = ledger.log().follow(0);
+    assert!(follower.next().now_or_never().is_none(), "nothing was ever durable");
+    store.answer(|| Ok(()));
+    third.now_or_never().unwrap().unwrap();
+    let Some(Followed::Events(events)) = follower.next().now_or_never() else { panic!() };
+    let told: Vec<_> = events.iter().map(|it| (it.revision, it.subject.id.as_str())).collect();
+    assert_eq!(told, [(1, "cid")], "the revisions of what failed are given again");
+}
+
+#[test]
+fn events_come_in_the_order_of_the_commits_however_the_writers_wake() {
+    let (store, ledger) = ledger();
+    let mut first = Box::pin(ledger.write(None, |book| book.add_user(User::test("ann"))));
+    let mut second = Box::pin(ledger.write(None, |book| book.add_user(User::test("bob"))));
+    assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+    let mut follower = ledger.log().follow(0);
+    assert!(follower.next().now_or_never().is_none());
+    store.answer(|| Ok(()));
+    second.now_or_never().unwrap().unwrap();
+    let Some(Followed::Events(events)) = follower.next().now_or_never() else { panic!() };
+    let told: Vec<_> = events.iter().map(|it| it.subject.id.as_str()).collect();
+    assert_eq!(told, ["ann", "bob"]);
+    first.now_or_never().unwrap().unwrap();
+    assert!(follower.next().now_or_never().is_none(), "nothing comes twice");
 }
