@@ -8,6 +8,7 @@ pub mod database;
 mod failpoint;
 mod http;
 pub mod machine;
+pub mod ray;
 mod register;
 pub mod socket;
 
@@ -107,6 +108,7 @@ impl App {
             ),
             clock,
             failpoints: failpoint::from_env(env)?,
+            ray: ray::of(config)?,
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;

@@ -1,6 +1,7 @@
 //! `doctor`: what works on this machine, and what to do about what does not.
 
 mod docker;
+mod ray;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -67,6 +68,7 @@ pub(super) async fn run(env: &dyn Env, globals: &Globals) -> anyhow::Result<Exit
     findings.extend(data_dir(&config));
     findings.extend(docker::look(&machine::docker_socket(env)).await);
     findings.push(port_range(&config));
+    findings.extend(ray::look(&config).await);
     show(&findings)?;
     let is_bad = findings.iter().any(|it| it.verdict == Verdict::Bad);
     Ok(if is_bad { ExitStatus::Failed } else { ExitStatus::Done })

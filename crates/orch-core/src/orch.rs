@@ -9,11 +9,13 @@ use crate::event::Events;
 use crate::ports::clock::Clock;
 use crate::ports::engine::Engines;
 use crate::ports::failpoint::Failpoints;
+use crate::ports::ray::Ray;
 use crate::ports::store::{Store, StoreError};
 use crate::service::flight::Flights;
 use crate::service::health::HealthBoard;
 use crate::service::identity::Identity;
 use crate::service::ledger::Ledger;
+use crate::service::ray::RayBoard;
 use crate::service::reconcile::Orphans;
 use crate::settings::Settings;
 use crate::task::{Followers, TaskBoard};
@@ -23,6 +25,7 @@ pub struct Orch {
     pub events: Arc<Events>,
     pub identity: Identity,
     pub health: HealthBoard,
+    pub ray: RayBoard,
     pub settings: Settings,
     pub clock: Arc<dyn Clock>,
     pub engines: Arc<dyn Engines>,
@@ -44,6 +47,8 @@ pub struct Parts {
     pub engines: Arc<dyn Engines>,
     pub clock: Arc<dyn Clock>,
     pub failpoints: Arc<dyn Failpoints>,
+    /// None: no Ray cluster is configured.
+    pub ray: Option<Arc<dyn Ray>>,
 }
 
 impl Orch {
@@ -54,6 +59,7 @@ impl Orch {
         let ledger = Ledger::open(parts.store, events.clone(), settings.port_range)?;
         Ok(Arc::new(Orch {
             health: HealthBoard::new(&ledger),
+            ray: RayBoard::new(parts.ray),
             ledger,
             events,
             identity,

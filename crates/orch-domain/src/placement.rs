@@ -221,10 +221,14 @@ fn choice(best: &Feasible<'_>, demand: &Demand, n_feasible: usize) -> String {
     }
     match demand.strategy {
         Strategy::Spread => {
-            format!("spread: of {n_feasible} nodes with room, `{node_id}` stays least loaded ({load})")
+            format!(
+                "spread: of {n_feasible} nodes with room, `{node_id}` stays least loaded ({load})"
+            )
         }
         Strategy::Binpack => {
-            format!("binpack: of {n_feasible} nodes with room, `{node_id}` becomes fullest ({load})")
+            format!(
+                "binpack: of {n_feasible} nodes with room, `{node_id}` becomes fullest ({load})"
+            )
         }
         Strategy::RayAware => {
             let ray = best.ray_load.map_or("nothing known of Ray there".to_owned(), |it| {

@@ -30,7 +30,8 @@ impl RayUse {
     /// Share in use of the fuller of CPU and memory, 0 to 1; with `counts_gpu` of the fullest of all three. None where
     /// nothing is known.
     pub fn share(&self, counts_gpu: bool) -> Option<f64> {
-        let share = |used: f64, total: f64| if total <= 0.0 { 0.0 } else { (used / total).min(1.0) };
+        let share =
+            |used: f64, total: f64| if total <= 0.0 { 0.0 } else { (used / total).min(1.0) };
         let cpu = self.cpu_used.map(|it| share(it.vcpu(), self.cpu_total.vcpu()));
         let memory = self.memory_used.map(|it| share(it.gib(), self.memory_total.gib()));
         let gpu = self.gpu_used.filter(|_| counts_gpu).map(|it| share(it, self.gpu_total));
@@ -58,7 +59,9 @@ impl RayUse {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum RayNodeState {
     Alive,
@@ -236,8 +239,13 @@ pub enum RayFigures {
     #[default]
     NotConfigured,
     /// Never seen, or seen too long ago to be weighed.
-    Stale { age_ms: Option<u64> },
-    Fresh { age_ms: u64, nodes: Arc<RayNodes> },
+    Stale {
+        age_ms: Option<u64>,
+    },
+    Fresh {
+        age_ms: u64,
+        nodes: Arc<RayNodes>,
+    },
 }
 
 impl RayFigures {

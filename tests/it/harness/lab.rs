@@ -112,6 +112,7 @@ impl Lab {
             engines: self.engines.clone(),
             clock: Arc::new(SystemClock),
             failpoints,
+            ray: self.ray.clone(),
         };
         self.orch = Some(Orch::build(parts, self.settings.clone()).unwrap());
     }

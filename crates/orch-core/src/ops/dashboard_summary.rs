@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::view::ray::RayView;
 use crate::view::user::QuotaView;
 use crate::{Cx, Orch};
 
@@ -27,14 +28,18 @@ pub struct Dashboard {
     pub quota: QuotaView,
     /// When all nodes were last checked; null before the first time.
     pub checked_at: Option<Timestamp>,
+    /// The Ray cluster, as it was last seen.
+    pub ray: RayView,
 }
 
 impl Summary for Dashboard {
     fn summary(&self) -> String {
         let it = &self.instances;
+        let ray =
+            if self.ray.configured { format!("\nRay: {}", self.ray.line()) } else { String::new() };
         format!(
             "The cluster is {}: {}; {} of {} and {} of {} free.\nInstances: {} running, {} stopped, {} on their way, {} \
-             in all.\nQuota: {}.",
+             in all.\nQuota: {}.{ray}",
             self.status,
             self.cluster.line(),
             self.cluster.free.cpu.vcpu(),
@@ -76,6 +81,7 @@ impl Operation for DashboardSummary {
                 instances,
                 quota: QuotaView::of(user.quota, book.usage(&user.id)),
                 checked_at: orch.health.last_sweep(),
+                ray: orch.ray_view(),
             }
         }))
     }

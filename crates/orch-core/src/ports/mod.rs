@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod engine;
 pub mod failpoint;
+pub mod ray;
 pub mod store;

@@ -13,6 +13,8 @@ pub mod instances;
 pub mod launch;
 pub mod ledger;
 pub mod nodes;
+pub mod ray;
+pub mod ray_jobs;
 pub mod reconcile;
 pub mod settle;
 pub mod start_queue;

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::operation::Summary;
+use crate::view::ray::RayOnNode;
 use crate::view::table::table;
 
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -39,6 +40,8 @@ pub struct NodeView {
     pub free: Resources,
     pub n_instances: usize,
     pub last_check: Option<Check>,
+    /// What Ray says of the machine at this address; null when it is not in Ray.
+    pub ray: Option<RayOnNode>,
     pub created_at: Timestamp,
 }
 
@@ -62,14 +65,22 @@ impl NodeView {
             free: slot.free(),
             n_instances: slot.instances.len(),
             last_check,
+            ray: None,
             created_at: node.created_at,
         }
     }
 
+    pub fn with_ray(self, ray: Option<RayOnNode>) -> NodeView {
+        NodeView { ray, ..self }
+    }
+
     pub fn line(&self) -> String {
+        let ray = self.ray.as_ref().map_or(String::new(), |it| {
+            format!("; in Ray {}, {} ({:.0} s ago)", it.state, it.usage.line(), it.age_seconds)
+        });
         let cordoned = if self.cordoned { ", cordoned" } else { "" };
         format!(
-            "node `{}` ({} {}) is {}{cordoned}: {} and {} free of {} and {}, {} instances",
+            "node `{}` ({} {}) is {}{cordoned}: {} and {} free of {} and {}, {} instances{ray}",
             self.id,
             self.role,
             self.engine,

@@ -153,7 +153,8 @@ fn a_dead_ray_node_takes_nothing_and_gpus_count_for_those_who_want_one() {
     let mut busy = RayNode::test("r", &address(0));
     busy.usage.gpu_used = Some(1.0);
     busy.usage.gpu_total = 1.0;
-    let ray = |it: RayNode| RayFigures::Fresh { age_ms: 0, nodes: Arc::new(RayNodes::new(vec![it])) };
+    let ray =
+        |it: RayNode| RayFigures::Fresh { age_ms: 0, nodes: Arc::new(RayNodes::new(vec![it])) };
     let mut wanted = Demand { ray: ray(busy.clone()), ..demand(1, 1, Strategy::RayAware) };
     assert_eq!(decide(&nodes, &wanted).unwrap().node_id.as_str(), "a");
     wanted.resources.gpu = 1;
