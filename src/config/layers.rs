@@ -179,13 +179,20 @@ impl Layers {
         let parsed: http::Uri = url.parse().map_err(|_| self.refuse(URL, "it is not a URL"))?;
         // Not repeated, as what is wrong with it may be a password.
         if parsed.authority().is_some_and(|it| it.as_str().contains('@')) {
-            return Err(self.refuse(URL, "it has a user or a password in it; a token goes into `ray.token`"));
+            return Err(self
+                .refuse(URL, "it has a user or a password in it; a token goes into `ray.token`"));
         }
-        if !matches!(parsed.scheme_str(), Some("http" | "https")) || parsed.host().is_none_or(str::is_empty) {
-            return Err(self.refuse(URL, "it does not begin with `http://` or `https://` and a host"));
+        if !matches!(parsed.scheme_str(), Some("http" | "https"))
+            || parsed.host().is_none_or(str::is_empty)
+        {
+            return Err(
+                self.refuse(URL, "it does not begin with `http://` or `https://` and a host")
+            );
         }
         if parsed.query().is_some() || url.contains('#') {
-            return Err(self.refuse(URL, "it has a `?` or a `#`; only a host, a port and a path are taken"));
+            return Err(
+                self.refuse(URL, "it has a `?` or a `#`; only a host, a port and a path are taken")
+            );
         }
         let is_line = |it: &str| !it.is_empty() && it.bytes().all(|b| b.is_ascii_graphic());
         match &config.ray.token {

@@ -82,7 +82,16 @@ fn rows() -> Vec<Row> {
 
 /// In reading order; a test compares them with the type.
 pub(super) const SECTIONS: [&str; 10] = [
-    "server", "security", "cluster", "compute", "store", "gateway", "execution", "llm", "alerts", "ray",
+    "server",
+    "security",
+    "cluster",
+    "compute",
+    "store",
+    "gateway",
+    "execution",
+    "llm",
+    "alerts",
+    "ray",
 ];
 
 fn walk(key: &str, schema: &Value, default: Option<&Value>, out: &mut Vec<Row>) {

@@ -113,8 +113,16 @@ fn a_mistake_names_where_what_and_what_is_allowed() {
         ("llm:\n  provider: azure\n", &[], &["`llm.azure.endpoint`", "llm.provider"]),
         ("ray:\n  url: http://a\n", &[], &["config.yaml", "`ray.url`", "`dashboard_url`"]),
         ("ray:\n  dashboard_url: 10.0.0.1:8265\n", &[], &["`ray.dashboard_url`", "`http://`"]),
-        ("ray:\n  dashboard_url: http://h/?a=1\n", &[], &["config.yaml", "`ray.dashboard_url`", "`?`"]),
-        ("", &[("RAY_DASHBOARD_URL", "ray://h:10001")], &["variable `RAY_DASHBOARD_URL`", "`https://`"]),
+        (
+            "ray:\n  dashboard_url: http://h/?a=1\n",
+            &[],
+            &["config.yaml", "`ray.dashboard_url`", "`?`"],
+        ),
+        (
+            "",
+            &[("RAY_DASHBOARD_URL", "ray://h:10001")],
+            &["variable `RAY_DASHBOARD_URL`", "`https://`"],
+        ),
         (
             "ray:\n  dashboard_url: http://u:hunter2@h\n",
             &[],

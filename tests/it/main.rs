@@ -26,6 +26,7 @@ mod ops_containers;
 mod ops_identity;
 mod ops_nodes;
 mod prompts;
+mod ray;
 mod rest_access;
 mod rest_arguments;
 mod rest_hostile;

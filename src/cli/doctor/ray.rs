@@ -32,7 +32,9 @@ pub(super) async fn look(config: &Config) -> Option<Finding> {
         RayError::Timeout { .. } => {
             "look whether its head is overloaded, or give it longer with `ray.timeout`"
         }
-        RayError::Unauthenticated => "set `ray.token`, or RAY_AUTH_TOKEN, to the token of the cluster",
+        RayError::Unauthenticated => {
+            "set `ray.token`, or RAY_AUTH_TOKEN, to the token of the cluster"
+        }
         RayError::Garbage { .. } => {
             "`ray.dashboard_url` has to be the URL of the dashboard (port 8265 unless it was changed), not of another \
              port of the head"

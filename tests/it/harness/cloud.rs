@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use mcp_orch::auth::{Access, Mode, Sites};
 use mcp_orch::face::rest;
+use orch_core::ports::ray::Ray;
 use orch_core::service::identity;
 use orch_core::settings::Settings;
 use orch_domain::name::NodeId;
@@ -93,7 +94,27 @@ impl Cloud {
     }
 
     async fn with_settings(mode: Mode, demo: bool, settings: Settings) -> Cloud {
-        let lab = Lab::empty(settings).await;
+        Cloud::with_ray(mode, demo, settings, None).await
+    }
+
+    /// Beside a Ray cluster, which is looked at often.
+    pub(crate) async fn beside(ray: Option<Arc<dyn Ray>>) -> Cloud {
+        let settings = Settings {
+            health_period: Duration::from_millis(500),
+            stop_grace: Duration::from_millis(500),
+            wait_timeout: Duration::from_secs(60),
+            ..Settings::default()
+        };
+        Cloud::with_ray(Mode::Login, true, settings, ray).await
+    }
+
+    async fn with_ray(
+        mode: Mode,
+        demo: bool,
+        settings: Settings,
+        ray: Option<Arc<dyn Ray>>,
+    ) -> Cloud {
+        let lab = Lab::with_ray(settings, ray).await;
         for user in built_in() {
             let password_hash = identity::hash_password(user.name.as_str()).unwrap();
             lab.add_user(User { password_hash, ..user }).await;

@@ -11,6 +11,7 @@ use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
 use orch_core::ports::engine::ContainerState;
 use orch_core::ports::failpoint::{Failpoint, Failpoints, NoFailpoints};
+use orch_core::ports::ray::Ray;
 use orch_core::ports::store::AuditQuery;
 use orch_core::settings::Settings;
 use orch_domain::audit::AuditEntry;
@@ -30,6 +31,7 @@ pub(crate) struct Lab {
     /// Outlives a crash, as the machines of a cluster do.
     pub(crate) engines: Arc<NodeEngines>,
     pub(crate) settings: Settings,
+    ray: Option<Arc<dyn Ray>>,
     orch: Option<Arc<Orch>>,
 }
 
@@ -72,8 +74,12 @@ impl Lab {
     }
 
     pub(crate) async fn empty(settings: Settings) -> Lab {
+        Lab::with_ray(settings, None).await
+    }
+
+    pub(crate) async fn with_ray(settings: Settings, ray: Option<Arc<dyn Ray>>) -> Lab {
         let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
-        let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, orch: None };
+        let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, ray, orch: None };
         lab.start(Arc::new(NoFailpoints)).await;
         lab
     }
