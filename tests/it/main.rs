@@ -27,6 +27,7 @@ mod ops_identity;
 mod ops_nodes;
 mod prompts;
 mod ray;
+mod ray_cluster;
 mod rest_access;
 mod rest_arguments;
 mod rest_hostile;

@@ -12,7 +12,9 @@ use crate::harness::caller::{ADMIN, DEMO};
 use crate::harness::cloud::{Cloud, ask};
 use crate::harness::eventually;
 use crate::harness::program::{Home, ran};
-use crate::harness::ray::{Fault, PATIENCE, RayServer, client, closed_port, node, says};
+use crate::harness::ray::{
+    Fault, PATIENCE, RayServer, client, client_waiting, closed_port, node, says,
+};
 
 /// Nodes `head` and `worker` at the addresses of the server's two living nodes, and `sim-1`, which is not in Ray.
 async fn start() -> (RayServer, Cloud) {
@@ -221,11 +223,14 @@ async fn nobody_there_and_nobody_of_ray_are_told_apart() {
     assert!(status["message"].as_str().unwrap().contains("does not speak HTTP"), "{status}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn many_readers_are_one_question() {
-    let (server, cloud) = start().await;
+    let server = RayServer::start().await;
+    let patience = Duration::from_secs(30);
+    let cloud = Cloud::beside(client_waiting(patience, &server.url(), None)).await;
+    seen(&cloud, true).await;
     server.change(|it| it.asked.clear());
-    let readers = (0..40).map(|_| cloud.ok(DEMO, "ray_nodes", json!({})));
+    let readers = (0..20).map(|_| cloud.ok(DEMO, "ray_nodes", json!({})));
     futures::future::join_all(readers).await;
     let n_asked =
         server.change(|it| it.asked.iter().filter(|it| it.0.starts_with("/api/v0/nodes")).count());
@@ -307,7 +312,7 @@ async fn jobs_are_seen_by_those_who_submitted_them_and_by_administrators() {
     let mine = cloud.ok(DEMO, "ray_submit_job", job("mine")).await["job_id"].clone();
     let theirs = cloud.ok(ADMIN, "ray_submit_job", job("theirs")).await["job_id"].clone();
     server.change(|it| {
-        it.jobs.push(json!({"type": "DRIVER", "job_id": "01000000", "submission_id": null, "status": "SUCCEEDED"}));
+        it.jobs.push(json!({"type": "DRIVER", "job_id": "01000000", "submission_id": null, "status": "SUCCEEDED", "start_time": 1}));
         it.logs = "hello\n\u{1b}[31mred\u{1b}[0m\nlast \u{202e}line\n".to_owned();
     });
     let ids = |it: &Value| -> Vec<Value> {
@@ -387,7 +392,9 @@ async fn waiting_for_a_job_ends_with_the_job() {
 
 #[tokio::test]
 async fn logs_without_end_are_cut_off_and_said_to_be() {
-    let (server, cloud) = start().await;
+    let server = RayServer::start().await;
+    let patience = Duration::from_secs(60);
+    let cloud = Cloud::beside(client_waiting(patience, &server.url(), None)).await;
     let id = cloud.ok(DEMO, "ray_submit_job", job("yes")).await["job_id"].clone();
     server.change(|it| it.logs = "yes\n".repeat(9 << 20));
     let refusal = cloud.refused(DEMO, "ray_job_logs", json!({"job_id": id}), UpstreamError).await;

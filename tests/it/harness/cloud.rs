@@ -102,7 +102,7 @@ impl Cloud {
         let settings = Settings {
             health_period: Duration::from_millis(500),
             stop_grace: Duration::from_millis(500),
-            wait_timeout: Duration::from_secs(60),
+            wait_timeout: Duration::from_secs(120),
             ..Settings::default()
         };
         Cloud::with_ray(Mode::Login, true, settings, ray).await

@@ -98,10 +98,18 @@ impl RayServer {
 
 /// As the program makes it from its configuration, with little patience.
 pub(crate) fn client(url: &str, token: Option<&str>) -> Option<Arc<dyn Ray>> {
+    client_waiting(PATIENCE, url, token)
+}
+
+pub(crate) fn client_waiting(
+    patience: Duration,
+    url: &str,
+    token: Option<&str>,
+) -> Option<Arc<dyn Ray>> {
     let mut config = Config::default();
     config.ray.dashboard_url = Some(url.to_owned());
     config.ray.token = token.map(|it| Secret::new(it.to_owned()));
-    config.ray.timeout = Seconds::new(1.0);
+    config.ray.timeout = Seconds::new(patience.as_secs_f64());
     wiring::of(&config).unwrap()
 }
 
@@ -216,5 +224,5 @@ pub(crate) async fn says(bytes: &'static [u8]) -> SocketAddr {
     address
 }
 
-/// How long the client of these tests waits for an answer.
+/// How long the client of most tests waits for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
