@@ -28,6 +28,7 @@ mod ops_nodes;
 mod prompts;
 mod ray;
 mod ray_cluster;
+mod ray_jobs;
 mod rest_access;
 mod rest_arguments;
 mod rest_hostile;

@@ -10,7 +10,7 @@ use crate::harness::caller::ADMIN;
 use crate::harness::cloud::Cloud;
 use crate::harness::hosts::Hosts;
 use crate::harness::image;
-use crate::harness::ray::client_waiting;
+use crate::harness::ray::client;
 
 /// Longer than Ray takes for anything on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -96,7 +96,8 @@ async fn a_real_ray_is_seen_weighed_and_given_jobs() {
     let bin = bin.display().to_string();
     tokio::task::block_in_place(|| start_ray(&hosts, &bin));
     let dashboard = format!("http://{}:8265", hosts.address(1));
-    let cloud = Cloud::beside(client_waiting(Duration::from_secs(10), &dashboard, None)).await;
+    let ray = client(Duration::from_secs(10), &dashboard, None);
+    let cloud = Cloud::beside(ray, Duration::from_secs(5)).await;
     for host in [1, 2] {
         let ssh = json!({
             "user": "root", "key": hosts.key(), "accept_host_key": hosts.fingerprint(host)

@@ -97,10 +97,10 @@ impl Cloud {
         Cloud::with_ray(mode, demo, settings, None).await
     }
 
-    /// Beside a Ray cluster, which is looked at often.
-    pub(crate) async fn beside(ray: Option<Arc<dyn Ray>>) -> Cloud {
+    /// Beside a Ray cluster, which is looked at so often.
+    pub(crate) async fn beside(ray: Option<Arc<dyn Ray>>, health_period: Duration) -> Cloud {
         let settings = Settings {
-            health_period: Duration::from_millis(500),
+            health_period,
             stop_grace: Duration::from_millis(500),
             wait_timeout: Duration::from_secs(120),
             ..Settings::default()

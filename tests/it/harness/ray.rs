@@ -15,11 +15,12 @@ use orch_core::ports::ray::Ray;
 use orch_domain::secret::Secret;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub(crate) struct RayServer {
     pub(crate) address: SocketAddr,
     state: Arc<Mutex<RayState>>,
-    _task: tokio_util::task::AbortOnDropHandle<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,8 +80,9 @@ impl RayServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(answer).with_state(state.clone());
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        RayServer { address, state, _task: tokio_util::task::AbortOnDropHandle::new(task) }
+        let task =
+            TaskTracker::new().spawn(async move { axum::serve(listener, router).await.unwrap() });
+        RayServer { address, state, _task: AbortOnDropHandle::new(task) }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -90,22 +92,10 @@ impl RayServer {
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut RayState) -> T) -> T {
         change(&mut self.state.lock())
     }
-
-    pub(crate) fn client(&self) -> Option<Arc<dyn Ray>> {
-        client(&self.url(), None)
-    }
 }
 
-/// As the program makes it from its configuration, with little patience.
-pub(crate) fn client(url: &str, token: Option<&str>) -> Option<Arc<dyn Ray>> {
-    client_waiting(PATIENCE, url, token)
-}
-
-pub(crate) fn client_waiting(
-    patience: Duration,
-    url: &str,
-    token: Option<&str>,
-) -> Option<Arc<dyn Ray>> {
+/// As the program makes it from its configuration.
+pub(crate) fn client(patience: Duration, url: &str, token: Option<&str>) -> Option<Arc<dyn Ray>> {
     let mut config = Config::default();
     config.ray.dashboard_url = Some(url.to_owned());
     config.ray.token = token.map(|it| Secret::new(it.to_owned()));
@@ -214,15 +204,13 @@ pub(crate) async fn says(bytes: &'static [u8]) -> SocketAddr {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    TaskTracker::new().spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut asked = [0; 4096];
-            stream.read(&mut asked).await.ok();
-            stream.write_all(bytes).await.ok();
+            if stream.read(&mut asked).await.is_ok_and(|n| n != 0) {
+                stream.write_all(bytes).await.ok();
+            }
         }
     });
     address
 }
-
-/// How long the client of most tests waits for an answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);

@@ -9,8 +9,10 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Response, redirect};
 use serde_json::Value;
 
-/// The longest answer that is read: ten thousand nodes, or the logs of a talkative job.
+/// The longest answer that is read: ten thousand nodes.
 const MAX_ANSWER: usize = 32 << 20;
+/// What is kept of an answer of which only the end matters: some times the most that anybody gets to see.
+const MAX_END: usize = 8 << 20;
 /// What is read of a refusal, for its reason.
 const MAX_REFUSAL: usize = 64 << 10;
 
@@ -63,24 +65,44 @@ impl Client {
         self.ask(self.http.post(format!("{}{path}", self.url)).json(body)).await
     }
 
+    /// The end of an answer however long it is, and whether something before it was dropped.
+    pub(super) async fn get_end(&self, path: &str) -> Result<(Vec<u8>, bool), RayError> {
+        let mut response = self.begin(self.http.get(format!("{}{path}", self.url))).await?;
+        let (mut end, mut is_cut) = (Vec::new(), false);
+        while let Some(chunk) = response.chunk().await.map_err(|err| self.failed(err))? {
+            end.extend_from_slice(&chunk);
+            // Not with every chunk, as what stays is moved.
+            if 2 * MAX_END < end.len() {
+                end.drain(..end.len() - MAX_END);
+                is_cut = true;
+            }
+        }
+        Ok((end, is_cut))
+    }
+
     async fn ask(&self, request: RequestBuilder) -> Result<Value, RayError> {
+        let mut response = self.begin(request).await?;
+        let body = self.read(&mut response, MAX_ANSWER).await?;
+        serde_json::from_slice(&body).map_err(|err| RayError::Garbage { what: err.to_string() })
+    }
+
+    /// Up to the answer's body, which is there only if Ray did what was asked.
+    async fn begin(&self, request: RequestBuilder) -> Result<Response, RayError> {
         let mut response = request.send().await.map_err(|err| self.failed(err))?;
         let status = response.status().as_u16();
         match status {
-            200..=299 => {}
-            401 | 403 => return Err(RayError::Unauthenticated),
+            200..=299 => Ok(response),
+            401 | 403 => Err(RayError::Unauthenticated),
             300..=399 => {
                 let what = format!("it sends us elsewhere (status {status})");
-                return Err(RayError::Garbage { what });
+                Err(RayError::Garbage { what })
             }
             _ => {
                 // That a reason cannot be read is no reason to hide the refusal.
                 let body = self.read(&mut response, MAX_REFUSAL).await.unwrap_or_default();
-                return Err(RayError::Refused { status, said: reason(&body) });
+                Err(RayError::Refused { status, said: reason(&body) })
             }
         }
-        let body = self.read(&mut response, MAX_ANSWER).await?;
-        serde_json::from_slice(&body).map_err(|err| RayError::Garbage { what: err.to_string() })
     }
 
     async fn read(&self, response: &mut Response, limit: usize) -> Result<Vec<u8>, RayError> {

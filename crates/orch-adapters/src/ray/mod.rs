@@ -5,7 +5,7 @@ mod client;
 mod wire;
 
 use async_trait::async_trait;
-use orch_core::ports::ray::{Ray, RayCluster, RayError, RayVersion};
+use orch_core::ports::ray::{Ray, RayCluster, RayError, RayLogs, RayVersion};
 use orch_domain::name::RayJobId;
 use orch_domain::ray::{RayJob, RaySubmission};
 use serde_json::{Value, json};
@@ -95,10 +95,11 @@ impl Ray for RayDashboard {
         self.client.post("/api/jobs/", &body).await.map(drop)
     }
 
-    async fn logs(&self, id: &RayJobId) -> Result<Option<String>, RayError> {
-        match found(self.client.get(&format!("/api/jobs/{id}/logs")).await)? {
-            Some(it) => wire::logs(it).map(Some),
-            None => Ok(None),
+    async fn logs(&self, id: &RayJobId) -> Result<Option<RayLogs>, RayError> {
+        match self.client.get_end(&format!("/api/jobs/{id}/logs")).await {
+            Ok((end, is_cut)) => wire::logs(&end, is_cut).map(Some),
+            Err(RayError::Refused { status: 404, .. }) => Ok(None),
+            Err(err) => Err(err),
         }
     }
 

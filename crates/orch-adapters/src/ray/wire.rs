@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use orch_core::ports::ray::{RayError, RayVersion};
+use orch_core::ports::ray::{RayError, RayLogs, RayVersion};
 use orch_domain::ray::{RayJob, RayJobStatus, RayNode, RayNodeState, RayUse};
 use orch_domain::resource::{Cpu, Memory};
 use orch_domain::text::sanitize;
@@ -179,16 +179,40 @@ pub(super) fn job(entry: &Value) -> Result<RayJob, RayError> {
     })
 }
 
-pub(super) fn logs(answer: Value) -> Result<String, RayError> {
-    match answer {
+/// Of `/api/jobs/{id}/logs`, or of the end of it: one text in one object.
+pub(super) fn logs(answer: &[u8], is_cut: bool) -> Result<RayLogs, RayError> {
+    let whole = if is_cut {
+        let line = first_line(answer).ok_or_else(|| garbage("a line of the logs is too long"))?;
+        [br#"{"logs":""#, line].concat()
+    } else {
+        answer.to_vec()
+    };
+    let value: Value = serde_json::from_slice(&whole)
+        .map_err(|err| RayError::Garbage { what: err.to_string() })?;
+    match value {
         Value::Object(mut it) => match it.remove("logs") {
-            Some(Value::String(logs)) => Ok(logs),
+            Some(Value::String(text)) => Ok(RayLogs { text, is_cut }),
             // Nothing was written yet.
-            None | Some(Value::Null) => Ok(String::new()),
+            None | Some(Value::Null) => Ok(RayLogs::default()),
             Some(_) => Err(garbage("the logs are no text")),
         },
         _ => Err(garbage("the logs are no object")),
     }
+}
+
+/// What follows the first newline of a JSON text whose beginning is gone, so that it is known where an escape ends.
+fn first_line(end: &[u8]) -> Option<&[u8]> {
+    let mut n_backslashes = 0;
+    // How many stood before the cut is not known.
+    let mut is_certain = false;
+    for (i, byte) in end.iter().enumerate() {
+        match byte {
+            b'\\' => n_backslashes += 1,
+            b'n' if is_certain && n_backslashes % 2 == 1 => return Some(&end[i + 1..]),
+            _ => (n_backslashes, is_certain) = (0, true),
+        }
+    }
+    None
 }
 
 fn garbage(what: &str) -> RayError {

@@ -65,7 +65,8 @@ impl Operation for RayJobLogs {
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<RayLogText, Error> {
         let wanted = check_tail(self.tail)? as usize;
         let max_bytes = check_max_bytes(self.max_bytes)?;
-        let logs = sanitize(&orch.ray_job_logs(cx, &self.job_id).await?);
+        let written = orch.ray_job_logs(cx, &self.job_id).await?;
+        let logs = sanitize(&written.text);
         let n_lines = logs.lines().count();
         let mut tail = Tail::new(max_bytes);
         for line in logs.lines().skip(n_lines.saturating_sub(wanted)) {
@@ -75,7 +76,7 @@ impl Operation for RayJobLogs {
             job_id: self.job_id,
             notice: JOB_NOTICE,
             n_lines: tail.n_lines(),
-            truncated: tail.is_truncated() || wanted < n_lines,
+            truncated: written.is_cut || tail.is_truncated() || wanted < n_lines,
             text: tail.text(),
             boundary: orch.random(),
         })

@@ -22,6 +22,13 @@ pub struct RayCluster {
     pub n_pending: Option<u64>,
 }
 
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RayLogs {
+    pub text: String,
+    /// Older lines were left out, because there are megabytes of them.
+    pub is_cut: bool,
+}
+
 /// Every call ends within a time limit of its own and reads a bounded answer.
 #[async_trait]
 pub trait Ray: Send + Sync {
@@ -40,8 +47,8 @@ pub trait Ray: Send + Sync {
     /// `RayError::Refused` when a job of that id was there before. After any error the job may have been taken.
     async fn submit(&self, submission: &RaySubmission) -> Result<(), RayError>;
 
-    /// All that the job's driver wrote, as it wrote it. None: there is no such job.
-    async fn logs(&self, id: &RayJobId) -> Result<Option<String>, RayError>;
+    /// What the job's driver wrote, as it wrote it. None: there is no such job.
+    async fn logs(&self, id: &RayJobId) -> Result<Option<RayLogs>, RayError>;
 
     /// Asks the job to end and does not wait. False: it had ended. None: there is no such job.
     async fn stop(&self, id: &RayJobId) -> Result<Option<bool>, RayError>;

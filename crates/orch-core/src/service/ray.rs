@@ -30,8 +30,25 @@ pub struct RayBoard {
 struct State {
     asked: Option<(Timestamp, Instant)>,
     /// What is wrong since the last look.
-    error: Option<String>,
+    trouble: Option<Trouble>,
     seen: Option<Arc<RaySeen>>,
+}
+
+/// An error that several callers may get.
+#[derive(Clone)]
+enum Trouble {
+    Timeout { timeout_ms: u64 },
+    Other { message: String },
+}
+
+impl Trouble {
+    fn error(self) -> Error {
+        let server = SERVER.to_owned();
+        match self {
+            Trouble::Timeout { timeout_ms } => Error::UpstreamTimeout { server, timeout_ms },
+            Trouble::Other { message } => Error::UpstreamError { server, message },
+        }
+    }
 }
 
 /// One answer of Ray.
@@ -65,17 +82,20 @@ impl Orch {
             .ok_or_else(|| Error::Unavailable { message: NOT_CONFIGURED.to_owned(), source: None })
     }
 
-    /// Asks Ray now, unless somebody did since this was called, and remembers the answer.
+    /// Asks Ray now, unless somebody did since this was called, and remembers the answer. However many call, each waits
+    /// for two questions at most, also where Ray hangs.
     pub async fn look_at_ray(&self) -> Result<Arc<RaySeen>, Error> {
         let ray = self.ray()?;
         let called = Instant::now();
         let _looking = self.ray.looking.lock().await;
         {
             let state = self.ray.state.read();
-            if let (Some((_, began)), None, Some(seen)) = (state.asked, &state.error, &state.seen)
-                && called <= began
-            {
-                return Ok(seen.clone());
+            if state.asked.is_some_and(|(_, began)| called <= began) {
+                match (&state.trouble, &state.seen) {
+                    (Some(trouble), _) => return Err(trouble.clone().error()),
+                    (None, Some(seen)) => return Ok(seen.clone()),
+                    (None, None) => {}
+                }
             }
         }
         let began = Instant::now();
@@ -84,18 +104,18 @@ impl Orch {
         let answer = answer.map(|it| Arc::new(seen(it, at)));
         let (result, was_well) = {
             let mut state = self.ray.state.write();
-            let was_well = state.asked.map(|_| state.error.is_none());
+            let was_well = state.asked.map(|_| state.trouble.is_none());
             state.asked = Some((at, began));
             match answer {
                 Ok(it) => {
-                    state.error = None;
+                    state.trouble = None;
                     state.seen = Some(it.clone());
                     (Ok(it), was_well)
                 }
                 Err(err) => {
-                    let err = ray_error(ray, err);
-                    state.error = Some(err.to_string());
-                    (Err(err), was_well)
+                    let trouble = trouble(ray, err);
+                    state.trouble = Some(trouble.clone());
+                    (Err(trouble.error()), was_well)
                 }
             }
         };
@@ -127,15 +147,15 @@ impl Orch {
             let alive = it.nodes.iter().filter(|it| it.state == RayNodeState::Alive);
             RayUseView::of(&alive.fold(RayUse::default(), |sum, it| sum.plus(&it.usage)))
         });
-        let message = match (&self.ray.ray, &state.error) {
+        let message = match (&self.ray.ray, &state.trouble) {
             (None, _) => Some(NOT_CONFIGURED.to_owned()),
-            (Some(_), error) => error.clone(),
+            (Some(_), trouble) => trouble.clone().map(|it| it.error().to_string()),
         };
         RayView {
             configured: self.ray.is_configured(),
             reachable: match &self.ray.ray {
                 None => Some(false),
-                Some(_) => state.asked.map(|_| state.error.is_none()),
+                Some(_) => state.asked.map(|_| state.trouble.is_none()),
             },
             message,
             dashboard_url: self.ray.ray.as_ref().map(|it| it.dashboard_url().to_owned()),
@@ -192,16 +212,18 @@ const NOT_CONFIGURED: &str = "Ray is not configured: set `ray.dashboard_url` in 
 
 /// With what to do about it.
 pub(crate) fn ray_error(ray: &dyn Ray, err: RayError) -> Error {
+    trouble(ray, err).error()
+}
+
+fn trouble(ray: &dyn Ray, err: RayError) -> Trouble {
     if let Some(source) = std::error::Error::source(&err) {
         tracing::debug!("Ray: {err}: {}", chain(source));
     }
     let url = ray.dashboard_url();
     let message = match err {
         RayError::Timeout { after } => {
-            return Error::UpstreamTimeout {
-                server: SERVER.to_owned(),
-                timeout_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
-            };
+            let timeout_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            return Trouble::Timeout { timeout_ms };
         }
         RayError::Unreachable { .. } => format!(
             "Ray's dashboard at `{url}` does not answer: check that its head runs (`ray start --head \
@@ -218,7 +240,7 @@ pub(crate) fn ray_error(ray: &dyn Ray, err: RayError) -> Error {
             "what answers at `{url}` is not Ray's dashboard, or one of a version that is not known: {err}"
         ),
     };
-    Error::UpstreamError { server: SERVER.to_owned(), message }
+    Trouble::Other { message }
 }
 
 const SERVER: &str = "ray";

@@ -8,7 +8,7 @@ use orch_domain::name::RayJobId;
 use orch_domain::ray::{ARGUMENTS, RayJob, RaySubmission};
 use tokio::time::Instant;
 
-use crate::ports::ray::RayError;
+use crate::ports::ray::{RayError, RayLogs};
 use crate::service::ray::ray_error;
 use crate::{Cx, Orch};
 
@@ -112,8 +112,8 @@ impl Orch {
         }
     }
 
-    /// All that its driver wrote.
-    pub async fn ray_job_logs(&self, cx: &Cx, id: &RayJobId) -> Result<String, Error> {
+    /// What its driver wrote.
+    pub async fn ray_job_logs(&self, cx: &Cx, id: &RayJobId) -> Result<RayLogs, Error> {
         self.ray_job(cx, id).await?;
         let ray = self.ray()?;
         let logs = ray.logs(id).await.map_err(|err| ray_error(ray, err))?;

@@ -146,7 +146,7 @@ impl RayView {
                 format!(", {} dead", self.dead_nodes)
             };
             let (alive, age) = (self.alive_nodes, self.age_seconds.unwrap_or(0.0));
-            let sep = if self.reachable == Some(true) { ":" } else { " Last seen:" };
+            let sep = if self.reachable == Some(true) { ":" } else { ". Last seen:" };
             text.push_str(&format!(
                 "{sep} {alive} nodes alive{dead}; {}, {age:.0} s ago.",
                 usage.line()

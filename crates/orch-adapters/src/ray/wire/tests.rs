@@ -110,3 +110,27 @@ fn a_job_hides_values_of_its_environment_and_escapes() {
             .unwrap();
     assert_eq!((driver.id.as_str(), driver.was_submitted), ("01000000", false));
 }
+
+#[test]
+fn the_end_of_logs_is_read_from_a_whole_line_on() {
+    let all = "first\nC:\\new\\\nthe \"end\"\u{e9}\n";
+    let json = json!({ "logs": all }).to_string();
+    assert_eq!(
+        logs(json.as_bytes(), false).unwrap(),
+        RayLogs { text: all.to_owned(), is_cut: false }
+    );
+    let mut n_read = 0;
+    for at in 9..json.len() {
+        let Ok(RayLogs { text, is_cut }) = logs(&json.as_bytes()[at..], true) else { continue };
+        assert!(is_cut && all.ends_with(&text), "cut at {at}: {text:?}");
+        // Whole lines only.
+        assert!(
+            ["", "the \"end\"\u{e9}\n", "C:\\new\\\nthe \"end\"\u{e9}\n"].contains(&text.as_str()),
+            "{text:?}"
+        );
+        n_read += 1;
+    }
+    assert!(20 < n_read, "{n_read}");
+    assert_eq!(logs(br#"{"logs": null}"#, false).unwrap(), RayLogs::default());
+    assert!(logs(b"no newline\"}", true).is_err());
+}
