@@ -92,6 +92,12 @@ async fn what_ray_has_is_merged_by_address() {
     );
     assert!(status["age_seconds"].as_f64().unwrap() < 60.0, "{status}");
 
+    let dashboard = cloud.ok(DEMO, "dashboard_summary", json!({})).await;
+    let glance = dashboard["ray_nodes"].as_array().unwrap();
+    let [first, .., last] = &glance[..] else { panic!("{dashboard}") };
+    assert_eq!((glance.len(), &last["state"]), (3, &json!("dead")), "the living first");
+    assert_eq!((&first["registered_as"], &first["cpu_total"]), (&json!("worker"), &json!(4)));
+
     let nodes = cloud.ok(DEMO, "ray_nodes", json!({})).await;
     let named: Vec<_> = nodes["nodes"].as_array().unwrap().iter().collect();
     assert_eq!(nodes["total_count"], 3);

@@ -152,7 +152,7 @@ async fn waiting_for_a_job_ends_with_the_job() {
 async fn of_endless_logs_the_end_is_shown() {
     let (server, cloud) = start().await;
     let id = cloud.ok(DEMO, "ray_submit_job", job("yes")).await["job_id"].clone();
-    server.change(|it| it.logs = format!("{}the end\n", "yes \\\n".repeat(6 << 20)));
+    server.change(|it| it.logs = format!("{}the end\n", "yes \\\n".repeat(3 << 20)));
     let logs = json!({"job_id": id, "tail": 2});
     let logs = cloud.ok(DEMO, "ray_job_logs", logs).await;
     assert_eq!((&logs["text"], &logs["truncated"]), (&json!("yes \\\nthe end\n"), &json!(true)));

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
-use crate::view::ray::RayView;
+use crate::view::ray::{RayNodeGlance, RayView};
 use crate::view::user::QuotaView;
 use crate::{Cx, Orch};
 
@@ -30,7 +30,11 @@ pub struct Dashboard {
     pub checked_at: Option<Timestamp>,
     /// The Ray cluster, as it was last seen.
     pub ray: RayView,
+    /// The first 50 of its nodes as they were last seen, the living first; `ray_nodes` has all.
+    pub ray_nodes: Vec<RayNodeGlance>,
 }
+
+const N_RAY_NODES: usize = 50;
 
 impl Summary for Dashboard {
     fn summary(&self) -> String {
@@ -82,6 +86,7 @@ impl Operation for DashboardSummary {
                 quota: QuotaView::of(user.quota, book.usage(&user.id)),
                 checked_at: orch.health.last_sweep(),
                 ray: orch.ray_view(),
+                ray_nodes: orch.ray_glance(book, N_RAY_NODES),
             }
         }))
     }

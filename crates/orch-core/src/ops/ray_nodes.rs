@@ -1,11 +1,9 @@
 //! The nodes of the Ray cluster, asked now.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use orch_domain::Error;
 use orch_domain::caller::Permission;
-use orch_domain::name::NodeId;
 use orch_domain::page::{self, PageSize};
 use orch_domain::ray::{RayNode, RayNodeState};
 use orch_domain::time::Timestamp;
@@ -13,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::service::ray::registered;
 use crate::view::ray::{RayNodeView, ray_node_table};
 use crate::view::table::more;
 use crate::{Cx, Orch};
@@ -57,14 +56,7 @@ impl Operation for RayNodes {
 
     async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<RayNodeList, Error> {
         let seen = orch.look_at_ray().await?;
-        // By the rule that merges Ray into our nodes, asked from our side.
-        let registered: HashMap<String, NodeId> = orch.ledger.read(|book| {
-            let ours = book.slots().filter_map(|it| {
-                let of_ray = seen.nodes.at(&it.node.address)?;
-                Some((of_ray.node_id.clone(), it.node.id.clone()))
-            });
-            ours.collect()
-        });
+        let registered = orch.ledger.read(|book| registered(&seen.nodes, book));
         let is_wanted = |it: &&RayNode| self.state.is_empty() || self.state.contains(&it.state);
         let mut found: Vec<&RayNode> = seen.nodes.iter().filter(is_wanted).collect();
         found.sort_by(|a, b| a.node_id.cmp(&b.node_id));
@@ -78,7 +70,7 @@ impl Operation for RayNodes {
         Ok(RayNodeList {
             nodes: page
                 .iter()
-                .map(|it| RayNodeView::of(it, registered.get(&it.node_id).cloned()))
+                .map(|it| RayNodeView::of(it, registered.get(it.node_id.as_str()).cloned()))
                 .collect(),
             next_page_token,
             total_count: found.len(),

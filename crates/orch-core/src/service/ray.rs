@@ -1,19 +1,22 @@
 //! Ray: looked at with every health sweep, and remembered, so that whoever reads a dashboard or places an instance
 //! never waits for it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use orch_domain::Error;
+use orch_domain::book::Book;
+use orch_domain::name::NodeId;
 use orch_domain::node::Node;
-use orch_domain::ray::{RayFigures, RayNodeState, RayNodes, RayUse};
+use orch_domain::ray::{RayFigures, RayNode, RayNodeState, RayNodes, RayUse};
 use orch_domain::time::Timestamp;
 use parking_lot::RwLock;
 
 use crate::Orch;
 use crate::event::Subject;
 use crate::ports::ray::{Ray, RayCluster, RayError, RayVersion};
-use crate::view::ray::{RayOnNode, RayUseView, RayView};
+use crate::view::ray::{RayNodeGlance, RayOnNode, RayUseView, RayView};
 
 /// Figures that so many sweeps did not renew are not weighed any more.
 const STALE_AFTER_SWEEPS: u32 = 3;
@@ -170,6 +173,15 @@ impl Orch {
         }
     }
 
+    /// The nodes that were last seen, the living first, at most so many.
+    pub fn ray_glance(&self, book: &Book, n: usize) -> Vec<RayNodeGlance> {
+        let Some(seen) = self.ray.seen() else { return Vec::new() };
+        let registered = registered(&seen.nodes, book);
+        let glance =
+            |it: &RayNode| RayNodeGlance::of(it, registered.get(it.node_id.as_str()).cloned());
+        seen.nodes.iter().rev().take(n).map(glance).collect()
+    }
+
     /// What Ray last said of a node's machine; none when it is not in Ray.
     pub fn ray_on(&self, node: &Node) -> Option<RayOnNode> {
         let seen = self.ray.seen()?;
@@ -199,6 +211,15 @@ impl Orch {
         let limit = self.settings.health_period * STALE_AFTER_SWEEPS;
         limit.as_millis() < u128::from(age_ms)
     }
+}
+
+/// Which of our nodes each of Ray's is, by the rule that merges Ray into ours.
+pub(crate) fn registered<'a>(nodes: &'a RayNodes, book: &Book) -> HashMap<&'a str, NodeId> {
+    let ours = book.slots().filter_map(|it| {
+        let of_ray = nodes.at(&it.node.address)?;
+        Some((of_ray.node_id.as_str(), it.node.id.clone()))
+    });
+    ours.collect()
 }
 
 fn seen(cluster: RayCluster, at: Timestamp) -> RaySeen {

@@ -156,6 +156,33 @@ impl RayView {
     }
 }
 
+/// One node of Ray on a dashboard.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct RayNodeGlance {
+    /// Ray's own id of it.
+    pub node_id: String,
+    pub address: String,
+    /// The node here that has the same address; null when it is not registered.
+    pub registered_as: Option<NodeId>,
+    pub state: RayNodeState,
+    pub is_head: bool,
+    #[serde(flatten)]
+    pub usage: RayUseView,
+}
+
+impl RayNodeGlance {
+    pub fn of(node: &RayNode, registered_as: Option<NodeId>) -> RayNodeGlance {
+        RayNodeGlance {
+            node_id: clean(&node.node_id, 128),
+            address: clean(&node.address, 253),
+            registered_as,
+            state: node.state,
+            is_head: node.is_head,
+            usage: RayUseView::of(&node.usage),
+        }
+    }
+}
+
 /// One node of Ray.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct RayNodeView {
