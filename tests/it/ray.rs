@@ -140,7 +140,7 @@ async fn what_ray_has_is_merged_by_address() {
         .await
         .unwrap()
         .text();
-    assert!(line.contains("Ray: Ray 2.60.0 at") && line.contains("3 of 8 CPU"), "{line}");
+    assert!(line.contains("\nRay 2.60.0 at") && line.contains("3 of 8 CPU"), "{line}");
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ impl Summary for Dashboard {
     fn summary(&self) -> String {
         let it = &self.instances;
         let ray =
-            if self.ray.configured { format!("\nRay: {}", self.ray.line()) } else { String::new() };
+            if self.ray.configured { format!("\n{}", self.ray.line()) } else { String::new() };
         format!(
             "The cluster is {}: {}; {} of {} and {} of {} free.\nInstances: {} running, {} stopped, {} on their way, {} \
              in all.\nQuota: {}.{ray}",
