@@ -95,7 +95,7 @@ impl Access {
             .to_str()
             .ok()
             .and_then(|it| UserId::try_new(it).ok())
-            .and_then(|id| self.orch.ledger.read(|book| book.user(&id).cloned()));
+            .and_then(|id| self.orch.ledger.read(|book| book.user_called(&id).ok().cloned()));
         match user {
             Some(user) => Ok(Some(Caller {
                 user: user.id.clone(),

@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::app::database;
 use crate::config::Config;
 
 /// Longest path of a Unix socket, minus its name.
@@ -66,14 +67,22 @@ pub enum Locking {
 }
 
 impl DataDir {
+    /// The directory of a state that is there. One that was mistyped is refused and not made.
+    pub fn open_existing(config: &Config) -> anyhow::Result<DataDir> {
+        let path = path_of(config)?;
+        if !database::is_there(&path) {
+            bail!(
+                "there is no state of mcp-orch in `{}`\n\
+                 hint: name the data directory of the server with `--data-dir`",
+                path.display()
+            );
+        }
+        DataDir::open(config)
+    }
+
     /// Makes the directory if it is not there; only its owner can look inside.
     pub fn open(config: &Config) -> anyhow::Result<DataDir> {
-        let path = match &config.server.data_dir {
-            Some(it) => {
-                std::path::absolute(it).context("the data directory has no absolute path")?
-            }
-            None => default_path()?,
-        };
+        let path = path_of(config)?;
         if MAX_PATH < path.as_os_str().len() {
             bail!(
                 "the path of the data directory is longer than {MAX_PATH} bytes, too long for its socket: `{}`\n\
@@ -118,6 +127,23 @@ impl DataDir {
 
     fn lock_file(&self) -> PathBuf {
         self.path.join("lock")
+    }
+
+    /// Writes the first credentials where only the owner of the directory can read them.
+    pub fn keep_credentials(&self, text: &str) -> anyhow::Result<PathBuf> {
+        use std::io::Write;
+        let path = self.path.join("first-login.txt");
+        // A new file: one that is there already could be somebody's who then reads along.
+        drop(fs_err::remove_file(&path));
+        let mut file = fs_err::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .context("the first credentials cannot be kept")?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        Ok(path)
     }
 
     /// Takes the lock, or says who has it.
@@ -183,6 +209,13 @@ fn read_holder(mut file: File) -> Option<Holder> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     serde_json::from_str(text.lines().next()?).ok()
+}
+
+fn path_of(config: &Config) -> anyhow::Result<PathBuf> {
+    match &config.server.data_dir {
+        Some(it) => std::path::absolute(it).context("the data directory has no absolute path"),
+        None => default_path(),
+    }
 }
 
 fn default_path() -> anyhow::Result<PathBuf> {

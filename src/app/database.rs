@@ -14,6 +14,11 @@ pub struct Backup {
     pub counts: BTreeMap<String, u64>,
 }
 
+/// Whether there is one, in whatever state.
+pub fn is_there(data_dir: &Path) -> bool {
+    SledStore::is_in(data_dir)
+}
+
 /// Opening it checks all of it.
 pub fn check(data_dir: &Path) -> anyhow::Result<()> {
     SledStore::open(data_dir)?;

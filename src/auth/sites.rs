@@ -34,6 +34,11 @@ pub enum Refusal {
 }
 
 impl Sites {
+    /// Whether only this machine reaches the server.
+    pub fn is_loopback(&self) -> bool {
+        self.bound.is_loopback()
+    }
+
     /// `hosts` are names without scheme and port, `origins` are `scheme://host[:port]`.
     pub fn new(bound: IpAddr, hosts: &[String], origins: &[String]) -> Result<Sites, InvalidSite> {
         let host = |given: &String| {

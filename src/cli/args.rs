@@ -84,7 +84,12 @@ pub(super) enum Command {
     /// What works on this machine, and what to do about what does not.
     Doctor,
     /// Write the whole state into one file; a server may run meanwhile.
-    Backup { file: PathBuf },
+    Backup {
+        file: PathBuf,
+        /// Replace a file that is there already.
+        #[arg(long)]
+        force: bool,
+    },
     /// Make the state of an empty data directory from a backup.
     Restore { file: PathBuf },
     /// Print the completions of a shell.
@@ -160,18 +165,23 @@ Examples:
   mcp-orch call list_nodes
   mcp-orch call launch_instance name=web image=nginx:alpine ports=80 env.GREETING=hello
   mcp-orch call list_instances --output json
+  mcp-orch call instance_logs id=i-0123456789abcdef0 follow=true
   mcp-orch call terminate_instance id=i-0123456789abcdef0 --yes
   mcp-orch call launch_instance --json '{\"image\": \"nginx:alpine\", \"ports\": [80]}'
   mcp-orch call cluster_status --url https://cloud.example.org --api-key mo-…
 
-Exit status: 0 done, 1 no connection or a mistake in the arguments, 3 refused or failed with the error shown,
-130 interrupted.";
+What cannot be undone is asked for; where nobody can be asked, as in a script, it needs --yes.
+
+Exit status: 0 done, 1 no connection or a mistake in the arguments, 2 a mistake in the command line or --yes is missing,
+3 refused or failed with the error shown, 130 interrupted.";
 
 #[derive(Args)]
 pub(super) struct CallArgs {
     /// Name of the operation, as `mcp-orch tools` lists it.
     pub operation: String,
-    /// Arguments; a list takes commas, `env.NAME=value` sets one entry of an object.
+    /// Arguments. A list is split at commas (`ports=80,443`; JSON where an item has one: `'tags=["a,b"]'`), a `command`
+    /// with spaces as a shell does (`command="sh -c 'echo a,b'"`); `env.NAME=value` sets one entry of an object; times
+    /// may be written `30s` or `5m`.
     #[arg(value_name = "KEY=VALUE")]
     pub arguments: Vec<String>,
     /// Arguments as one JSON object; `@FILE` reads a file, `-` stdin.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::args::Globals;
@@ -17,9 +17,16 @@ pub(super) async fn backup(
     env: &dyn Env,
     globals: &Globals,
     file: &Path,
+    force: bool,
 ) -> anyhow::Result<ExitStatus> {
-    let data_dir = DataDir::open(&globals.load(env)?)?;
+    let data_dir = DataDir::open_existing(&globals.load(env)?)?;
     let file = std::path::absolute(file).context("the file has no absolute path")?;
+    if !force && fs_err::symlink_metadata(&file).is_ok() {
+        bail!(
+            "`{}` is there already\nhint: choose another file, or replace it with `--force`",
+            file.display()
+        );
+    }
     let counts = match data_dir.lock()? {
         Locking::Ours(_lock) => {
             json!(database::backup(data_dir.path(), &file)?.counts)

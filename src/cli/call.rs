@@ -1,6 +1,6 @@
 //! `call`: one operation from the shell. `tools`: which there are.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use super::args::{CallArgs, Globals, Output, Target};
-use super::client::{Connection, Listener, ToolInfo};
-use super::{ExitStatus, coerce, print, say, serve, show};
+use super::client::{self, Connection, Listener, ToolInfo};
+use super::{ExitStatus, coerce, follow, print, say, serve};
 use crate::config::Env;
 use crate::telemetry;
 
@@ -62,26 +62,45 @@ pub(super) async fn connect(
 async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitStatus> {
     let tools = connection.tools().await?;
     let tool = find(&tools, &args.operation)?;
-    let arguments = coerce::arguments(&tool.input, base(args)?, &args.arguments)?;
-    if tool.is_destructive && !args.yes && !confirm(&tool.name, &arguments)? {
-        say("nothing was done");
-        return Ok(ExitStatus::Failed);
+    let (follows, words) = follow::take(&tool.name, &args.arguments);
+    let arguments = coerce::arguments(&tool.input, base(args)?, &words)?;
+    if tool.is_destructive && !args.yes {
+        if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            say(format!(
+                "error: `{}` cannot be undone, and nobody is there to ask\n\nhint: {}",
+                tool.name,
+                repeat(std::env::args_os())
+            ));
+            return Ok(ExitStatus::Misused);
+        }
+        let question = question(connection, &tools, &tool, &arguments).await?;
+        if !confirm(&question, &mut std::io::stdin().lock(), &mut std::io::stderr())? {
+            say("nothing was done");
+            return Ok(ExitStatus::Failed);
+        }
     }
     let bar = bar();
     let stop = serve::stop_on_signal()?;
-    let outcome =
-        connection.call(&tool.name, arguments, bar.as_ref().map(listener), stop.cancelled()).await;
+    let outcome = if follows {
+        follow::logs(connection, arguments, &stop).await
+    } else {
+        connection.call(&tool.name, arguments, bar.as_ref().map(listener), stop.cancelled()).await
+    };
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     let Some(outcome) = outcome? else {
+        if follows {
+            return Ok(ExitStatus::Done);
+        }
         say("cancelled");
         return Ok(ExitStatus::Interrupted);
     };
     match args.output {
         Output::Json => print(serde_json::to_string_pretty(&outcome.value)?)?,
         Output::Table if outcome.is_error => {}
-        Output::Table => print(show::table_or_text(&outcome.value, &outcome.text))?,
+        // What an agent reads is what a person reads; the terminal must not be steered by it.
+        Output::Table => print(orch_domain::text::sanitize(&outcome.text))?,
     }
     if !outcome.is_error {
         return Ok(ExitStatus::Done);
@@ -94,8 +113,10 @@ async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitSt
     Ok(ExitStatus::Refused)
 }
 
-fn find<'a>(tools: &'a [ToolInfo], name: &str) -> anyhow::Result<&'a ToolInfo> {
-    tools.iter().find(|it| it.name == name).with_context(|| {
+/// What a server does not show may exist all the same, and then it is the server that says why it is not for us.
+fn find(tools: &[ToolInfo], name: &str) -> anyhow::Result<ToolInfo> {
+    let shown = tools.iter().find(|it| it.name == name).cloned();
+    shown.or_else(|| client::known(name)).with_context(|| {
         let near = coerce::nearest(name, tools.iter().map(|it| it.name.as_str()));
         let near: Vec<String> = near.iter().map(|it| format!("`{it}`")).collect();
         let meant = if near.is_empty() {
@@ -122,16 +143,50 @@ fn base(args: &CallArgs) -> anyhow::Result<Map<String, Value>> {
     serde_json::from_str(&text).context("`--json` has to be a JSON object")
 }
 
-/// Asks, where somebody is there to answer.
-fn confirm(name: &str, arguments: &Map<String, Value>) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Ok(true);
+/// What is about to be done, with the name of the instance that is meant: an id says little to a person.
+async fn question(
+    connection: &Connection,
+    tools: &[ToolInfo],
+    tool: &ToolInfo,
+    arguments: &Map<String, Value>,
+) -> anyhow::Result<String> {
+    let is_of_instances = tool.name.ends_with("_instance");
+    let mut named = String::new();
+    if let Some(id) = arguments.get("id").filter(|_| is_of_instances)
+        && tools.iter().any(|it| it.name == "get_instance")
+    {
+        let wanted = Map::from_iter([("id".to_owned(), id.clone())]);
+        let found = connection.call("get_instance", wanted, None, std::future::pending()).await?;
+        if let Some(found) = found.filter(|it| !it.is_error) {
+            named = format!("{}\n", found.text);
+        }
     }
     let shown = serde_json::to_string(arguments)?;
-    write!(std::io::stderr(), "{name} {shown}\nThis cannot be undone. Go on? [y/N] ")?;
+    Ok(format!("{named}{} {shown}\nThis cannot be undone. Go on? [y/N] ", tool.name))
+}
+
+fn confirm(
+    question: &str,
+    answers: &mut impl BufRead,
+    terminal: &mut impl Write,
+) -> anyhow::Result<bool> {
+    write!(terminal, "{question}")?;
+    terminal.flush()?;
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
+    answers.read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// The command line as it was, in a form that a shell takes, and with the consent that it lacks.
+fn repeat(words: impl Iterator<Item = std::ffi::OsString>) -> String {
+    let words = words.map(|it| {
+        let it = it.to_string_lossy().into_owned();
+        let is_plain = !it.is_empty()
+            && it.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=./:,@%+".contains(&b));
+        if is_plain { it } else { format!("'{}'", it.replace('\'', r"'\''")) }
+    });
+    let words: Vec<String> = words.collect();
+    format!("if you mean it, repeat it as `{} --yes`", words.join(" "))
 }
 
 fn bar() -> Option<ProgressBar> {
@@ -155,4 +210,34 @@ fn listener(bar: &ProgressBar) -> Listener {
         }
         bar.set_message(orch_domain::text::excerpt(message, 200));
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_yes_is_one() {
+        for (answer, is_yes) in [
+            ("y\n", true),
+            ("yes\n", true),
+            ("Y", true),
+            ("n\n", false),
+            ("\n", false),
+            ("", false),
+        ] {
+            let mut shown = Vec::new();
+            assert_eq!(confirm("Go on? ", &mut answer.as_bytes(), &mut shown).unwrap(), is_yes);
+            assert_eq!(shown, b"Go on? ");
+        }
+    }
+
+    #[test]
+    fn the_command_to_repeat_is_what_a_shell_takes() {
+        let words = ["mcp-orch", "call", "x", "name=it's a b", "n=1"].map(Into::into);
+        assert_eq!(
+            repeat(words.into_iter()),
+            r"if you mean it, repeat it as `mcp-orch call x 'name=it'\''s a b' n=1 --yes`"
+        );
+    }
 }

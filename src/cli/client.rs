@@ -52,6 +52,7 @@ pub(super) struct Outcome {
 }
 
 /// Of the protocol's library, what other files of the command line need of a tool.
+#[derive(Clone)]
 pub(super) struct ToolInfo {
     pub name: String,
     pub title: String,
@@ -216,10 +217,38 @@ fn unconnected(uri: &str, err: ClientInitializeError) -> anyhow::Error {
             "the server at `{uri}` does not know you\n\
              hint: give an API key or access token with `--api-key`, or in `MCP_ORCH_API_KEY`"
         ),
-        Some(StreamableHttpError::Client(err)) if err.is_connect() => anyhow::anyhow!(
+        Some(StreamableHttpError::Client(err)) if is_refused(err) => anyhow::anyhow!(
             "nothing answers at `{uri}`\nhint: start it with `mcp-orch serve`, or check the address"
         ),
-        _ => anyhow::Error::new(err).context(format!("no connection to `{uri}`")),
+        Some(StreamableHttpError::Client(err)) => anyhow::anyhow!(
+            "no connection to `{uri}`: {}\nhint: check the address; `https` needs a certificate that this machine trusts",
+            innermost(err)
+        ),
+        Some(err) => anyhow::anyhow!(
+            "what answers at `{uri}` is no mcp-orch, or refuses us: {}\n\
+             hint: the address is such as `http://127.0.0.1:3000`; behind another name, add it to `server.allowed_hosts`",
+            orch_domain::text::excerpt(&orch_domain::text::sanitize(&innermost(err)), 400)
+        ),
+        None => anyhow::Error::new(err).context(format!("no connection to `{uri}`")),
+    }
+}
+
+fn is_refused(err: &reqwest::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(err);
+    while let Some(it) = cause {
+        if let Some(io) = it.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        cause = it.source();
+    }
+    false
+}
+
+/// What went wrong in the end; what is around it only says that something did.
+fn innermost(err: &dyn std::error::Error) -> String {
+    match err.source() {
+        Some(cause) => innermost(cause),
+        None => err.to_string(),
     }
 }
 
@@ -237,6 +266,17 @@ where
         .await
         .context("the server did not answer the handshake")?;
     Ok(Connection { service, carrier: None, child: None })
+}
+
+/// An operation of this program's own catalogue. A server does not show what its caller may not call.
+pub(super) fn known(name: &str) -> Option<ToolInfo> {
+    let op = orch_core::ops::catalogue().into_iter().find(|it| it.spec.name == name)?;
+    Some(ToolInfo {
+        name: name.to_owned(),
+        title: op.spec.title().to_owned(),
+        input: op.input,
+        is_destructive: op.spec.effect.is_destructive(),
+    })
 }
 
 fn tool_info(tool: Tool) -> ToolInfo {

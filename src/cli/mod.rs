@@ -9,10 +9,10 @@ mod client;
 mod coerce;
 mod demo;
 mod doctor;
+mod follow;
 mod install;
 mod nodes;
 mod serve;
-mod show;
 mod stdio;
 
 use std::io::Write;
@@ -30,6 +30,8 @@ pub enum ExitStatus {
     Done = 0,
     /// It was not, and stderr says why.
     Failed = 1,
+    /// It has to be asked for in another way, as clap ends too.
+    Misused = 2,
     /// The operation was refused or failed; its error was shown.
     Refused = 3,
     /// A signal ended it.
@@ -72,7 +74,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
             nodes::import(env, &globals, &args).await
         }
         Some(Command::Doctor) => doctor::run(env, &globals).await,
-        Some(Command::Backup { file }) => backup::backup(env, &globals, &file).await,
+        Some(Command::Backup { file, force }) => backup::backup(env, &globals, &file, force).await,
         Some(Command::Restore { file }) => backup::restore(env, &globals, &file).await,
         Some(Command::Completions { shell }) => {
             clap_complete::generate(

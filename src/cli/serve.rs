@@ -1,5 +1,6 @@
 //! `serve`: HTTP until a signal. `--mode`: the same, and MCP on stdin when a client started it.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,7 @@ pub(super) async fn run_mode(
     }
     telemetry::start_logging(&config.server)?;
     check_upstreams(&config, env)?;
+    warn_of_openness(&config, args.demo);
     stdio::serve_client(env, &config, Kind::Server { demo: args.demo }).await
 }
 
@@ -60,6 +62,8 @@ async fn serve(
     let app = App::build(config, env, Kind::Server { demo }, data_dir.clone(), lock).await?;
     let running = app.start()?;
     announce(&running, globals, &data_dir);
+    warn_of_openness(config, demo);
+    show_credentials(&running, &data_dir)?;
     stop.cancelled().await;
     Ok(drain(running).await)
 }
@@ -136,19 +140,35 @@ fn announce(running: &Running, globals: &Globals, data_dir: &DataDir) {
         env!("CARGO_PKG_VERSION"),
         data_dir.path().display(),
     ));
-    show_credentials(running);
 }
 
-pub(super) fn show_credentials(running: &Running) {
-    if let Some(it) = &running.credentials {
+/// What a person should not overlook.
+pub(super) fn warn_of_openness(config: &Config, demo: bool) {
+    if demo {
+        say("  DEMO      demo/demo and admin/admin can log in, and `X-User-ID` needs no password");
+    }
+    if !config.security.enable_auth {
+        say("  NO LOGIN  everybody on this machine is the administrator");
+    }
+}
+
+/// On a terminal, once. Where stderr goes to a log that others keep and read, into a file that only its owner can read.
+pub(super) fn show_credentials(running: &Running, data_dir: &DataDir) -> anyhow::Result<()> {
+    let Some(it) = &running.credentials else { return Ok(()) };
+    let shown = format!(
+        "    user      {}\n    password  {}\n    API key   {}\n",
+        it.username, it.password, it.api_key
+    );
+    if std::io::stderr().is_terminal() {
+        say(format!("\n  The administrator's credentials, shown this once:\n{shown}"));
+    } else {
+        let path = data_dir.keep_credentials(&shown)?;
         say(format!(
-            "\n  The administrator's credentials, shown this once:\n    \
-             user      {}\n    \
-             password  {}\n    \
-             API key   {}\n",
-            it.username, it.password, it.api_key
+            "\n  The administrator's credentials are in `{}`; remove it when you have read them\n",
+            path.display()
         ));
     }
+    Ok(())
 }
 
 /// Reads the file of upstream servers, so that a mistake in it is told at start, and says what is without effect.

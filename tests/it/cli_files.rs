@@ -109,6 +109,25 @@ fn a_backup_without_a_server_and_a_file_that_is_none() {
 }
 
 #[test]
+fn a_backup_makes_no_data_directory_and_replaces_no_file_unasked() {
+    let home = Home::new();
+    let file = home.path("state.backup");
+    let file = file.to_str().unwrap();
+    let mistyped = home.path("dat");
+    let ran = home.run(&["backup", file, "--data-dir", mistyped.to_str().unwrap()]);
+    assert!(ran.status == 1 && ran.stderr.contains("no state of mcp-orch in"), "{}", ran.stderr);
+    assert!(!mistyped.exists() && !std::path::Path::new(file).exists());
+
+    home.add_simulated_node();
+    fs_err::write(file, "precious").unwrap();
+    let ran = home.run(&["backup", file]);
+    assert!(ran.status == 1 && ran.stderr.contains("`--force`"), "{}", ran.stderr);
+    assert_eq!(fs_err::read_to_string(file).unwrap(), "precious");
+    home.done(&["backup", file, "--force"]);
+    assert!(fs_err::read_to_string(file).unwrap().contains("mcp-orch backup"));
+}
+
+#[test]
 fn importing_nodes_names_what_failed_and_why() {
     let home = Home::new();
     let seed = r#"{"nodes": {

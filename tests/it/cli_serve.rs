@@ -1,5 +1,6 @@
 //! `mcp-orch serve`: who may have the data directory, who may log in, where it listens, and how it ends.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -45,9 +46,15 @@ async fn a_second_server_is_told_of_the_first() {
 async fn the_first_start_shows_credentials_that_work_and_later_ones_do_not() {
     let home = Home::new();
     let server = Setup::plain(&home.data_dir()).start().await;
+    // Its stderr is no terminal, so what is secret does not go there.
     let log = server.log();
-    let password = shown(&log, "password").unwrap_or_else(|| panic!("{log}"));
-    let key = shown(&log, "API key").unwrap();
+    let file = home.data_dir().join("first-login.txt");
+    assert!(log.contains(file.to_str().unwrap()) && !log.contains("password"), "{log}");
+    let mode = fs_err::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let kept = fs_err::read_to_string(&file).unwrap();
+    let password = shown(&kept, "password").unwrap_or_else(|| panic!("{kept}"));
+    let key = shown(&kept, "API key").unwrap();
     assert!(20 <= password.len());
     let (status, answer) = login(&server, "admin", &password).await;
     assert_eq!((status, &answer["token_type"]), (200, &json!("bearer")));
@@ -57,8 +64,9 @@ async fn the_first_start_shows_credentials_that_work_and_later_ones_do_not() {
     assert_eq!(in_place(|| home.run(&arguments)).status, 0);
 
     fs_err::remove_file(server.kill().join("server.log")).unwrap();
+    fs_err::remove_file(&file).unwrap();
     let server = Setup::plain(&home.data_dir()).start().await;
-    assert!(!server.log().contains("password"), "{}", server.log());
+    assert!(!server.log().contains("credentials") && !file.exists(), "{}", server.log());
     assert_eq!(login(&server, "admin", &password).await.0, 200);
 }
 
@@ -68,8 +76,20 @@ async fn a_directory_that_stdio_made_gets_its_password_at_the_first_serve() {
     let ran = in_place(|| home.run(&["call", "whoami"]));
     assert!(!ran.stderr.contains("password"), "{}", ran.stderr);
     let server = Setup::plain(&home.data_dir()).start().await;
-    let password = shown(&server.log(), "password").unwrap();
+    let kept = fs_err::read_to_string(home.data_dir().join("first-login.txt")).unwrap();
+    let password = shown(&kept, "password").unwrap();
     assert_eq!(login(&server, "admin", &password).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_lets_everybody_in_says_so() {
+    let home = Home::new();
+    let demo = Setup::demo(&home.data_dir()).start().await;
+    assert!(demo.log().contains("DEMO      demo/demo"), "{}", demo.log());
+    assert!(!demo.log().contains("NO LOGIN"), "{}", demo.log());
+    drop(demo);
+    let open = Setup::no_auth(&home.data_dir()).start().await;
+    assert!(open.log().contains("NO LOGIN  everybody"), "{}", open.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,8 +198,11 @@ async fn a_token_of_the_configuration_may_do_what_is_written_there() {
         in_place(|| home.run(&[&["call"], words, &target].concat()))
     };
     assert_eq!(call(&["list_instances"]).status, 0);
-    // What it may not do is not even there.
-    assert_eq!(call(&["launch_instance", "image=demo:1"]).status, 1);
+    // What it may not do is not shown to it, and refused with the reason.
+    let refused = call(&["launch_instance", "image=demo:1"]);
+    assert_eq!(refused.status, 3, "{}", refused.stderr);
+    assert!(refused.stderr.starts_with("error: Forbidden: "), "{}", refused.stderr);
+    assert!(refused.stderr.contains("`write`"), "{}", refused.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

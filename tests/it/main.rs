@@ -7,6 +7,7 @@ mod checks;
 mod cli_call;
 mod cli_files;
 mod cli_serve;
+mod commands;
 mod crash;
 mod documents;
 mod drift;

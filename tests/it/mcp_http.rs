@@ -103,6 +103,19 @@ async fn refusal(site: &Site, key: &str, body: &'static str) -> (u16, i64) {
     (status, body["error"]["code"].as_i64().unwrap())
 }
 
+/// The status, and which of the known hints the JSON body has.
+async fn in_words(request: reqwest::RequestBuilder) -> (u16, String) {
+    let response = within("a refusal", request.send()).await.unwrap();
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let body: Value = response.json().await.unwrap();
+    let message = body["error"]["message"].as_str().unwrap();
+    let hints =
+        ["Accept: application/json", "Content-Type: application/json", "`initialize`", "POST"];
+    let hint = hints.into_iter().find(|it| message.contains(it));
+    (status, hint.unwrap_or_else(|| panic!("{body}")).to_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_message_is_refused_in_the_words_of_the_protocol() {
     let world = World::with_nodes(0).await;
@@ -118,9 +131,16 @@ async fn what_is_no_message_is_refused_in_the_words_of_the_protocol() {
         .bearer_auth(&key)
         .header("accept", "application/json, text/event-stream")
         .header("content-type", "text/plain");
-    assert_eq!(status(text.body("{}")).await, 415);
+    assert_eq!(in_words(text.body("{}")).await, (415, "Content-Type: application/json".into()));
     let put = mcp::http_client().put(&site.url).bearer_auth(&key);
-    assert_eq!(status(put).await, 405);
+    assert_eq!(in_words(put).await, (405, "POST".into()));
+    let choosy = mcp::http_client().post(&site.url).bearer_auth(&key).header("accept", "text/html");
+    let choosy = choosy.header("content-type", "application/json").body(list_tools().to_string());
+    assert_eq!(in_words(choosy).await, (406, "Accept: application/json".into()));
+    let session = Session::begin(&site, &key).await;
+    assert_eq!(status(session.delete()).await, 204);
+    let ping = mcp::request(Era::Legacy, json!(1), "ping", json!({}));
+    assert_eq!(in_words(session.post(&ping)).await, (404, "`initialize`".into()));
 }
 
 /// Nobody waits for an event stream when one object says it all.

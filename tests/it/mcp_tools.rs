@@ -42,6 +42,10 @@ fn check_tool(tool: &Tool) {
         && hints.idempotent_hint.is_some()
         && hints.open_world_hint.is_some();
     assert!(all_said, "{name} hides a hint");
+    // A second restart ends what the first began.
+    let is_repeated =
+        ["launch_instance", "restart_instance", "exec_in_instance"].contains(&&**name);
+    assert!(!is_repeated || hints.idempotent_hint == Some(false), "{name} promises too much");
     assert!(
         !(hints.read_only_hint == Some(true) && hints.destructive_hint == Some(true)),
         "{name}"

@@ -4,11 +4,12 @@ use orch_core::Cx;
 use orch_domain::ErrorCode::{
     Conflict, InvalidParameter, NotFound, QuotaExceeded, TooManyRequests, Unauthenticated,
 };
+use orch_domain::audit::Outcome;
 use orch_domain::caller::{Channel, Permission};
 use serde_json::{Value, json};
 
 use crate::harness::caller::{ADMIN, DEMO};
-use crate::harness::cloud::Cloud;
+use crate::harness::cloud::{Cloud, ask};
 
 async fn login(cloud: &Cloud, username: &str, password: &str) -> Result<Value, orch_domain::Error> {
     let arguments = json!({"username": username, "password": password});
@@ -189,6 +190,53 @@ async fn an_api_key_does_what_it_may_until_it_is_revoked() {
     cloud.ok(ADMIN, "revoke_api_key", json!({"key_id": id})).await;
     assert!(cloud.orch().authenticate(&secret, Channel::Mcp).is_err());
     cloud.refused(ADMIN, "revoke_api_key", json!({"key_id": id}), NotFound).await;
+}
+
+#[tokio::test]
+async fn a_user_is_meant_by_id_or_by_name() {
+    let cloud = Cloud::start().await;
+    let key = cloud.ok(ADMIN, "create_api_key", json!({"name": "agent", "user": "demo"})).await;
+    assert_eq!(key["user"], DEMO);
+    cloud.ok(DEMO, "launch_instance", json!({"image": "busybox"})).await;
+    for owner in ["demo", DEMO] {
+        let list = |operation, arguments| cloud.ok(ADMIN, operation, arguments);
+        let found = list("list_instances", json!({"owner": owner})).await;
+        assert_eq!(found["total_count"], 1, "{owner}");
+        assert_eq!(list("list_api_keys", json!({"user": owner})).await["total_count"], 1);
+        let audit = list("list_audit", json!({"user": owner})).await;
+        assert_eq!(audit["entries"][0]["operation"], "launch_instance");
+        assert_eq!(list("get_user", json!({"user_id": owner})).await["id"], DEMO);
+        let quota = json!({"user_id": owner, "quota": {"instances": 7}});
+        assert_eq!(list("update_user", quota).await["quota"]["instances"], 7);
+    }
+    assert_eq!(cloud.ok(DEMO, "list_instances", json!({"owner": "demo"})).await["total_count"], 1);
+    assert_eq!(cloud.ok(DEMO, "list_instances", json!({"owner": "admin"})).await["total_count"], 0);
+    cloud.refused(ADMIN, "list_api_keys", json!({"user": "nobody"}), NotFound).await;
+    let mine = json!({"username": "ann", "password": "correct horse"});
+    let ann = cloud.ok(ADMIN, "create_user", mine).await["id"].clone();
+    assert_eq!(cloud.ok(ADMIN, "delete_user", json!({"user_id": "ann"})).await["id"], ann);
+    cloud.refused(ADMIN, "delete_user", json!({"user_id": "admin"}), Conflict).await;
+}
+
+#[tokio::test]
+async fn a_change_whose_arguments_cannot_be_read_is_audited_as_refused() {
+    let cloud = Cloud::start().await;
+    cloud.refused(DEMO, "launch_instance", json!({"imge": "busybox"}), InvalidParameter).await;
+    // To look at something wrongly is nothing to remember.
+    cloud.refused(DEMO, "get_instance", json!({"id": 1}), InvalidParameter).await;
+    let key = cloud.api_key(DEMO, &Permission::ALL).await;
+    let broken = ask("POST", "/instances").header("content-type", "application/json");
+    broken.bearer(&key).body("{\"image\": ").of(&cloud).await.problem(400, "InvalidParameter");
+    let said: Vec<_> = cloud
+        .audit()
+        .into_iter()
+        .map(|it| (it.operation, it.outcome, it.error.unwrap(), it.user.unwrap().to_string()))
+        .collect();
+    let refused = |channel: &str| {
+        let error = "InvalidParameter".to_owned();
+        (channel.to_owned(), Outcome::Refused, error, DEMO.to_owned())
+    };
+    assert_eq!(said, [refused("launch_instance"), refused("launch_instance")]);
 }
 
 #[tokio::test]

@@ -241,3 +241,19 @@ async fn a_check_tells_this_result_and_the_damped_status() {
     assert!(3 <= again["history"].as_array().unwrap().len());
     cloud.refused(DEMO, "check_node", json!({"node_id": "nowhere"}), NotFound).await;
 }
+
+#[tokio::test]
+async fn what_has_its_place_on_a_cordoned_node_is_started_and_what_is_gone_has_no_address() {
+    let cloud = Cloud::start().await;
+    let launched = cloud.ok(ADMIN, "launch_instance", json!({"image": "web", "ports": [80]})).await;
+    let id = json!({"id": launched["id"]});
+    assert!(launched["address"].is_string() && launched["simulated"] == true, "{launched}");
+    cloud.ok(ADMIN, "stop_instance", id.clone()).await;
+    cloud.ok(ADMIN, "cordon_node", json!({"node_id": "sim-1"})).await;
+    assert_eq!(cloud.ok(ADMIN, "start_instance", id.clone()).await["state"], "running");
+    let gone = cloud.ok(ADMIN, "terminate_instance", id.clone()).await;
+    assert_eq!((&gone["address"], &gone["ports"]), (&json!(null), &json!([])));
+    let listed = cloud.ok(ADMIN, "list_instances", json!({})).await;
+    assert_eq!(listed["instances"][0]["state"], "terminated", "it stays listed for an hour");
+    assert_eq!(listed["instances"][0]["address"], json!(null));
+}

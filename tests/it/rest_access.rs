@@ -1,11 +1,16 @@
 //! Who may do what over REST: every route of the catalogue, every kind of credential, every foreign site.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
 use http::header;
+use mcp_orch::auth::{Access, Mode, Sites};
 use orch_core::operation::Method;
 use orch_core::ops;
 use orch_domain::audit::Outcome;
 use orch_domain::caller::Permission;
 use serde_json::json;
+use tower::ServiceExt;
 
 use crate::harness::cloud::{Cloud, ask};
 
@@ -207,6 +212,27 @@ async fn without_login_everybody_is_the_administrator() {
         let me = ask("GET", "/auth/me").header(name, value).of(&cloud).await.ok(200);
         assert_eq!(me["id"], "user-admin-001", "{name}");
     }
+}
+
+#[tokio::test]
+async fn figures_are_open_on_this_machine_and_for_readers_beyond_it() {
+    let cloud = Cloud::start().await;
+    assert_eq!(ask("GET", "/metrics").of(&cloud).await.status, 200);
+    let everywhere = Sites::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), &[], &[]).unwrap();
+    let access = Access::new(cloud.orch().clone(), Mode::Login, everywhere);
+    let router = mcp_orch::face::rest::router(cloud.orch().clone(), Arc::new(access), None);
+    let get = async |key: Option<&str>| {
+        let request = ask("GET", "/metrics");
+        let request = match key {
+            Some(it) => request.bearer(it),
+            None => request,
+        };
+        router.clone().oneshot(request.request()).await.unwrap().status().as_u16()
+    };
+    assert_eq!(get(None).await, 401);
+    assert_eq!(get(Some(&cloud.api_key("user-demo-001", &[]).await)).await, 403);
+    let reader = cloud.api_key("user-demo-001", &[Permission::Read]).await;
+    assert_eq!(get(Some(&reader)).await, 200);
 }
 
 #[tokio::test]

@@ -88,6 +88,19 @@ fn every_schema_is_an_object_with_described_parameters() {
     }
 }
 
+/// Every client pays for it in each conversation.
+#[test]
+fn the_list_of_tools_is_not_longer_than_a_model_can_afford() {
+    let tools = mcp::tools();
+    let n_bytes = serde_json::to_string(&tools).unwrap().len();
+    // 2.4 kB for each, of which half is text that tells when to use it and what its parameters mean.
+    assert!(n_bytes <= tools.len() * 2_450, "{n_bytes} bytes for {} tools", tools.len());
+    for tool in &tools {
+        let output = serde_json::to_string(&tool["outputSchema"]).unwrap();
+        assert!(!output.contains("\"description\":\""), "{}: {output}", tool["name"]);
+    }
+}
+
 /// Parameters of a route's path and what it presets are parameters of the operation.
 #[test]
 fn routes_fit_their_operations_and_none_is_taken_twice() {

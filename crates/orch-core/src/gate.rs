@@ -26,6 +26,12 @@ pub fn admit(orch: &Orch, spec: &Spec, cx: &Cx) -> Result<(), Error> {
         Ok(()) => return Ok(()),
         Err(err) => err,
     };
+    refuse(orch, spec, cx, &refusal);
+    Err(refusal)
+}
+
+/// Counts and audits a call that never came to be: its caller may not, or its arguments cannot be read.
+pub fn refuse(orch: &Orch, spec: &Spec, cx: &Cx, refusal: &Error) {
     let code = refusal.code().as_str();
     metrics::counter!("mcp_orch_operations_total", "operation" => spec.name, "outcome" => code)
         .increment(1);
@@ -37,7 +43,6 @@ pub fn admit(orch: &Orch, spec: &Spec, cx: &Cx) -> Result<(), Error> {
             ..draft(orch, cx, spec.name)
         });
     }
-    Err(refusal)
 }
 
 /// For the few streaming faces that have no operation of their own, such as the terminal.
@@ -94,6 +99,10 @@ async fn guarded<O: Operation>(orch: &Arc<Orch>, cx: &Cx, req: O) -> Result<O::O
             Err(_) if is_written => Outcome::Failed,
             Err(_) => Outcome::Refused,
         };
+        if result.is_ok() {
+            let _entered = span.enter();
+            tracing::info!("done: {} {}", spec.name, entry.targets.join(" "));
+        }
         entry.error = code.map(str::to_owned);
         entry.elapsed_ms = Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         orch.ledger.audit(entry);

@@ -90,6 +90,8 @@ pub enum Effect {
     Creates,
     /// Changes something; doing it twice is doing it once.
     Changes,
+    /// Changes something anew each time, as a restart does.
+    Repeats,
     /// Runs something whose effect we cannot know.
     Executes,
     Destroys,
@@ -186,7 +188,8 @@ impl Op {
         let call: Call = |orch, cx, arguments| {
             async move {
                 gate::admit(&orch, &O::SPEC, &cx)?;
-                let req = decode::<O>(arguments)?;
+                let req = decode::<O>(arguments)
+                    .inspect_err(|err| gate::refuse(&orch, &O::SPEC, &cx, err))?;
                 let out = gate::call::<O>(&orch, &cx, req).await?;
                 let value = serde_json::to_value(&out).map_err(Error::internal)?;
                 Ok(Answer { value, output: Arc::new(out) })
@@ -238,18 +241,18 @@ fn plain(schema: &mut Value) {
     }
 }
 
-/// Reads the arguments; an error names the parameter and what is allowed.
+/// Reads the arguments; an error names the parameter and what is allowed, and what else is wrong at first sight.
 fn decode<O: Operation>(arguments: Value) -> Result<O, Error> {
     let arguments = if arguments.is_null() { Value::Object(Map::new()) } else { arguments };
-    serde_path_to_error::deserialize(arguments).map_err(|err| {
+    serde_path_to_error::deserialize(&arguments).map_err(|err: serde_path_to_error::Error<_>| {
         let path = err.path().to_string();
-        let message =
-            in_plain_words(&orch_domain::text::excerpt(&err.into_inner().to_string(), 600));
+        let said = err.into_inner().to_string();
         // A missing or unknown field is reported at its parent; the message names it in backticks first.
-        let named = message
+        let named = said
             .strip_prefix("missing field `")
-            .or_else(|| message.strip_prefix("unknown field `"));
-        let parameter = match (named.and_then(|it| it.split_once('`')), path.as_str()) {
+            .or_else(|| said.strip_prefix("unknown field `"))
+            .and_then(|it| it.split_once('`'));
+        let parameter = match (named, path.as_str()) {
             (Some((field, _)), "." | "") => field.to_owned(),
             (Some((field, _)), path) if path != field && !path.ends_with(&format!(".{field}")) => {
                 format!("{path}.{field}")
@@ -257,12 +260,64 @@ fn decode<O: Operation>(arguments: Value) -> Result<O, Error> {
             (_, ".") => String::new(),
             (_, path) => path.to_owned(),
         };
+        let schema = schema_of::<O>(true);
+        let mut message = orch_domain::text::excerpt(&in_plain_words(&said), 600);
+        if said.starts_with("missing field") {
+            message.push_str(&purpose(&schema, &parameter));
+        }
+        for (other, why) in also_wrong(&schema, &arguments, &said) {
+            if other != parameter {
+                message.push_str(&format!("; `{}`: {why}", orch_domain::text::excerpt(&other, 60)));
+            }
+        }
         Error::invalid(parameter, message)
     })
 }
 
+/// Parameters that are required and not there, or there and unknown: serde stops at the first.
+fn also_wrong(
+    schema: &Map<String, Value>,
+    arguments: &Value,
+    said: &str,
+) -> Vec<(String, &'static str)> {
+    const MAX_SHOWN: usize = 10;
+    let Value::Object(arguments) = arguments else { return Vec::new() };
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+    let missing = required
+        .filter_map(Value::as_str)
+        .filter(|it| !arguments.contains_key(*it))
+        .map(|it| (it.to_owned(), "it is required"));
+    // The message knows the other names that a parameter may have; a schema does not.
+    let known = said.split_once(", expected ").map(|it| it.1);
+    let unknown = arguments.keys().filter(|it| {
+        said.starts_with("unknown field")
+            && known.is_some_and(|known| !known.contains(&format!("`{it}`")))
+    });
+    let unknown = unknown.map(|it| (it.clone(), "there is no such parameter"));
+    missing.chain(unknown).take(MAX_SHOWN).collect()
+}
+
+/// The first sentence about a parameter, for who did not know that it is needed.
+fn purpose(schema: &Map<String, Value>, parameter: &str) -> String {
+    let text = schema
+        .get("properties")
+        .and_then(|it| it.get(parameter))
+        .and_then(|it| it.get("description"));
+    let Some(text) = text.and_then(Value::as_str) else { return String::new() };
+    let sentence = text.split_once(". ").map_or(text, |it| it.0);
+    format!(": {}", sentence.trim_end_matches('.').replace('\n', " "))
+}
+
 /// What a person who knows JSON and not Rust calls the types.
 fn in_plain_words(message: &str) -> String {
+    if message.starts_with("missing field `") {
+        return "it is required".to_owned();
+    }
+    if let Some(unknown) = message.strip_prefix("unknown field `") {
+        let allowed = unknown.split_once(", expected ").map_or("none", |it| it.1);
+        let allowed = allowed.trim_start_matches("one of ");
+        return format!("there is no such parameter; allowed: {allowed}");
+    }
     let Some((before, expected)) = message.rsplit_once(", expected ") else {
         return message.to_owned();
     };
@@ -270,7 +325,7 @@ fn in_plain_words(message: &str) -> String {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
         "i8" | "i16" | "i32" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
-        "a sequence" => "an array",
+        "a sequence" => r#"an array such as ["a", "b"]"#,
         "a map" => "an object",
         "unit struct" => "nothing",
         it if it.starts_with("struct ") => "an object",
@@ -296,9 +351,13 @@ mod tests {
     #[test]
     fn a_refusal_names_the_parameter_and_what_is_allowed() {
         for (arguments, parameter, words) in [
-            (json!({}), "image", "missing field"),
-            (json!({"image": "a", "Privileged": true}), "Privileged", "expected one of"),
-            (json!({"image": "a", "Mounts": ["/"]}), "Mounts", "expected one of"),
+            (json!({}), "image", "it is required: Image to run, such as `nginx:alpine`"),
+            (
+                json!({"image": "a", "Privileged": true}),
+                "Privileged",
+                "no such parameter; allowed: `name`, `image`",
+            ),
+            (json!({"image": "a", "Mounts": ["/"]}), "Mounts", "no such parameter"),
             (json!({"image": "my image"}), "image", "image reference such as `nginx:alpine`"),
             (json!({"image": "a", "name": "a\u{1b}[31m"}), "name", "1 to 63 letters"),
             (json!({"image": "a", "cpu": -1}), "cpu", "from 0 to 4096"),
@@ -310,7 +369,7 @@ mod tests {
             (
                 json!({"image": "a", "ports": [{"container_port": 80, "host_ip": "0.0.0.0"}]}),
                 "ports[0].host_ip",
-                "unknown field",
+                "no such parameter",
             ),
             (
                 json!({"image": "a", "strategy": "random"}),
@@ -323,6 +382,15 @@ mod tests {
             assert_eq!(named, parameter, "{arguments}: {message}");
             assert!(message.contains(words), "{arguments}: {message}");
         }
+    }
+
+    #[test]
+    fn several_mistakes_are_told_together() {
+        let (named, message) = refusal(json!({"imge": "a", "prots": [80]}));
+        assert_eq!(named, "imge");
+        assert!(message.contains("`prots`: there is no such parameter"), "{message}");
+        assert!(message.contains("`image`: it is required"), "{message}");
+        assert!(!message.contains("`imge`:"), "said once: {message}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub type Source = Box<dyn std::error::Error + Send + Sync>;
 pub enum Error {
     #[error("{}", InvalidText(.parameter, .message))]
     InvalidParameter { parameter: String, message: String },
-    #[error("there is no {kind} `{id}`, or it is not yours; {hint}")]
+    #[error("there is no {kind} `{id}`{}; {hint}", if is_owned(.kind) { ", or it is not yours" } else { "" })]
     NotFound { kind: &'static str, id: String, hint: String },
     #[error("{message}")]
     Conflict { message: String },
@@ -136,13 +136,21 @@ pub struct Shortage {
     pub max_gpu_available: u32,
     /// Sizes that would fit now, nearest to the request first.
     pub feasible: Vec<Resources>,
+    /// In words: no node is of the role or has the tags that were asked for, and which there are. No other size helps.
+    pub on_offer: Option<String>,
     /// Why each group of nodes was passed over, such as "2 of 3 nodes are cordoned".
     pub reasons: Vec<String>,
 }
 
 impl Shortage {
     fn text(&self) -> String {
-        let gpu = |n: u32| if n == 0 { String::new() } else { format!(", {n} GPU") };
+        if let Some(on_offer) = &self.on_offer {
+            return format!("{on_offer}; ask for what there is, or name a node by `node_id`");
+        }
+        let gpu = |n: u32| match (n, self.requested.gpu) {
+            (_, 0) => String::new(),
+            (n, _) => format!(" and {n} GPU"),
+        };
         let mut text = format!(
             "requested {} and {}{}, but max available is {} and {}{}",
             self.requested.cpu,
@@ -156,11 +164,16 @@ impl Shortage {
             text.push_str(&format!(" ({})", self.reasons.join("; ")));
         }
         match self.feasible.first() {
-            Some(it) => text.push_str(&format!(
-                "; a size that fits now: cpu {} memory {}",
-                it.cpu.vcpu(),
-                it.memory.gib()
-            )),
+            Some(it) => {
+                text.push_str(&format!(
+                    "; a size that fits now: cpu {} memory {}",
+                    it.cpu.vcpu(),
+                    it.memory.gib()
+                ));
+                if self.requested.gpu != 0 {
+                    text.push_str(&format!(" gpu {}", it.gpu));
+                }
+            }
             None => text.push_str("; terminate an instance or register a node, then try again"),
         }
         text
@@ -170,7 +183,7 @@ impl Shortage {
 /// Which limit of whose quota a request would pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverQuota {
-    /// `instances`, `cpu` or `memory`.
+    /// `instances`, `cpu` (in vCPU) or `memory` (in GiB).
     pub resource: &'static str,
     pub limit: f64,
     pub used: f64,
@@ -179,12 +192,22 @@ pub struct OverQuota {
 
 impl OverQuota {
     fn text(&self) -> String {
+        let unit = match self.resource {
+            "cpu" => "vCPU",
+            "memory" => "GiB of memory",
+            other => other,
+        };
         format!(
-            "your quota of {} {} has {} in use and the request adds {}; terminate an instance, ask for less, or ask an \
+            "your quota of {} {unit} has {} in use and the request adds {}; terminate an instance, ask for less, or ask an \
              administrator for a larger quota (`get_quota` shows it)",
-            self.limit, self.resource, self.used, self.requested
+            self.limit, self.used, self.requested
         )
     }
+}
+
+/// Whether there are some that a caller may not know of. "Not yours" and "not there" then have to sound the same.
+fn is_owned(kind: &str) -> bool {
+    kind == "instance"
 }
 
 struct InvalidText<'a>(&'a str, &'a str);
@@ -274,6 +297,7 @@ impl Error {
                 "max_memory_available": it.max_memory_available,
                 "max_gpu_available": it.max_gpu_available,
                 "feasible_sizes": it.feasible,
+                "on_offer": it.on_offer,
                 "reasons": it.reasons,
             }),
             Error::QuotaExceeded(it) => json!({
@@ -298,5 +322,23 @@ impl Error {
             out.extend(fields);
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_have_units_and_only_what_has_an_owner_may_be_somebody_elses() {
+        let over = |resource| {
+            let over = OverQuota { resource, limit: 4.0, used: 3.0, requested: 2.0 };
+            Error::QuotaExceeded(Box::new(over)).to_string()
+        };
+        assert!(over("memory").starts_with("your quota of 4 GiB of memory has 3 in use"));
+        assert!(over("cpu").starts_with("your quota of 4 vCPU has 3 in use"));
+        assert!(over("instances").starts_with("your quota of 4 instances has 3 in use"));
+        assert!(Error::no_instance("i-1").to_string().contains("`i-1`, or it is not yours; "));
+        assert!(!Error::no_node("n1").to_string().contains("yours"));
     }
 }

@@ -93,6 +93,9 @@ pub enum ReasonCode {
     UserInitiatedShutdown,
     #[serde(rename = "Client.InstanceInitiatedShutdown")]
     InstanceInitiatedShutdown,
+    /// Its command ended by itself, and well.
+    #[serde(rename = "Client.CommandCompleted")]
+    CommandCompleted,
     #[serde(rename = "Client.LaunchCancelled")]
     LaunchCancelled,
     #[serde(rename = "Client.ImageNotFound")]

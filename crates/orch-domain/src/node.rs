@@ -30,11 +30,11 @@ use crate::time::Timestamp;
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Controls the cluster; runs instances only when named by `node_id`.
+    /// Controls the cluster; runs instances only when asked for by `role` or `node_id`.
     Master,
     #[default]
     Worker,
-    /// Holds data; runs instances only when named by `node_id`.
+    /// Holds data; runs instances only when asked for by `role` or `node_id`.
     Storage,
 }
 
@@ -233,6 +233,11 @@ pub fn check_host(parameter: &str, text: &str) -> Result<(), Error> {
 }
 
 impl Node {
+    /// Its engine is a script in memory, and what it "runs" does nothing.
+    pub fn is_simulated(&self) -> bool {
+        matches!(self.engine, EngineConfig::Sim(_))
+    }
+
     /// Whether an instance that names no node can go here at all.
     pub fn takes_instances(&self) -> bool {
         self.role == Role::Worker && !self.cordoned && self.status.may_take_instances()

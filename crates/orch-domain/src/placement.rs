@@ -82,11 +82,12 @@ enum Skip {
     NotHealthy,
     OtherRole,
     MissingTag,
+    Simulated,
     NoPorts,
     NoRoom,
 }
 
-const N_SKIPS: usize = 7;
+const N_SKIPS: usize = 8;
 
 impl Skip {
     fn words(self) -> &'static str {
@@ -96,6 +97,9 @@ impl Skip {
             Skip::NotHealthy => "are not healthy",
             Skip::OtherRole => "have another role",
             Skip::MissingTag => "lack a tag",
+            Skip::Simulated => {
+                "are simulated, and taken only when asked for by `node_id` or by a tag"
+            }
             Skip::NoPorts => "have too few free ports",
             Skip::NoRoom => "have too little CPU, memory or GPU free",
         }
@@ -108,6 +112,7 @@ const SKIPS: [Skip; N_SKIPS] = [
     Skip::NotHealthy,
     Skip::OtherRole,
     Skip::MissingTag,
+    Skip::Simulated,
     Skip::NoPorts,
     Skip::NoRoom,
 ];
@@ -133,13 +138,16 @@ impl Feasible<'_> {
     }
 }
 
-/// Chooses a node for `demand`. Equal nodes are told apart by what is reserved, then by fewer instances, then by id, so
-/// that the same input
-/// always gives the same answer.
+/// Chooses a node for `demand`. Where any node is real, simulated ones are for those who ask for them: a launch must not
+/// seem to run while the only real node is down. Equal nodes are told apart by what is reserved, then by fewer instances,
+/// then by id, so that the same input always gives the same answer.
 pub fn place<'a>(
-    candidates: impl Iterator<Item = Candidate<'a>>,
+    candidates: impl Iterator<Item = Candidate<'a>> + Clone,
     demand: &Demand,
 ) -> Result<Decision, Shortage> {
+    let only_real = demand.node_id.is_none()
+        && demand.tags.is_empty()
+        && candidates.clone().any(|it| !it.node.is_simulated());
     let mut n_skipped = [0usize; N_SKIPS];
     let mut n_considered = 0;
     let mut n_feasible = 0;
@@ -147,10 +155,10 @@ pub fn place<'a>(
     let mut best: Option<Feasible<'_>> = None;
     let mut refusal = Refusal::default();
 
-    for candidate in candidates {
+    for candidate in candidates.clone() {
         n_considered += 1;
         let node = candidate.node;
-        if let Some(skip) = skip(&candidate, demand) {
+        if let Some(skip) = skip(&candidate, demand, only_real) {
             n_skipped[skip as usize] += 1;
             continue;
         }
@@ -206,7 +214,12 @@ pub fn place<'a>(
             } else {
                 passed_over.collect()
             };
-            Err(refusal.shortage(demand.resources, reasons))
+            let asks_for_what_is_not_there = 0 < n_considered
+                && n_skipped[Skip::OtherRole as usize] + n_skipped[Skip::MissingTag as usize]
+                    == n_considered;
+            let on_offer =
+                asks_for_what_is_not_there.then(|| on_offer(candidates.map(|it| it.node), demand));
+            Err(refusal.shortage(demand.resources, on_offer, reasons))
         }
     }
 }
@@ -262,7 +275,7 @@ fn weighed(ray: &RayFigures, n_known: usize, n_feasible: usize) -> String {
     }
 }
 
-fn skip(candidate: &Candidate<'_>, demand: &Demand) -> Option<Skip> {
+fn skip(candidate: &Candidate<'_>, demand: &Demand, only_real: bool) -> Option<Skip> {
     let node = candidate.node;
     match &demand.node_id {
         Some(wanted) if *wanted != node.id => return Some(Skip::OtherNode),
@@ -274,6 +287,9 @@ fn skip(candidate: &Candidate<'_>, demand: &Demand) -> Option<Skip> {
             if !demand.tags.is_subset(&node.tags) {
                 return Some(Skip::MissingTag);
             }
+            if only_real && node.is_simulated() {
+                return Some(Skip::Simulated);
+            }
         }
     }
     if node.cordoned {
@@ -283,6 +299,30 @@ fn skip(candidate: &Candidate<'_>, demand: &Demand) -> Option<Skip> {
         return Some(Skip::NotHealthy);
     }
     (candidate.n_free_ports < demand.n_ports).then_some(Skip::NoPorts)
+}
+
+/// What nodes there are to ask for, where no node is of the role and has the tags that were asked for.
+fn on_offer<'a>(nodes: impl Iterator<Item = &'a Node> + Clone, demand: &Demand) -> String {
+    const N_TAGS_SHOWN: usize = 20;
+    let wanted = demand.role.unwrap_or_default();
+    let roles: BTreeSet<_> = nodes.clone().map(|it| it.role).collect();
+    if !roles.contains(&wanted) {
+        let roles: Vec<String> = roles.iter().map(|it| format!("`{it}`")).collect();
+        return format!(
+            "there is no node of the role `{wanted}`; there are nodes of the role {}",
+            roles.join(", ")
+        );
+    }
+    let tags: Vec<String> = demand.tags.iter().map(|it| format!("`{it}`")).collect();
+    let of_role = nodes.filter(|it| it.role == wanted);
+    let known: BTreeSet<_> = of_role.flat_map(|it| &it.tags).collect();
+    let known: Vec<String> = known.iter().take(N_TAGS_SHOWN).map(|it| format!("`{it}`")).collect();
+    let known = match known.is_empty() {
+        true => "none has any tag".to_owned(),
+        false => format!("they have the tags {}", known.join(", ")),
+    };
+    let all = if tags.len() == 1 { "the tag" } else { "all of the tags" };
+    format!("no node of the role `{wanted}` has {all} {}; {known}", tags.join(", "))
 }
 
 /// Share of the fuller of CPU and memory.
@@ -324,13 +364,19 @@ impl Refusal {
         }
     }
 
-    fn shortage(self, requested: Resources, reasons: Vec<String>) -> Shortage {
+    fn shortage(
+        self,
+        requested: Resources,
+        on_offer: Option<String>,
+        reasons: Vec<String>,
+    ) -> Shortage {
         Shortage {
             requested,
             max_cpu_available: self.max_cpu,
             max_memory_available: self.max_memory,
             max_gpu_available: self.max_gpu,
             feasible: self.feasible,
+            on_offer,
             reasons,
         }
     }

@@ -65,7 +65,7 @@ pub(super) async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         };
         let ended = match server {
             Server::Here(running) => {
-                serve::show_credentials(&running);
+                serve::show_credentials(&running, &data_dir)?;
                 let (ours, theirs) = tokio::io::duplex(BUFFER);
                 running.serve_stream(theirs);
                 let ended = client.pump(ours, &stop, running.yielded(), FAREWELL).await?;

@@ -44,6 +44,9 @@ const MAX_SESSIONS_OF_USER: usize = 64;
 /// How long answers may take once the server is to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// More of a plain-text refusal is not read.
+const MAX_SAID: usize = 64 * 1024;
+
 const SESSION_ID: &str = "mcp-session-id";
 
 #[derive(Clone)]
@@ -97,6 +100,46 @@ async fn end_streams(face: Arc<Face>, answers: TaskTracker, streams: Cancellatio
 }
 
 async fn serve(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    in_json(answer(endpoint, request).await).await
+}
+
+/// The library refuses in plain text, which clients of the protocol show badly or not at all.
+async fn in_json(response: Response) -> Response {
+    let status = response.status();
+    let is_json = text_of(response.headers(), header::CONTENT_TYPE.as_str())
+        .is_some_and(|it| it.starts_with("application/json"));
+    if !(status.is_client_error() || status.is_server_error()) || is_json {
+        return response;
+    }
+    let hint = match status {
+        StatusCode::NOT_FOUND => "the session is over or never was; begin anew with `initialize`",
+        StatusCode::METHOD_NOT_ALLOWED => {
+            "send messages with POST; GET listens and DELETE ends a session"
+        }
+        StatusCode::NOT_ACCEPTABLE => {
+            "send the header `Accept: application/json, text/event-stream`"
+        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "send the header `Content-Type: application/json`",
+        StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => {
+            "begin with `initialize`, or send the protocol version and its headers with each request"
+        }
+        _ => "the server's log may say more",
+    };
+    let (mut parts, body) = response.into_parts();
+    let said = axum::body::to_bytes(body, MAX_SAID).await.unwrap_or_default();
+    let said = orch_domain::text::sanitize(&String::from_utf8_lossy(&said));
+    let said = match said.trim() {
+        "" => status.canonical_reason().unwrap_or("refused").to_owned(),
+        it => orch_domain::text::excerpt(it, 300),
+    };
+    let (json, body) =
+        refusal(status, ErrorCode::INVALID_REQUEST, &format!("{said}; {hint}")).into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(json.headers);
+    Response::from_parts(parts, body)
+}
+
+async fn answer(endpoint: Endpoint, request: Request) -> Response {
     let Some(user) = user_of(&request) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };

@@ -78,10 +78,12 @@ fn tool(op: &Op) -> Tool {
     let spec = &op.spec;
     let mut input = Value::Object(op.input.clone());
     without_null(&mut input);
-    let Value::Object(input) = input else { unreachable!("an object stays one") };
+    let Value::Object(mut input) = input else { unreachable!("an object stays one") };
+    // The protocol's own dialect, which goes without saying.
+    input.remove("$schema");
     Tool::new(Cow::Borrowed(spec.name), Cow::Borrowed(spec.text.trim_end()), input)
         .with_title(title(spec))
-        .with_raw_output_schema(Arc::new(output_schema(&op.output)))
+        .with_raw_output_schema(Arc::new(output_schema(op)))
         .with_annotations(ToolAnnotations::from_raw(
             Some(title(spec).to_owned()),
             Some(spec.effect.is_read_only()),
@@ -143,22 +145,79 @@ fn without_null(schema: &mut Value) {
 
 /// What a call answers, or the object of a refusal. The latter belongs to the schema because a refusal is structured
 /// too, and some clients check it against the schema and would hide its message.
-fn output_schema(answer: &JsonObject) -> JsonObject {
-    let mut answer = answer.clone();
-    let dialect = answer.remove("$schema");
-    let refusal = json!({
-        "description": "A refusal: the stable code, what to do now, and fields of the code's own.",
-        "type": "object",
-        "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
-        "required": ["error", "message"],
-    });
-    let mut schema = Map::new();
-    if let Some(dialect) = dialect {
-        schema.insert("$schema".to_owned(), dialect);
+///
+/// Clients put all of `tools/list` before a model, so it has names and types only, and not to the last level: one below
+/// the top where an operation reads, none where it changes something and answers what a reading one shows. OpenAPI has
+/// all of it with its descriptions.
+fn output_schema(op: &Op) -> JsonObject {
+    let n_levels = if op.spec.effect.is_read_only() { 2 } else { 1 };
+    let mut answer = lean(&op.output, n_levels);
+    if let Some(required) = op.output.get("required") {
+        answer.insert("required".to_owned(), required.clone());
     }
+    let refusal = json!({"required": ["error", "message"]});
+    let mut schema = Map::new();
     schema.insert("type".to_owned(), "object".into());
     schema.insert("anyOf".to_owned(), Value::Array(vec![Value::Object(answer), refusal]));
     schema
+}
+
+/// What of a schema says which fields there are and of which type; everything it allows, this allows too.
+const KEPT: [&str; 9] = [
+    "type",
+    "properties",
+    "additionalProperties",
+    "items",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "enum",
+    "const",
+];
+
+fn lean(schema: &JsonObject, n_levels: usize) -> JsonObject {
+    let kept = schema.iter().filter(|(key, _)| KEPT.contains(&key.as_str()));
+    let kept = kept.filter_map(|(key, value)| {
+        let value = match (key.as_str(), value) {
+            ("properties", _) if n_levels == 0 => return None,
+            ("properties", Value::Object(fields)) => {
+                let fields =
+                    fields.iter().map(|(name, it)| (name.clone(), lean_value(it, n_levels - 1)));
+                Value::Object(fields.collect())
+            }
+            ("type" | "enum" | "const", it) => it.clone(),
+            // Less is said of each alternative, so that more than one may fit.
+            ("oneOf", Value::Array(alternatives)) => {
+                let words = alternatives.iter().map(words_of).collect::<Option<Vec<_>>>();
+                return Some(match words {
+                    Some(words) => ("enum".to_owned(), Value::Array(words.concat())),
+                    None => ("anyOf".to_owned(), lean_value(value, n_levels)),
+                });
+            }
+            // Without its fields an object may have any.
+            ("additionalProperties", Value::Bool(_)) => return None,
+            (_, it) => lean_value(it, n_levels),
+        };
+        Some((key.clone(), value))
+    });
+    kept.collect()
+}
+
+/// The words that one alternative stands for, when it is nothing else.
+fn words_of(alternative: &Value) -> Option<Vec<Value>> {
+    match (alternative.get("const"), alternative.get("enum")) {
+        (Some(word), _) => Some(vec![word.clone()]),
+        (None, Some(Value::Array(words))) => Some(words.clone()),
+        _ => None,
+    }
+}
+
+fn lean_value(value: &Value, n_levels: usize) -> Value {
+    match value {
+        Value::Object(schema) => Value::Object(lean(schema, n_levels)),
+        Value::Array(items) => items.iter().map(|it| lean_value(it, n_levels)).collect(),
+        other => other.clone(),
+    }
 }
 
 pub(super) fn answered(answer: Answer) -> CallToolResult {

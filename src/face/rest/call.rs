@@ -48,8 +48,14 @@ async fn serve(endpoint: &Endpoint, request: Request) -> Result<Response, Proble
         .map_err(|_| Error::invalid("", "the path is not valid percent-encoded text"))?;
     let path: Vec<(String, String)> =
         path.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
-    let body = arguments::read_body(&parts.headers, body).await?;
-    let mut arguments = arguments::merge(&op.input, route, &path, &parts.uri, body)?;
+    // What cannot be read is a refused call like any other, and audited where it would have changed something.
+    let refuse = || {
+        let unreadable = Error::invalid("", "the arguments could not be read");
+        gate::refuse(&rest.orch, &op.spec, &cx, &unreadable);
+    };
+    let body = arguments::read_body(&parts.headers, body).await.inspect_err(|_| refuse())?;
+    let mut arguments =
+        arguments::merge(&op.input, route, &path, &parts.uri, body).inspect_err(|_| refuse())?;
     if route.path == logs::PATH && logs::take_follow(&mut arguments) {
         return logs::follow(rest, &cx, arguments).await;
     }
@@ -97,7 +103,9 @@ fn status_of(op: &Op, arguments: &Map<String, Value>) -> StatusCode {
 pub(super) fn success_of(effect: Effect) -> StatusCode {
     match effect {
         Effect::Creates => StatusCode::CREATED,
-        Effect::Reads | Effect::Changes | Effect::Executes | Effect::Destroys => StatusCode::OK,
+        Effect::Reads | Effect::Changes | Effect::Repeats | Effect::Executes | Effect::Destroys => {
+            StatusCode::OK
+        }
     }
 }
 

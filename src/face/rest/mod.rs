@@ -35,6 +35,8 @@ use crate::face::rest::problem::Problem;
 pub(crate) struct Rest {
     orch: Arc<Orch>,
     metrics: Option<PrometheusHandle>,
+    /// Whether others than this machine reach the server, and the figures are for those who may read.
+    is_public: bool,
     /// The OpenAPI document, rendered once.
     document: Bytes,
     terminals: Arc<tokio::sync::Semaphore>,
@@ -48,6 +50,7 @@ pub fn router(orch: Arc<Orch>, access: Arc<Access>, metrics: Option<PrometheusHa
     let rest = Arc::new(Rest {
         orch,
         metrics,
+        is_public: !access.sites.is_loopback(),
         document: Bytes::from(document.to_string()),
         terminals: Arc::new(tokio::sync::Semaphore::new(terminal::MAX_OPEN)),
     });

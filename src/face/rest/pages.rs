@@ -7,7 +7,11 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
-use crate::face::rest::{Rest, docs};
+use orch_core::gate;
+use orch_domain::caller::Permission;
+
+use crate::face::rest::problem::Problem;
+use crate::face::rest::{Rest, cx_of, docs};
 
 pub(super) fn index(_: Arc<Rest>, request: Request) -> Response {
     if is_browser(request.headers()) {
@@ -46,8 +50,14 @@ pub(super) fn ready(rest: Arc<Rest>, _: Request) -> Response {
     (status, axum::Json(json!({"status": word, "tasks": tasks}))).into_response()
 }
 
-/// In Prometheus' text format. Names of operations and error codes only; nothing of what users have.
-pub(super) fn metrics(rest: Arc<Rest>, _: Request) -> Response {
+/// In Prometheus' text format. Names of operations and error codes only; nothing of what users have. Beyond loopback it
+/// takes a login or an API key that may read.
+pub(super) fn metrics(rest: Arc<Rest>, request: Request) -> Response {
+    if rest.is_public
+        && let Err(err) = gate::permit("metrics", Permission::Read, &cx_of(request.extensions()))
+    {
+        return Problem::from(err).into_response();
+    }
     let text = rest.metrics.as_ref().map(|it| it.render()).unwrap_or_default();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

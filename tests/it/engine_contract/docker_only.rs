@@ -33,6 +33,8 @@ docker_only!(
     containers_are_hardened,
     a_server_that_changes_its_user_still_works,
     a_command_that_is_not_there_is_refused_at_the_start,
+    a_command_that_ends_at_once_did_start,
+    an_image_without_a_command_needs_one,
     too_much_cpu_is_refused_with_the_reason,
     commands_are_ended_with_their_children,
     a_terminal_talks_resizes_and_ends_when_dropped,
@@ -120,23 +122,48 @@ async fn a_server_that_changes_its_user_still_works(subject: Subject) {
 }
 
 async fn a_command_that_is_not_there_is_refused_at_the_start(subject: Subject) {
+    // The init process tries the command after the engine has answered the start, so once says little.
+    for (command, why) in [
+        (&["/bin/no-such-program"][..], "No such file"),
+        (&["no-such-program", "-x"], "No such file"),
+        (&["/etc"], "Permission denied"),
+    ]
+    .repeat(3)
+    {
+        let mut spec = subject.spec(Life::Forever);
+        spec.command = command.iter().map(|it| (*it).to_owned()).collect();
+        subject.engine.create(&spec).await.unwrap();
+        match subject.engine.start(&spec.name).await {
+            Err(EngineError::InvalidCommand { message }) => {
+                assert!(message.contains(command[0]) && message.contains(why), "{message}");
+            }
+            other => panic!("{command:?}: {other:?}"),
+        }
+    }
+}
+
+/// Exit code 127 of a shell is not the engine's: its command was there and ran.
+async fn a_command_that_ends_at_once_did_start(subject: Subject) {
+    for (script, code) in [("exit 127", 127), ("no-such-program", 127), ("exit 0", 0)] {
+        let mut spec = subject.spec(Life::Forever);
+        spec.command = ["sh", "-c", script].map(str::to_owned).to_vec();
+        subject.engine.create(&spec).await.unwrap();
+        subject.engine.start(&spec.name).await.unwrap();
+        let (out_of_memory, error) = (false, String::new());
+        let ended = ContainerState::Exited { exit_code: code, out_of_memory, error };
+        subject.until_it_is(&spec.name, &ended).await;
+    }
+}
+
+/// The test image is imported, so it has none.
+async fn an_image_without_a_command_needs_one(subject: Subject) {
     let mut spec = subject.spec(Life::Forever);
-    spec.command = vec!["/bin/no-such-program".to_owned()];
-    subject.engine.create(&spec).await.unwrap();
-    match subject.engine.start(&spec.name).await {
+    spec.command.clear();
+    match subject.engine.create(&spec).await {
         Err(EngineError::InvalidCommand { message }) => {
-            assert!(message.contains("not found"), "{message}");
+            assert!(message.contains("`command`"), "{message}");
         }
-        Err(other) => panic!("{other:?}"),
-        // The init process may need longer to find out than the engine to answer.
-        Ok(()) => {
-            let not_found = ContainerState::Exited {
-                exit_code: 127,
-                out_of_memory: false,
-                error: String::new(),
-            };
-            subject.until_it_is(&spec.name, &not_found).await;
-        }
+        other => panic!("{other:?}"),
     }
 }
 

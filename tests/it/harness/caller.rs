@@ -1,5 +1,8 @@
 //! Who calls: users, their keys, and calls whose answers are held against the schema that is promised for them.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use orch_core::operation::{Answer, Op};
 use orch_core::service::identity;
 use orch_core::{Cx, ops};
@@ -10,6 +13,16 @@ use orch_domain::{Error, ErrorCode};
 use serde_json::Value;
 
 use super::lab::Lab;
+
+/// The output schemas that `tools/list` shows, which say less than the whole ones.
+static OVER_MCP: LazyLock<HashMap<String, jsonschema::Validator>> = LazyLock::new(|| {
+    let tools = mcp_orch::face::mcp::tools().into_iter();
+    let named = tools.map(|it| {
+        let validator = jsonschema::validator_for(&it["outputSchema"]).unwrap();
+        (it["name"].as_str().unwrap().to_owned(), validator)
+    });
+    named.collect()
+});
 
 pub(crate) const ADMIN: &str = "user-admin-001";
 pub(crate) const DEMO: &str = "user-demo-001";
@@ -99,6 +112,10 @@ impl Lab {
             .map(|it| format!("{}: {it}", it.instance_path()))
             .collect();
         assert!(broken.is_empty(), "{name} answers otherwise than promised: {broken:?}");
+        let promised = &OVER_MCP[name];
+        let broken: Vec<String> =
+            promised.iter_errors(&answer.value).map(|it| it.to_string()).collect();
+        assert!(broken.is_empty(), "{name} answers otherwise than MCP promises: {broken:?}");
         assert!(!answer.text().is_empty(), "{name} has nothing to say to a person");
         Ok(answer)
     }

@@ -86,6 +86,15 @@ impl Failure {
                 image: image.clone(),
                 message: "the node does not have it".to_owned(),
             },
+            Failure::Said { status: 400, message }
+                if has_any(&message, &["No command specified", "no command specified"]) =>
+            {
+                EngineError::InvalidCommand {
+                    message: format!(
+                        "the image `{image}` has no command of its own; give `command`"
+                    ),
+                }
+            }
             other => other.into(),
         }
     }
@@ -287,6 +296,15 @@ mod tests {
         ] {
             let err = said(500, engines_own).of_start("mo-x");
             assert!(matches!(err, EngineError::Refused { .. }), "{err:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_without_a_command_is_the_callers_matter() {
+        let image = ImageRef::try_new("bare:1").unwrap();
+        match said(400, "No command specified").of_create(&image) {
+            EngineError::InvalidCommand { message } => assert!(message.contains("`command`")),
+            other => panic!("{other:?}"),
         }
     }
 

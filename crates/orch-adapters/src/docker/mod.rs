@@ -11,6 +11,7 @@ mod logs;
 mod observe;
 mod over_ssh;
 mod spec;
+mod started;
 mod stats;
 mod terminal;
 
@@ -102,18 +103,6 @@ impl DockerEngine {
         tokio::time::timeout(PATIENT, poll)
             .await
             .unwrap_or(Err(EngineError::Timeout { after: PATIENT }))
-    }
-
-    /// With an init process in the container, the engine has started it before the command turns out not to exist.
-    async fn check_command(&self, name: &str) -> Result<(), EngineError> {
-        let ended = self.inspect(name).await?.map(|it| it.state);
-        let Some(ContainerState::Exited { exit_code: exit_code @ (126 | 127), .. }) = ended else {
-            return Ok(());
-        };
-        let why = if exit_code == 127 { "was not found" } else { "could not be executed" };
-        Err(EngineError::InvalidCommand {
-            message: format!("the command {why} (exit code {exit_code})"),
-        })
     }
 }
 

@@ -70,6 +70,11 @@ pub struct SledStore {
 }
 
 impl SledStore {
+    /// Whether `data_dir` has a database, in whatever state.
+    pub fn is_in(data_dir: &Path) -> bool {
+        data_dir.join(FOLDER).exists()
+    }
+
     /// Opens the database of `data_dir` and checks all of it, or makes one where there never was one.
     pub fn open(data_dir: &Path) -> Result<SledStore, OpenError> {
         let folder = data_dir.join(FOLDER);

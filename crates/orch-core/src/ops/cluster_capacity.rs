@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use orch_domain::Error;
+use orch_domain::book::Slot;
 use orch_domain::caller::Permission;
 use orch_domain::capacity::Options;
 use orch_domain::cluster::Totals;
@@ -21,7 +22,8 @@ pub struct ClusterCapacity {}
 pub struct CapacityReport {
     #[serde(flatten)]
     pub options: Options,
-    /// Nodes that take instances now: workers that are not cordoned, degraded or unreachable.
+    /// Nodes that take instances now: workers that are not cordoned, degraded or unreachable, and not simulated unless
+    /// all are.
     pub n_nodes: usize,
     /// What these nodes have together.
     pub total: Resources,
@@ -36,9 +38,10 @@ impl Summary for CapacityReport {
         if self.n_nodes == 0 {
             return "No node takes instances now; `list_nodes` shows why.".to_owned();
         }
+        let sizes = |it: Vec<String>| if it.is_empty() { "none".to_owned() } else { it.join(", ") };
         format!(
             "The largest free CPU of a node is {}, the largest free memory {}; together {} of {} and {} of {} are free \
-             on {} nodes.",
+             on {} nodes.\nUsual sizes that fit: cpu {}; memory {}.",
             self.options.max_cpu,
             self.options.max_memory_gb,
             self.free.cpu.vcpu(),
@@ -46,6 +49,8 @@ impl Summary for CapacityReport {
             self.free.memory,
             self.total.memory,
             self.n_nodes,
+            sizes(self.options.cpu_options.iter().map(|it| it.vcpu().to_string()).collect()),
+            sizes(self.options.memory_options.iter().map(|it| it.gib().to_string()).collect()),
         )
     }
 }
@@ -62,7 +67,12 @@ impl Operation for ClusterCapacity {
 
     async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<CapacityReport, Error> {
         Ok(orch.ledger.read(|book| {
-            let takes = || book.slots().filter(|it| it.node.takes_instances());
+            // As placement: next to a real node a simulated one is only for who asks for it.
+            let has_real = book.slots().any(|it| !it.node.is_simulated());
+            let takes = || {
+                let is_open = move |it: &&Slot| !(has_real && it.node.is_simulated());
+                book.slots().filter(|it| it.node.takes_instances()).filter(is_open)
+            };
             let totals = Totals::of(takes().map(|it| (&*it.node, it.used)));
             CapacityReport {
                 options: Options::of(takes().map(|it| it.free())),

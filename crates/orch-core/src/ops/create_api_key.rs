@@ -21,7 +21,7 @@ use crate::{Cx, Orch};
 pub struct CreateApiKey {
     /// What it is for, such as `claude on ann's laptop`; one line, at most 100 characters.
     pub name: String,
-    /// Whose key it will be; your own unless given.
+    /// Whose key it will be, by id or name; your own unless given.
     pub user: Option<UserId>,
     /// What it may do; all that its user may unless given, and never more.
     pub permissions: Option<BTreeSet<Permission>>,
@@ -67,7 +67,7 @@ impl Operation for CreateApiKey {
             return Err(Error::invalid("expires_in_days", format!("{days} is not from 1 to 3650")));
         }
         let owner = match self.user {
-            Some(it) => it,
+            Some(it) => orch.user_id(&it)?,
             None => cx.caller()?.user.clone(),
         };
         let (id, api_key, secret_sha256) = new_api_key(orch.random())?;

@@ -15,6 +15,7 @@ use crate::{Cx, Orch};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteUser {
+    /// Its id or name, as `list_users` shows them.
     pub user_id: UserId,
 }
 
@@ -40,15 +41,16 @@ impl Operation for DeleteUser {
     type Output = DeletedUser;
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<DeletedUser, Error> {
-        cx.audit_target(&self.user_id);
+        let id = orch.user_id(&self.user_id)?;
+        cx.audit_target(&id);
         // Whoever is at the machine itself acts as this user, and the next start would want it back under a name that
         // somebody else may have by then.
-        if self.user_id.as_str() == ADMIN_ID {
+        if id.as_str() == ADMIN_ID {
             return Err(Error::conflict(format!(
                 "`{ADMIN_ID}` is built in and cannot be deleted; give it another password with `update_user`"
             )));
         }
-        orch.ledger.write(Some(cx), |book| book.remove_user(&self.user_id)).await?;
-        Ok(DeletedUser { id: self.user_id })
+        orch.ledger.write(Some(cx), |book| book.remove_user(&id)).await?;
+        Ok(DeletedUser { id })
     }
 }

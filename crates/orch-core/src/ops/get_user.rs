@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use orch_domain::Error;
-use orch_domain::book::no_user;
 use orch_domain::caller::Permission;
 use orch_domain::name::UserId;
 use schemars::JsonSchema;
@@ -16,7 +15,7 @@ use crate::{Cx, Orch};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GetUser {
-    /// As `list_users` names it.
+    /// Its id or name, as `list_users` shows them.
     pub user_id: UserId,
 }
 
@@ -32,7 +31,7 @@ impl Operation for GetUser {
 
     async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<OneUser, Error> {
         orch.ledger.read(|book| {
-            let user = book.user(&self.user_id).ok_or_else(|| no_user(&self.user_id))?;
+            let user = book.user_called(&self.user_id)?;
             Ok(OneUser(UserView::of(user, book)))
         })
     }

@@ -18,7 +18,7 @@ use crate::{Cx, Orch};
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListApiKeys {
-    /// Only those of this user.
+    /// Only those of this user, by id or name.
     pub user: Option<UserId>,
     pub page_size: PageSize,
     /// `next_page_token` of the page before.
@@ -62,9 +62,9 @@ impl Operation for ListApiKeys {
     type Output = ApiKeyList;
 
     async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<ApiKeyList, Error> {
+        let user = self.user.as_ref().map(|it| orch.user_id(it)).transpose()?;
         orch.ledger.read(|book| {
-            let is_wanted =
-                |it: &&Arc<ApiKey>| self.user.as_ref().is_none_or(|user| it.user == *user);
+            let is_wanted = |it: &&Arc<ApiKey>| user.as_ref().is_none_or(|user| it.user == *user);
             let found: Vec<&Arc<ApiKey>> = book.api_keys().filter(is_wanted).collect();
             let (page, next_page_token) = page::cut(
                 "api-keys",

@@ -19,7 +19,7 @@ use crate::{Cx, Orch};
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListAudit {
-    /// Only what this user did.
+    /// Only what this user did, by id or name.
     pub user: Option<UserId>,
     /// Only of this operation, such as `launch_instance`.
     pub operation: Option<String>,
@@ -41,7 +41,7 @@ pub struct AuditList {
 impl Summary for AuditList {
     fn summary(&self) -> String {
         if self.entries.is_empty() {
-            return "Nothing of that kind was done.".to_owned();
+            return "No entries of the audit match; leave out a filter to see more.".to_owned();
         }
         let row = |it: &AuditEntry| {
             let outcome = format!("{:?}", it.outcome).to_lowercase();
@@ -75,7 +75,8 @@ impl Operation for ListAudit {
             before: page::place_of("audit", &self.page_token)?.map(AuditId),
             // One more than shown, to know whether there are more.
             limit: self.page_size.get() + 1,
-            user: self.user,
+            // What somebody did stays listed by id after the user is gone.
+            user: self.user.map(|it| orch.user_id(&it).unwrap_or(it)),
             operation: self.operation,
             target: self.target,
         };

@@ -25,7 +25,7 @@ pub struct ListInstances {
     pub node_id: Option<NodeId>,
     /// Only with all these labels and values.
     pub labels: Labels,
-    /// Only of this user; administrators see everybody's, others their own.
+    /// Only of this user, by id or name; administrators see everybody's, others their own.
     pub owner: Option<UserId>,
     pub page_size: PageSize,
     /// `next_page_token` of the page before.
@@ -66,8 +66,10 @@ impl Operation for ListInstances {
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<InstanceList, Error> {
         let caller = cx.caller()?;
         let after: Option<InstanceId> = page::place_of("instances", &self.page_token)?;
-        let owner = if caller.is_admin() { self.owner.clone() } else { Some(caller.user.clone()) };
-        if !caller.is_admin() && self.owner.as_ref().is_some_and(|it| *it != caller.user) {
+        // Whom others may not know of sounds the same as whom there is not.
+        let asked = self.owner.as_ref().map(|it| orch.user_id(it).unwrap_or_else(|_| it.clone()));
+        let owner = if caller.is_admin() { asked.clone() } else { Some(caller.user.clone()) };
+        if !caller.is_admin() && asked.is_some_and(|it| it != caller.user) {
             return Ok(InstanceList {
                 instances: Vec::new(),
                 next_page_token: String::new(),

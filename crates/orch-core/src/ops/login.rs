@@ -49,7 +49,11 @@ impl LoggedIn {
 impl Summary for LoggedIn {
     fn summary(&self) -> String {
         let minutes = self.expires_in / 60;
-        format!("{} The access token is valid for {minutes} minutes.", self.user.summary())
+        format!(
+            "{} The access token is valid for {minutes} minutes:\n{}",
+            self.user.summary(),
+            self.access_token
+        )
     }
 }
 

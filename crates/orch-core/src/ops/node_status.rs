@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
 use crate::view::ray::RayOnNode;
-use crate::view::table::table;
+use crate::view::table::{more, table};
 use crate::{Cx, Orch};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -105,7 +105,9 @@ impl Summary for NodeStatuses {
             ]
         };
         let header = ["ID", "STATUS", "LOAD", "USED CPU", "USED MEMORY", "INSTANCES", "LATENCY"];
-        table(header, self.nodes.iter().map(row))
+        let mut text = table(header, self.nodes.iter().map(row));
+        text.push_str(&more(self.nodes.len(), self.total_count, &self.next_page_token));
+        text
     }
 }
 

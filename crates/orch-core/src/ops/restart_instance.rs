@@ -26,7 +26,7 @@ impl Operation for RestartInstance {
     const SPEC: Spec = spec!(
         "restart_instance",
         Instances,
-        Changes,
+        Repeats,
         Some(Permission::Write),
         [Route::post("/instances/{id}/restart")]
     );

@@ -19,6 +19,7 @@ use crate::{Cx, Orch};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateUser {
+    /// Its id or name, as `list_users` shows them.
     pub user_id: UserId,
     /// New password, at least 8 characters. Ends every login of the user; API keys stay.
     pub password: Option<Password>,
@@ -40,7 +41,7 @@ impl Operation for UpdateUser {
     type Output = OneUser;
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<OneUser, Error> {
-        let id = &self.user_id;
+        let id = &orch.user_id(&self.user_id)?;
         cx.audit_target(id);
         let password_hash = match &self.password {
             Some(password) => {

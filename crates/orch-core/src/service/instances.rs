@@ -12,7 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::event::Subject;
 use crate::service::flight::Phase;
-use crate::service::launch::start_error;
+use crate::service::launch::{is_done, start_error};
 use crate::view::instance::{InstanceView, OneInstance};
 use crate::{Cx, Orch};
 
@@ -52,7 +52,9 @@ impl Orch {
             (
                 Action::Start | Action::Restart,
                 InstanceState::Stopped | InstanceState::Terminated,
-            ) if wait && instance.state_reason.is_some() => Err(start_error(&instance)),
+            ) if wait && instance.state_reason.is_some() && !is_done(&instance) => {
+                Err(start_error(&instance))
+            }
             _ => Ok(view),
         }
     }

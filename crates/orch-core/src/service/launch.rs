@@ -58,7 +58,7 @@ impl Orch {
             }
             return Err(launch_error(failed));
         }
-        match instances.iter().find(|it| it.state != InstanceState::Running) {
+        match instances.iter().find(|it| it.state != InstanceState::Running && !is_done(it)) {
             Some(ended) => Err(launch_error(ended)),
             None => Ok(instances),
         }
@@ -111,6 +111,12 @@ fn has_failed(instance: &Instance) -> bool {
         && !instance.state_reason.as_ref().is_some_and(is_wanted)
 }
 
+/// Whether its command has ended well by itself: a job that was done before anybody could look.
+pub(super) fn is_done(instance: &Instance) -> bool {
+    instance.state == InstanceState::Stopped
+        && instance.state_reason.as_ref().is_some_and(|it| it.code == ReasonCode::CommandCompleted)
+}
+
 /// The error of a launch that ended otherwise than running, from the reason its record keeps.
 fn launch_error(instance: &Instance) -> Error {
     // It is still there, so it was launched.
@@ -150,11 +156,13 @@ pub(super) fn start_error(instance: &Instance) -> Error {
     match reason.code {
         // It did start, and then ended by itself: the caller should look at what it wrote.
         ReasonCode::InstanceInitiatedShutdown
+        | ReasonCode::CommandCompleted
         | ReasonCode::OutOfMemory
         | ReasonCode::ContainerStopped => incorrect(format!(
             "`{id}` started and ended at once: {}; `instance_logs` shows what it wrote",
             reason.message
         )),
+        ReasonCode::InvalidCommand => Error::invalid("command", reason.message),
         ReasonCode::UserInitiatedShutdown => incorrect(format!(
             "`{id}` is {} again: it was {} while this call waited",
             instance.state, reason.message

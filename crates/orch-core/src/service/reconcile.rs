@@ -240,7 +240,7 @@ fn verdict(record: &Instance, seen: Option<Container>) -> Option<Truth> {
     }
 }
 
-fn why_it_ended(state: &ContainerState) -> StateReason {
+pub(crate) fn why_it_ended(state: &ContainerState) -> StateReason {
     match state {
         ContainerState::Exited { out_of_memory: true, .. } => ReasonCode::OutOfMemory
             .because("it used more memory than it was launched with; launch it with more"),
@@ -249,6 +249,8 @@ fn why_it_ended(state: &ContainerState) -> StateReason {
             ReasonCode::ContainerStopped
                 .because(format!("its container was stopped on the node (exit code {exit_code})"))
         }
+        ContainerState::Exited { exit_code: 0, .. } => ReasonCode::CommandCompleted
+            .because("its command did what it had to and ended (exit code 0)"),
         ContainerState::Exited { exit_code, .. } => {
             ReasonCode::InstanceInitiatedShutdown.because(format!(
                 "its command ended with exit code {exit_code}; `instance_logs` shows what it wrote"

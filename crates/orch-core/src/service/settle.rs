@@ -11,14 +11,17 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use orch_domain::Error;
-use orch_domain::instance::{Instance, InstanceState, ReasonCode, StateReason};
+use orch_domain::instance::{Goal, Instance, InstanceState, ReasonCode, StateReason};
 use orch_domain::name::InstanceId;
 use tracing::Instrument;
 
 use crate::Orch;
-use crate::ports::engine::{ContainerLabels, ContainerSpec, Engine, EngineError, PullProgress};
+use crate::ports::engine::{
+    ContainerLabels, ContainerSpec, ContainerState, Engine, EngineError, PullProgress,
+};
 use crate::ports::failpoint::Failpoint;
 use crate::service::flight::{Flight, Phase};
+use crate::service::reconcile::why_it_ended;
 
 /// What one step of a flight came to.
 enum Step {
@@ -160,6 +163,7 @@ impl Orch {
         } else {
             Failpoint::StartStarted
         });
+        let ended = self.ended_at_once(instance, engine).await;
         let now = self.clock.now();
         self.ledger
             .write(None, |book| {
@@ -167,6 +171,10 @@ impl Orch {
                 if book.instance(&instance.id).is_some_and(|it| it.state == InstanceState::Pending)
                 {
                     book.set_running(&instance.id, container_id.unwrap_or_default(), now);
+                    if let Some(reason) = ended {
+                        book.change_instance(&instance.id, |it| it.goal = Goal::Stopped);
+                        book.set_stopped(&instance.id, Some(reason), now);
+                    }
                 }
                 Ok(())
             })
@@ -177,6 +185,13 @@ impl Orch {
             Failpoint::StartRecorded
         });
         Ok(Step::Recorded)
+    }
+
+    /// Why a container that was just started does not run any more: its command had little to do. Nobody is told that it
+    /// runs then. An engine that does not answer says nothing against it.
+    async fn ended_at_once(&self, instance: &Instance, engine: &dyn Engine) -> Option<StateReason> {
+        let seen = limited(engine.inspect(&instance.id.container_name())).await.ok()??;
+        matches!(seen.state, ContainerState::Exited { .. }).then(|| why_it_ended(&seen.state))
     }
 
     /// Creates the container, pulling the image when the engine has none. `None`: not wanted any more.

@@ -31,6 +31,11 @@ impl Orch {
         })
     }
 
+    /// The id of whom an argument means, which may name a user by id or by name.
+    pub fn user_id(&self, id_or_name: &UserId) -> Result<UserId, Error> {
+        self.ledger.read(|book| book.user_called(id_or_name).map(|it| it.id.clone()))
+    }
+
     pub fn user(&self, id: &UserId) -> Result<std::sync::Arc<User>, Error> {
         let user = self.ledger.read(|book| book.user(id).cloned());
         user.ok_or_else(|| orch_domain::book::no_user(id))

@@ -25,7 +25,9 @@ pub struct InstanceView {
     pub node_id: NodeId,
     /// Host name of the node.
     pub node_name: String,
-    /// `ip:port` where the first published port is reached; null when nothing is published.
+    /// Its node is simulated: no program runs, and nothing answers at `address`.
+    pub simulated: bool,
+    /// `ip:port` where the first published port is reached; null when nothing is published, or it is terminated.
     pub address: Option<String>,
     pub ports: Vec<PortBinding>,
     /// vCPU.
@@ -51,6 +53,11 @@ impl InstanceView {
         let node = book.slot(&instance.node_id).map(|it| &it.node);
         let ip = node.map_or("", |it| it.address.as_str());
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+        // What it had may be somebody else's by now.
+        let ports = match instance.state {
+            InstanceState::Terminated => Vec::new(),
+            _ => instance.ports.clone(),
+        };
         InstanceView {
             id: instance.id.clone(),
             name: instance.name.clone(),
@@ -58,9 +65,10 @@ impl InstanceView {
             state: instance.state,
             state_reason: instance.state_reason.clone(),
             node_id: instance.node_id.clone(),
+            simulated: node.is_some_and(|it| it.is_simulated()),
             node_name: node.map_or_else(|| instance.node_id.to_string(), |it| it.hostname.clone()),
-            address: instance.ports.first().map(|it| format!("{host}:{}", it.host_port)),
-            ports: instance.ports.clone(),
+            address: ports.first().map(|it| format!("{host}:{}", it.host_port)),
+            ports,
             cpu: instance.resources.cpu,
             memory: instance.resources.memory,
             gpu: instance.resources.gpu,
@@ -78,8 +86,13 @@ impl InstanceView {
     /// One line: id, name, state, and where it is reached.
     pub fn line(&self) -> String {
         let mut text = format!(
-            "{} `{}` ({}) is {} on {}",
-            self.id, self.name, self.image, self.state, self.node_id
+            "{} `{}` ({}) is {} on {}{}",
+            self.id,
+            self.name,
+            self.image,
+            self.state,
+            self.node_id,
+            if self.simulated { " (simulated)" } else { "" },
         );
         if let (Some(address), InstanceState::Running) = (&self.address, self.state) {
             text.push_str(&format!(", reached at {address}"));
@@ -98,7 +111,10 @@ pub fn instance_table(instances: &[InstanceView]) -> String {
             it.id.to_string(),
             it.name.to_string(),
             it.state.to_string(),
-            it.node_id.to_string(),
+            match it.simulated {
+                true => format!("{} (simulated)", it.node_id),
+                false => it.node_id.to_string(),
+            },
             it.address.clone().unwrap_or_else(|| "-".to_owned()),
             format!("{}", it.cpu.vcpu()),
             it.memory.to_string(),

@@ -83,7 +83,7 @@ impl NodeView {
             "node `{}` ({} {}) is {}{cordoned}: {} and {} free of {} and {}, {} instances{ray}",
             self.id,
             self.role,
-            self.engine,
+            shown_engine(&self.engine),
             self.status,
             self.free.cpu,
             self.free.memory,
@@ -92,6 +92,11 @@ impl NodeView {
             self.n_instances,
         )
     }
+}
+
+/// Nobody should take a simulation for a machine.
+fn shown_engine(kind: &str) -> &str {
+    if kind == "sim" { "simulated" } else { kind }
 }
 
 pub fn node_table(nodes: &[NodeView]) -> String {
@@ -103,7 +108,7 @@ pub fn node_table(nodes: &[NodeView]) -> String {
             it.role.to_string(),
             status,
             it.address.clone(),
-            it.engine.clone(),
+            shown_engine(&it.engine).to_owned(),
             format!("{} of {}", it.free.cpu.vcpu(), it.capacity.cpu.vcpu()),
             format!("{} of {}", it.free.memory, it.capacity.memory),
             it.n_instances.to_string(),

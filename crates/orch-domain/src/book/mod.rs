@@ -219,7 +219,7 @@ impl Book {
     }
 
     /// As placement sees the nodes for a launch with `n_ports`.
-    fn candidates(&self, n_ports: usize) -> impl Iterator<Item = Candidate<'_>> {
+    fn candidates(&self, n_ports: usize) -> impl Iterator<Item = Candidate<'_>> + Clone {
         self.nodes.values().map(move |slot| Candidate {
             node: &slot.node,
             used: slot.used,

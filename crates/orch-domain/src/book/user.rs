@@ -17,6 +17,12 @@ pub fn no_user(id: &UserId) -> Error {
 }
 
 impl Book {
+    /// By id, or by name: people know names. An id goes before a name that is written the same.
+    pub fn user_called(&self, id_or_name: &UserId) -> Result<&Arc<User>, Error> {
+        let named = || self.users.values().find(|it| it.name.as_str() == id_or_name.as_str());
+        self.users.get(id_or_name).or_else(named).ok_or_else(|| no_user(id_or_name))
+    }
+
     pub fn user_named(&self, name: &UserName) -> Option<&Arc<User>> {
         self.users.values().find(|it| it.name == *name)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::node::NodeStatus;
+use crate::node::{EngineConfig, NodeStatus};
 use crate::ray::{RayNode, RayNodeState, RayNodes};
 
 fn resources(cpu: u32, gib: u32) -> Resources {
@@ -75,6 +75,59 @@ fn cordon_health_role_tags_and_ports_pass_a_node_over() {
     assert!(
         decide(&[(good, Resources::default())], &wanted).unwrap_err().reasons[0].contains("ports")
     );
+}
+
+#[test]
+fn simulated_nodes_are_for_those_who_ask_once_a_node_is_real() {
+    let idle = Resources::default();
+    let sim = Node { tags: [Tag::try_new("toy").unwrap()].into(), ..node("sim", 64, 64) };
+    let engine = EngineConfig::Docker { endpoint: "unix:///run/docker.sock".to_owned() };
+    let real = Node { engine, ..node("real", 2, 2) };
+    let small = demand(1, 1, Strategy::Spread);
+    let only_sim = [(sim.clone(), idle)];
+    assert_eq!(decide(&only_sim, &small).unwrap().node_id.as_str(), "sim");
+
+    let both = [(sim.clone(), idle), (real.clone(), idle)];
+    let decision = decide(&both, &small).unwrap();
+    assert_eq!(decision.node_id.as_str(), "real");
+    assert!(decision.reasons[1].contains("simulated"), "{:?}", decision.reasons);
+    let by_name = Demand { node_id: Some(sim.id.clone()), ..small.clone() };
+    let by_tag = Demand { tags: sim.tags.clone(), ..small.clone() };
+    for asked in [by_name, by_tag] {
+        assert_eq!(decide(&both, &asked).unwrap().node_id.as_str(), "sim");
+    }
+    // Not even when the real one cannot take it.
+    let down = Node { status: NodeStatus::Unreachable, ..real };
+    let shortage = decide(&[(sim, idle), (down, idle)], &small).unwrap_err();
+    assert!(shortage.reasons.iter().any(|it| it.contains("simulated")), "{:?}", shortage.reasons);
+}
+
+#[test]
+fn asking_for_a_role_or_a_tag_that_is_not_there_is_answered_with_those_that_are() {
+    let idle = Resources::default();
+    let tags = |names: &[&str]| names.iter().map(|it| Tag::try_new(*it).unwrap()).collect();
+    let nodes = [
+        (Node { tags: tags(&["ssd", "eu"]), ..node("a", 8, 8) }, idle),
+        (Node { role: Role::Storage, ..node("b", 8, 8) }, idle),
+    ];
+    let text = |demand: &Demand| {
+        crate::Error::InsufficientCapacity(Box::new(decide(&nodes, demand).unwrap_err()))
+            .to_string()
+    };
+    let small = demand(1, 1, Strategy::Spread);
+    let said = text(&Demand { tags: tags(&["gpu"]), ..small.clone() });
+    assert!(said.contains("has the tag `gpu`; they have the tags `eu`, `ssd`"), "{said}");
+    assert!(!said.contains("vCPU"), "a size is not what is wrong: {said}");
+    let said = text(&Demand { role: Some(Role::Master), ..small.clone() });
+    assert!(said.contains("no node of the role `master`") && said.contains("`storage`"), "{said}");
+    let mut gpu = small;
+    gpu.resources.gpu = 2;
+    let said = text(&gpu);
+    assert!(said.contains("max available is 8 vCPU and 8 GiB and 0 GPU"), "{said}");
+    assert!(said.contains("cpu 1 memory 1 gpu 0"), "{said}");
+    // Asked for, they are taken, whatever their role.
+    let storage = Demand { role: Some(Role::Storage), ..demand(1, 1, Strategy::Spread) };
+    assert_eq!(decide(&nodes, &storage).unwrap().node_id.as_str(), "b");
 }
 
 #[test]

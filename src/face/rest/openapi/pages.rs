@@ -9,7 +9,15 @@ pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
         ("/", "get", page("server_info", "What this server is and where its pages are", JSON)),
         ("/health", "get", page("health", "Whether the process lives", JSON)),
         ("/readyz", "get", ready()),
-        ("/metrics", "get", page("metrics", "Metrics in Prometheus' text format", "text/plain")),
+        (
+            "/metrics",
+            "get",
+            page(
+                "metrics",
+                "Metrics for Prometheus; beyond loopback for whoever may read",
+                "text/plain",
+            ),
+        ),
         ("/openapi.json", "get", page("openapi", "This document", JSON)),
         (terminal::PATH, "get", terminal_page()),
     ]

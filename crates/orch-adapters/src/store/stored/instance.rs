@@ -26,6 +26,7 @@ stored_enum!(GoalV1 is Goal { Running = "running", Stopped = "stopped", Terminat
 stored_enum!(ReasonCodeV1 is ReasonCode {
     UserInitiatedShutdown = "user-initiated-shutdown",
     InstanceInitiatedShutdown = "instance-initiated-shutdown",
+    CommandCompleted = "command-completed",
     LaunchCancelled = "launch-cancelled",
     ImageNotFound = "image-not-found",
     InvalidCommand = "invalid-command",

@@ -110,9 +110,10 @@ fn permissions() -> impl Strategy<Value = Vec<Permission>> {
     vec(select(Permission::ALL.to_vec()), 0..4)
 }
 
-const REASONS: [ReasonCode; 14] = [
+const REASONS: [ReasonCode; 15] = [
     ReasonCode::UserInitiatedShutdown,
     ReasonCode::InstanceInitiatedShutdown,
+    ReasonCode::CommandCompleted,
     ReasonCode::LaunchCancelled,
     ReasonCode::ImageNotFound,
     ReasonCode::InvalidCommand,
