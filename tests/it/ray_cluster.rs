@@ -113,7 +113,10 @@ async fn a_real_ray_is_seen_weighed_and_given_jobs() {
 
     let status = until("both nodes are alive", || async {
         let status = cloud.ok(ADMIN, "ray_status", json!({})).await;
-        let is_known = status["alive_nodes"] == 2 && status["usage"]["cpu_used"] == 0;
+        let is_known = status["alive_nodes"] == 2
+            && status["usage"]["cpu_used"] == 0
+            // The worker's own: Ray tells of a node before it tells what is in use there.
+            && status["usage"]["gpu_used"] == 0.0;
         if is_known { Ok(status) } else { Err(status) }
     })
     .await;
