@@ -38,6 +38,7 @@ impl Fixture {
 pub(crate) fn open(dir: &std::path::Path) -> Arc<Orch> {
     let store = orch_adapters::store::SledStore::open(dir).expect("a store");
     let parts = Parts {
+        ray: None,
         store: Arc::new(store),
         engines: Arc::new(orch_adapters::engines::NodeEngines::new(
             Arc::new(SystemClock),

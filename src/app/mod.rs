@@ -9,6 +9,7 @@ mod failpoint;
 mod http;
 pub mod machine;
 pub mod nodes;
+pub mod ray;
 mod register;
 pub mod socket;
 
@@ -115,6 +116,7 @@ impl App {
             clock,
             failpoints: failpoint::from_env(env)?,
             peers: Arc::new(Tailscale::new(config.cluster.tailscale_socket.clone())),
+            ray: ray::of(config)?,
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;

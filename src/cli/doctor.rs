@@ -2,6 +2,7 @@
 
 mod docker;
 mod nodes;
+mod ray;
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -74,6 +75,7 @@ pub(super) async fn run(
         findings.extend(data_dir(&config));
         findings.extend(docker::look(&machine::docker_socket(env)).await);
         findings.push(port_range(&config));
+        findings.extend(ray::look(&config).await);
     }
     findings.extend(nodes::look(env, &config, args.node.as_deref()).await);
     show(&findings)?;

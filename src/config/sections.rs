@@ -25,6 +25,7 @@ pub struct Config {
     pub execution: Execution,
     pub llm: Llm,
     pub alerts: Alerts,
+    pub ray: RaySection,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -320,4 +321,21 @@ pub struct ApiProvider {
 pub struct Alerts {
     /// URL that alerts are posted to.
     pub webhook_url: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RaySection {
+    /// URL of the dashboard of a Ray cluster, such as `http://10.0.0.1:8265`; without one there is no Ray here.
+    pub dashboard_url: Option<String>,
+    /// The token of a cluster that wants one (`RAY_AUTH_MODE=token` there).
+    pub token: Option<Secret<String>>,
+    /// Seconds that the dashboard has for one answer.
+    pub timeout: Seconds,
+}
+
+impl Default for RaySection {
+    fn default() -> RaySection {
+        RaySection { dashboard_url: None, token: None, timeout: Seconds::new(10.0) }
+    }
 }

@@ -46,7 +46,7 @@ const WRITE: [&str; 6] = [
     "restart_instance",
     "terminate_instance",
 ];
-const EXECUTE: [&str; 1] = ["exec_in_instance"];
+const EXECUTE: [&str; 3] = ["exec_in_instance", "ray_submit_job", "ray_stop_job"];
 const NOBODY: [&str; 1] = ["login"];
 
 #[test]

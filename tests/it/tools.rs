@@ -181,7 +181,7 @@ fn who_may_call_is_said_by_the_permission_and_the_text_alike() {
 pub(crate) fn words_of(op: &Op) -> BTreeSet<String> {
     // Fields of refusals, and parameters of `launch_instance` that other texts advise on.
     let mut words: BTreeSet<String> =
-        ["feasible_sizes", "client_token", "node_id"].map(str::to_owned).into();
+        ["feasible_sizes", "client_token", "node_id", "job_id"].map(str::to_owned).into();
     for schema in [&op.input, &op.output] {
         collect(&Value::Object(schema.clone()), &mut words);
     }

@@ -10,11 +10,13 @@ use crate::ports::clock::Clock;
 use crate::ports::engine::Engines;
 use crate::ports::failpoint::Failpoints;
 use crate::ports::peers::Peers;
+use crate::ports::ray::Ray;
 use crate::ports::store::{Store, StoreError};
 use crate::service::flight::Flights;
 use crate::service::health::HealthBoard;
 use crate::service::identity::Identity;
 use crate::service::ledger::Ledger;
+use crate::service::ray::RayBoard;
 use crate::service::reconcile::Orphans;
 use crate::service::remnant::Fences;
 use crate::settings::Settings;
@@ -25,6 +27,7 @@ pub struct Orch {
     pub events: Arc<Events>,
     pub identity: Identity,
     pub health: HealthBoard,
+    pub ray: RayBoard,
     pub settings: Settings,
     pub clock: Arc<dyn Clock>,
     pub engines: Arc<dyn Engines>,
@@ -49,6 +52,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub failpoints: Arc<dyn Failpoints>,
     pub peers: Arc<dyn Peers>,
+    /// None: no Ray cluster is configured.
+    pub ray: Option<Arc<dyn Ray>>,
 }
 
 impl Orch {
@@ -59,6 +64,7 @@ impl Orch {
         let ledger = Ledger::open(parts.store, events.clone(), parts.clock.clone(), &settings)?;
         Ok(Arc::new(Orch {
             health: HealthBoard::new(&ledger),
+            ray: RayBoard::new(parts.ray),
             ledger,
             events,
             identity,

@@ -27,8 +27,8 @@ pub enum Error {
     #[error("{message}")]
     IncorrectState { id: String, state: String, message: String },
     #[error(
-        "the client token `{client_token}` was already used for a launch with other arguments; repeat the first \
-         arguments to get that instance, or choose a new token to launch another"
+        "the client token `{client_token}` was already used with other arguments; repeat the first arguments to get \
+         what that call made, or choose a new token to make another"
     )]
     IdempotentParameterMismatch { client_token: String },
     #[error("{}", .0.text())]

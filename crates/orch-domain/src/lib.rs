@@ -22,6 +22,7 @@ pub mod page;
 pub mod password;
 pub mod placement;
 pub mod port;
+pub mod ray;
 pub mod resource;
 pub mod secret;
 pub mod ssh;

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use mcp_orch::auth::{Access, Mode, Sites};
 use mcp_orch::face::rest;
 use orch_adapters::ssh::SshSettings;
+use orch_core::ports::ray::Ray;
 use orch_core::service::identity;
 use orch_core::settings::Settings;
 use orch_domain::name::NodeId;
@@ -106,6 +107,17 @@ impl Cloud {
 
     async fn with(mode: Mode, demo: bool) -> Cloud {
         Cloud::with_lab(mode, demo, Lab::empty(Settings::default()).await).await
+    }
+
+    /// Beside a Ray cluster, which is looked at so often.
+    pub(crate) async fn beside(ray: Option<Arc<dyn Ray>>, health_period: Duration) -> Cloud {
+        let settings = Settings {
+            health_period,
+            stop_grace: Duration::from_millis(500),
+            wait_timeout: Duration::from_secs(120),
+            ..Settings::default()
+        };
+        Cloud::with_lab(Mode::Login, true, Lab::with_ray(settings, ray).await).await
     }
 
     async fn with_lab(mode: Mode, demo: bool, lab: Lab) -> Cloud {

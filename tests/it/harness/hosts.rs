@@ -104,6 +104,16 @@ impl Hosts {
         self.run(&["hide", &host.to_string()]);
     }
 
+    /// Runs a program on the machine, without SSH. What it leaves in the background stays until the machine goes.
+    pub(crate) fn inside(&self, host: usize, command: &[&str]) {
+        self.run(&[&["in", &host.to_string()], command].concat());
+    }
+
+    /// A folder on the machine's own disk.
+    pub(crate) fn folder(&self, host: usize, name: &str) -> String {
+        self.dir(host).join(name).display().to_string()
+    }
+
     /// `stop` ends its connections as well.
     pub(crate) fn sshd(&self, host: usize, verb: &str) {
         self.run(&["sshd", &host.to_string(), verb]);

@@ -13,6 +13,7 @@ use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
 use orch_core::ports::engine::ContainerState;
 use orch_core::ports::failpoint::{Failpoint, Failpoints, NoFailpoints};
+use orch_core::ports::ray::Ray;
 use orch_core::ports::store::AuditQuery;
 use orch_core::settings::Settings;
 use orch_domain::audit::AuditEntry;
@@ -32,6 +33,7 @@ pub(crate) struct Lab {
     /// Outlives a crash, as the machines of a cluster do.
     pub(crate) engines: Arc<NodeEngines>,
     pub(crate) settings: Settings,
+    ray: Option<Arc<dyn Ray>>,
     orch: Option<Arc<Orch>>,
 }
 
@@ -75,14 +77,22 @@ impl Lab {
     }
 
     pub(crate) async fn empty(settings: Settings) -> Lab {
-        Lab::empty_with(settings, SshSettings::default()).await
+        Lab::make(settings, SshSettings::default(), None).await
     }
 
     /// Whose server's user has this for SSH.
     pub(crate) async fn empty_with(settings: Settings, ssh: SshSettings) -> Lab {
+        Lab::make(settings, ssh, None).await
+    }
+
+    pub(crate) async fn with_ray(settings: Settings, ray: Option<Arc<dyn Ray>>) -> Lab {
+        Lab::make(settings, SshSettings::default(), ray).await
+    }
+
+    async fn make(settings: Settings, ssh: SshSettings, ray: Option<Arc<dyn Ray>>) -> Lab {
         let engines = NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()).with_ssh(ssh);
         let engines = Arc::new(engines);
-        let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, orch: None };
+        let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, ray, orch: None };
         lab.start(Arc::new(NoFailpoints)).await;
         lab
     }
@@ -127,6 +137,7 @@ impl Lab {
             clock: Arc::new(SystemClock),
             failpoints,
             peers: Arc::new(Tailscale::new(self.tailscale_socket())),
+            ray: self.ray.clone(),
         };
         self.orch = Some(Orch::build(parts, self.settings.clone()).unwrap());
     }

@@ -8,6 +8,7 @@ pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod mcp;
 pub(crate) mod program;
+pub(crate) mod ray;
 pub(crate) mod registry;
 pub(crate) mod server;
 pub(crate) mod sshd;

@@ -72,6 +72,7 @@ impl Operation for ListNodes {
             let view = |it: &&_| {
                 let slot: &orch_domain::book::Slot = it;
                 NodeView::of(slot, orch.health.last_check(&slot.node.id))
+                    .with_ray(orch.ray_on(&slot.node))
             };
             Ok(NodeList {
                 nodes: page.iter().map(view).collect(),

@@ -29,6 +29,12 @@ mod list_nodes;
 mod list_users;
 mod login;
 mod node_status;
+mod ray_job_logs;
+mod ray_list_jobs;
+mod ray_nodes;
+mod ray_status;
+mod ray_stop_job;
+mod ray_submit_job;
 mod register_node;
 mod remove_node;
 mod restart_instance;
@@ -72,6 +78,12 @@ pub use list_nodes::{ListNodes, NodeList};
 pub use list_users::{ListUsers, UserList};
 pub use login::{LoggedIn, Login};
 pub use node_status::{NodeLoad, NodeStatus, NodeStatuses};
+pub use ray_job_logs::{RayJobLogs, RayLogText};
+pub use ray_list_jobs::{RayJobList, RayListJobs};
+pub use ray_nodes::{RayNodeList, RayNodes};
+pub use ray_status::{RayReport, RayStatus};
+pub use ray_stop_job::{RayStopJob, StoppedRayJob};
+pub use ray_submit_job::{RaySubmitJob, SubmittedRayJob};
 pub use register_node::{EngineKind, RegisterNode};
 pub use remove_node::{RemoveNode, RemovedNode};
 pub use restart_instance::RestartInstance;
@@ -120,6 +132,12 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<ListImages>(),
         Op::of::<ListEvents>(),
         Op::of::<TaskStatus>(),
+        Op::of::<RayStatus>(),
+        Op::of::<RayNodes>(),
+        Op::of::<RaySubmitJob>(),
+        Op::of::<RayListJobs>(),
+        Op::of::<RayJobLogs>(),
+        Op::of::<RayStopJob>(),
         Op::of::<Login>(),
         Op::of::<Whoami>(),
         Op::of::<GetQuota>(),

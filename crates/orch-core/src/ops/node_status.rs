@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::view::ray::RayOnNode;
 use crate::view::table::{more, table};
 use crate::{Cx, Orch};
 
@@ -59,6 +60,8 @@ pub struct NodeLoad {
     /// Milliseconds until the engine answered the last check; null when it did not.
     pub latency_ms: Option<f64>,
     pub checked_at: Option<Timestamp>,
+    /// What Ray says of the machine at this address; null when it is not in Ray.
+    pub ray: Option<RayOnNode>,
 }
 
 impl NodeLoad {
@@ -82,6 +85,7 @@ impl NodeLoad {
             n_instances: slot.instances.len(),
             latency_ms: check.as_ref().and_then(|it| it.latency_ms),
             checked_at: check.map(|it| it.at),
+            ray: orch.ray_on(node),
         }
     }
 }

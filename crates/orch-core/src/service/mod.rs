@@ -15,6 +15,8 @@ pub mod launch;
 pub mod ledger;
 pub mod node_loss;
 pub mod nodes;
+pub mod ray;
+pub mod ray_jobs;
 pub mod reconcile;
 pub mod relocate;
 pub mod remnant;

@@ -165,7 +165,7 @@ impl Orch {
         let last_check = self.health.last_check(id);
         self.ledger.read(|book| {
             let slot = book.slot(id).ok_or_else(|| Error::no_node(id))?;
-            Ok(NodeView::of(slot, last_check))
+            Ok(NodeView::of(slot, last_check).with_ray(self.ray_on(&slot.node)))
         })
     }
 

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::operation::Summary;
+use crate::view::ray::RayOnNode;
 use crate::view::table::table;
 
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -44,6 +45,8 @@ pub struct NodeView {
     /// Instances that moved away and may still have a container here; it goes as soon as the node answers.
     pub n_remnants: usize,
     pub last_check: Option<Check>,
+    /// What Ray says of the machine at this address; null when it is not in Ray.
+    pub ray: Option<RayOnNode>,
     pub created_at: Timestamp,
 }
 
@@ -118,14 +121,22 @@ impl NodeView {
             n_instances: slot.instances.len(),
             n_remnants: slot.remnants.len(),
             last_check,
+            ray: None,
             created_at: node.created_at,
         }
     }
 
+    pub fn with_ray(self, ray: Option<RayOnNode>) -> NodeView {
+        NodeView { ray, ..self }
+    }
+
     pub fn line(&self) -> String {
+        let ray = self.ray.as_ref().map_or(String::new(), |it| {
+            format!("; in Ray {}, {} ({:.0} s ago)", it.state, it.usage.line(), it.age_seconds)
+        });
         let cordoned = if self.cordoned { ", cordoned" } else { "" };
         format!(
-            "node `{}` ({} {}) is {}{cordoned}: {} and {} free of {} and {}, {} instances",
+            "node `{}` ({} {}) is {}{cordoned}: {} and {} free of {} and {}, {} instances{ray}",
             self.id,
             self.role,
             shown_engine(&self.engine),
