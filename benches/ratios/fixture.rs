@@ -38,6 +38,7 @@ impl Fixture {
 pub(crate) fn open(dir: &std::path::Path) -> Arc<Orch> {
     let store = orch_adapters::store::SledStore::open(dir).expect("a store");
     let parts = Parts {
+        ray: None,
         store: Arc::new(store),
         engines: Arc::new(orch_adapters::engines::NodeEngines::new(
             Arc::new(SystemClock),
@@ -45,6 +46,7 @@ pub(crate) fn open(dir: &std::path::Path) -> Arc<Orch> {
         )),
         clock: Arc::new(SystemClock),
         failpoints: Arc::new(NoFailpoints),
+        peers: Arc::new(orch_adapters::tailscale::Tailscale::new("/nowhere".into())),
     };
     Orch::build(parts, Settings::default()).expect("an orchestrator")
 }

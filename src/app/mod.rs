@@ -8,6 +8,8 @@ pub mod database;
 mod failpoint;
 mod http;
 pub mod machine;
+pub mod nodes;
+pub mod ray;
 mod register;
 pub mod socket;
 
@@ -21,6 +23,7 @@ use anyhow::Context;
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::ssh::SshSettings;
 use orch_adapters::store::SledStore;
+use orch_adapters::tailscale::Tailscale;
 use orch_core::Orch;
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
@@ -79,9 +82,13 @@ pub struct Running {
     drain_timeout: Duration,
 }
 
-fn ssh_settings(env: &dyn Env) -> SshSettings {
+fn ssh_settings(config: &Config, env: &dyn Env) -> SshSettings {
     let path = |name: &str| env.get(name).filter(|it| !it.is_empty()).map(PathBuf::from);
-    SshSettings { agent_socket: path("SSH_AUTH_SOCK"), home: path("HOME") }
+    SshSettings {
+        agent_socket: path("SSH_AUTH_SOCK"),
+        home: path("HOME"),
+        config: config.cluster.ssh_config.clone(),
+    }
 }
 
 impl App {
@@ -103,10 +110,13 @@ impl App {
         let parts = Parts {
             store: store.clone(),
             engines: Arc::new(
-                NodeEngines::new(clock.clone(), engine_tasks.clone()).with_ssh(ssh_settings(env)),
+                NodeEngines::new(clock.clone(), engine_tasks.clone())
+                    .with_ssh(ssh_settings(config, env)),
             ),
             clock,
             failpoints: failpoint::from_env(env)?,
+            peers: Arc::new(Tailscale::new(config.cluster.tailscale_socket.clone())),
+            ray: ray::of(config)?,
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;

@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod events;
 mod follow;
+mod host_key;
 mod install;
 mod nodes;
 mod serve;
@@ -75,7 +76,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
         Some(Command::Nodes { command: NodesCommand::Import(args) }) => {
             nodes::import(env, &globals, &args).await
         }
-        Some(Command::Doctor) => doctor::run(env, &globals).await,
+        Some(Command::Nodes { command: NodesCommand::Add(args) }) => {
+            nodes::add(env, &globals, &args).await
+        }
+        Some(Command::Doctor(args)) => doctor::run(env, &globals, &args).await,
         Some(Command::Backup { file, force }) => backup::backup(env, &globals, &file, force).await,
         Some(Command::Restore { file }) => backup::restore(env, &globals, &file).await,
         Some(Command::Completions { shell }) => {

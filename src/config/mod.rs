@@ -3,6 +3,7 @@
 //! Each source is laid over the ones below it as plain values, and the result is decoded once: there is one set of
 //! rules, and an error can still say which source gave the bad value.
 
+pub mod docker_contexts;
 mod env;
 mod error;
 mod layers;

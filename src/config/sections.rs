@@ -25,6 +25,7 @@ pub struct Config {
     pub execution: Execution,
     pub llm: Llm,
     pub alerts: Alerts,
+    pub ray: RaySection,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -134,6 +135,10 @@ pub struct Cluster {
     pub register_local: bool,
     /// A `nodes.json` whose nodes are registered at start unless they are there.
     pub nodes_file: Option<PathBuf>,
+    /// The SSH configuration; `~/.ssh/config` unless given.
+    pub ssh_config: Option<PathBuf>,
+    /// Where Tailscale listens, for `discover_nodes`.
+    pub tailscale_socket: PathBuf,
     /// Seconds that a node has to answer a health check.
     pub health_check_timeout: Seconds,
     /// Seconds between two health checks.
@@ -153,6 +158,8 @@ impl Default for Cluster {
         Cluster {
             register_local: true,
             nodes_file: None,
+            ssh_config: None,
+            tailscale_socket: PathBuf::from("/var/run/tailscale/tailscaled.sock"),
             health_check_timeout: Seconds::new(5.0),
             health_check_period: Seconds::new(15.0),
             failures_to_fall: 2,
@@ -318,4 +325,21 @@ pub struct ApiProvider {
 pub struct Alerts {
     /// URL that alerts are posted to.
     pub webhook_url: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RaySection {
+    /// URL of the dashboard of a Ray cluster, such as `http://10.0.0.1:8265`; without one there is no Ray here.
+    pub dashboard_url: Option<String>,
+    /// The token of a cluster that wants one (`RAY_AUTH_MODE=token` there).
+    pub token: Option<Secret<String>>,
+    /// Seconds that the dashboard has for one answer.
+    pub timeout: Seconds,
+}
+
+impl Default for RaySection {
+    fn default() -> RaySection {
+        RaySection { dashboard_url: None, token: None, timeout: Seconds::new(10.0) }
+    }
 }

@@ -98,7 +98,8 @@ fn every_example_is_valid() {
             name if name.ends_with(".md") => {}
             // Played to its end by the gate of every change.
             "run" => {
-                let parsed = std::process::Command::new("bash").arg("-n").arg(&path).status().unwrap();
+                let parsed =
+                    std::process::Command::new("bash").arg("-n").arg(&path).status().unwrap();
                 assert!(parsed.success(), "{shown}");
             }
             other => panic!("{shown}: nothing checks a file of the name {other}"),

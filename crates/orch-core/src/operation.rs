@@ -118,17 +118,20 @@ pub enum Group {
     Instances,
     Nodes,
     Cluster,
+    Ray,
     Identity,
 }
 
 impl Group {
-    pub const ALL: [Group; 4] = [Group::Instances, Group::Nodes, Group::Cluster, Group::Identity];
+    pub const ALL: [Group; 5] =
+        [Group::Instances, Group::Nodes, Group::Cluster, Group::Ray, Group::Identity];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Group::Instances => "instances",
             Group::Nodes => "nodes",
             Group::Cluster => "cluster",
+            Group::Ray => "ray",
             Group::Identity => "identity",
         }
     }
@@ -368,7 +371,11 @@ mod tests {
                 "ports[0].host_ip",
                 "no such parameter",
             ),
-            (json!({"image": "a", "strategy": "random"}), "strategy", "`spread` or `binpack`"),
+            (
+                json!({"image": "a", "strategy": "random"}),
+                "strategy",
+                "one of `spread`, `binpack`, `ray-aware`",
+            ),
             (json!({"image": "a", "client_token": "a b"}), "client_token", "1 to 64"),
         ] {
             let (named, message) = refusal(arguments.clone());

@@ -9,12 +9,15 @@ use crate::event::Events;
 use crate::ports::clock::Clock;
 use crate::ports::engine::Engines;
 use crate::ports::failpoint::Failpoints;
+use crate::ports::peers::Peers;
+use crate::ports::ray::Ray;
 use crate::ports::store::{Store, StoreError};
 use crate::service::flight::Flights;
 use crate::service::health::HealthBoard;
 use crate::service::identity::Identity;
 use crate::service::ledger::Ledger;
 use crate::service::pull::Pulls;
+use crate::service::ray::RayBoard;
 use crate::service::reconcile::Orphans;
 use crate::service::remnant::Fences;
 use crate::service::seal::Seal;
@@ -26,10 +29,12 @@ pub struct Orch {
     pub events: Arc<Events>,
     pub identity: Identity,
     pub health: HealthBoard,
+    pub ray: RayBoard,
     pub settings: Settings,
     pub clock: Arc<dyn Clock>,
     pub engines: Arc<dyn Engines>,
     pub failpoints: Arc<dyn Failpoints>,
+    pub peers: Arc<dyn Peers>,
     pub(crate) flights: Flights,
     pub(crate) pulls: Pulls,
     pub(crate) seal: Seal,
@@ -50,6 +55,9 @@ pub struct Parts {
     pub engines: Arc<dyn Engines>,
     pub clock: Arc<dyn Clock>,
     pub failpoints: Arc<dyn Failpoints>,
+    pub peers: Arc<dyn Peers>,
+    /// None: no Ray cluster is configured.
+    pub ray: Option<Arc<dyn Ray>>,
 }
 
 impl Orch {
@@ -61,6 +69,7 @@ impl Orch {
         let ledger = Ledger::open(parts.store, events.clone(), parts.clock.clone(), &settings)?;
         Ok(Arc::new(Orch {
             health: HealthBoard::new(&ledger),
+            ray: RayBoard::new(parts.ray),
             ledger,
             events,
             identity,
@@ -75,6 +84,7 @@ impl Orch {
             clock: parts.clock,
             engines: parts.engines,
             failpoints: parts.failpoints,
+            peers: parts.peers,
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }))

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::NodeStatus;
 use crate::time::Timestamp;
+use crate::trouble::Trouble;
 
 /// One check of one node: what answered, how fast, and what did not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +17,9 @@ pub struct Check {
     pub latency_ms: Option<f64>,
     /// The level that failed and how, in words; absent when healthy.
     pub message: Option<String>,
+    /// What failed, by a name that stays the same; absent when healthy.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
     /// Version of the engine, when it answered.
     pub engine_version: Option<String>,
     /// One after the other, to the first that failed.
@@ -24,7 +28,9 @@ pub struct Check {
 }
 
 /// How far a check got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Something answers where the machine, or the socket of its engine, should be.
@@ -36,6 +42,8 @@ pub enum Level {
 }
 
 impl Level {
+    pub const ALL: [Level; 3] = [Level::Address, Level::Ssh, Level::Engine];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Level::Address => "address",

@@ -23,12 +23,14 @@ pub mod page;
 pub mod password;
 pub mod placement;
 pub mod port;
+pub mod ray;
 pub mod registry;
 pub mod resource;
 pub mod secret;
 pub mod ssh;
 pub mod text;
 pub mod time;
+pub mod trouble;
 pub mod user;
 
 pub use error::{Error, ErrorCode};

@@ -74,7 +74,7 @@ impl Subject {
     pub(super) async fn docker_over_ssh() -> Option<Subject> {
         let docker = docker::connect().await?;
         let sshd = Sshd::start().await?;
-        let link = Link::new(sshd.endpoint(docker::SOCKET), SshSettings::default());
+        let link = Link::new(sshd.endpoint(docker::SOCKET).hop(), None, SshSettings::default());
         let engine = DockerEngine::over_ssh(link, docker::SOCKET.to_owned(), TaskTracker::new());
         let mut subject = Subject::new(Arc::new(engine), Outside::Docker(docker));
         subject._sshd = Some(Arc::new(sshd));

@@ -1,8 +1,10 @@
 //! Every operation that changes something tells of it, durable with the change; one that is refused tells nothing.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use orch_core::operation::Effect;
+use orch_core::settings::Settings;
 use orch_core::{Cx, ops};
 use orch_domain::ErrorCode;
 use orch_domain::caller::Permission;
@@ -15,12 +17,13 @@ use crate::harness::cloud::Cloud;
 use crate::harness::eventually;
 use crate::harness::lab::Lab;
 use crate::harness::mcp::{self, Era, Heard, Way};
+use crate::harness::ray::{RayServer, client};
 use crate::harness::world::World;
 
 use super::{list, revisions};
 
-/// Change nothing that is kept.
-const TELL_NOTHING: [&str; 2] = ["exec_in_instance", "login"];
+/// Change nothing that is kept here; jobs are kept by Ray.
+const TELL_NOTHING: [&str; 4] = ["exec_in_instance", "login", "ray_submit_job", "ray_stop_job"];
 
 /// Calls an operation and asserts which events its call, and what followed from it, told.
 struct Told<'a> {
@@ -61,7 +64,9 @@ impl Told<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_that_changes_something_tells_of_it() {
-    let cloud = Cloud::demo().await;
+    let ray = RayServer::start().await;
+    let ray_client = client(Duration::from_secs(30), &ray.url(), None);
+    let cloud = Cloud::beside(ray_client, Settings::default().health_period).await;
     let lab: &Lab = &cloud;
     let mut told = Told { lab, called: BTreeSet::new() };
     let it = &mut told;
@@ -114,6 +119,9 @@ async fn every_operation_that_changes_something_tells_of_it() {
     it.by("delete_registry_credential", at, &["registry_credential.removed"]).await;
     let login = json!({"username": "demo", "password": "demo"});
     it.by("login", login, &[]).await;
+
+    let job = it.by("ray_submit_job", json!({"entrypoint": "true"}), &[]).await["job_id"].clone();
+    it.by("ray_stop_job", json!({"job_id": job}), &[]).await;
 
     let changing = ops::catalogue().into_iter().filter(|it| it.spec.effect != Effect::Reads);
     for name in changing.map(|it| it.spec.name) {

@@ -92,6 +92,11 @@ impl Hosts {
         Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION).unwrap()
     }
 
+    /// As a line of `known_hosts` has it after the name.
+    pub(crate) fn public_key(&self, host: usize) -> String {
+        fs_err::read_to_string(self.dir(host).join("host_key.pub")).unwrap()
+    }
+
     /// As `ssh-keygen -l` prints it.
     pub(crate) fn fingerprint(&self, host: usize) -> String {
         let key = self.dir(host).join("host_key.pub");
@@ -111,6 +116,21 @@ impl Hosts {
 
     pub(crate) fn heal(&self, host: usize) {
         self.run(&["heal", &host.to_string()]);
+    }
+
+    /// From then on only the other machines reach it.
+    pub(crate) fn hide(&self, host: usize) {
+        self.run(&["hide", &host.to_string()]);
+    }
+
+    /// Runs a program on the machine, without SSH. What it leaves in the background stays until the machine goes.
+    pub(crate) fn inside(&self, host: usize, command: &[&str]) {
+        self.run(&[&["in", &host.to_string()], command].concat());
+    }
+
+    /// A folder on the machine's own disk.
+    pub(crate) fn folder(&self, host: usize, name: &str) -> String {
+        self.dir(host).join(name).display().to_string()
     }
 
     /// `stop` ends its connections as well, `drop` only those.

@@ -5,6 +5,7 @@
 #   hosts.sh DIR PREFIX NET up N OWNER    make hosts 1..N; they go when process OWNER does, whatever ends it
 #   hosts.sh DIR PREFIX NET down          end and remove everything
 #   hosts.sh DIR PREFIX NET cut|heal I    the link of host I
+#   hosts.sh DIR PREFIX NET hide|show I   whether host I answers this machine; the other hosts it always does
 #   hosts.sh DIR PREFIX NET in I CMD...   run CMD on host I, without SSH
 #   hosts.sh DIR PREFIX NET sshd I stop|start|drop
 #   hosts.sh DIR PREFIX NET dockerd I stop|start
@@ -78,6 +79,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 UseDNS no
+# The shell then does not read what this machine has for people who log in.
 MaxSessions 10
 # Not the one of this machine, whose shell reads who knows what at every session.
 SetEnv HOME=/run
@@ -146,6 +148,8 @@ case $VERB in
   down) down ;;
   cut) ip -n "$SWITCH" link set "p$1" down ;;
   heal) ip -n "$SWITCH" link set "p$1" up ;;
+  hide) ip -n "${PREFIX}h$1" route add blackhole "$NET.1/32" ;;
+  show) ip -n "${PREFIX}h$1" route del blackhole "$NET.1/32" ;;
   in) in_host "$@" ;;
   sshd)
     case $2 in

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::sim::SimControl;
+use orch_adapters::ssh::SshSettings;
 use orch_adapters::store::{OpenError, SledStore};
+use orch_adapters::tailscale::Tailscale;
 use orch_core::Orch;
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
 use orch_core::ports::engine::{ContainerState, Engines};
 use orch_core::ports::failpoint::{Failpoint, Failpoints, NoFailpoints};
+use orch_core::ports::ray::Ray;
 use orch_core::ports::store::AuditQuery;
 use orch_core::settings::Settings;
 use orch_domain::audit::AuditEntry;
@@ -33,6 +36,7 @@ pub(crate) struct Lab {
     /// How the orchestrator meets them.
     seen_as: Arc<dyn Engines>,
     pub(crate) settings: Settings,
+    ray: Option<Arc<dyn Ray>>,
     orch: Option<Arc<Orch>>,
     /// Looked at last, when nothing commits any more.
     broken: Broken,
@@ -78,10 +82,24 @@ impl Lab {
     }
 
     pub(crate) async fn empty(settings: Settings) -> Lab {
-        let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
+        Lab::make(settings, SshSettings::default(), None).await
+    }
+
+    /// Whose server's user has this for SSH.
+    pub(crate) async fn empty_with(settings: Settings, ssh: SshSettings) -> Lab {
+        Lab::make(settings, ssh, None).await
+    }
+
+    pub(crate) async fn with_ray(settings: Settings, ray: Option<Arc<dyn Ray>>) -> Lab {
+        Lab::make(settings, SshSettings::default(), ray).await
+    }
+
+    async fn make(settings: Settings, ssh: SshSettings, ray: Option<Arc<dyn Ray>>) -> Lab {
+        let engines = NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()).with_ssh(ssh);
+        let engines = Arc::new(engines);
         let dir = tempfile::tempdir().unwrap();
         let (seen_as, broken) = (engines.clone(), Broken::default());
-        let mut lab = Lab { dir, engines, seen_as, settings, orch: None, broken };
+        let mut lab = Lab { dir, engines, seen_as, settings, ray, orch: None, broken };
         lab.start(Arc::new(NoFailpoints)).await;
         lab
     }
@@ -106,6 +124,11 @@ impl Lab {
         self.orch.as_ref().expect("started")
     }
 
+    /// Where this orchestrator looks for Tailscale.
+    pub(crate) fn tailscale_socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("tailscaled.sock")
+    }
+
     async fn start(&mut self, failpoints: Arc<dyn Failpoints>) {
         assert!(self.orch.is_none());
         // The last task of the one before may still be closing it, on another thread.
@@ -120,6 +143,8 @@ impl Lab {
             engines: self.seen_as.clone(),
             clock: Arc::new(SystemClock),
             failpoints,
+            peers: Arc::new(Tailscale::new(self.tailscale_socket())),
+            ray: self.ray.clone(),
         };
         self.orch = Some(Orch::build(parts, self.settings.clone()).unwrap());
     }

@@ -11,6 +11,7 @@ pub(crate) mod lab;
 pub(crate) mod mcp;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod ray;
 pub(crate) mod registry;
 pub(crate) mod replay;
 pub(crate) mod server;

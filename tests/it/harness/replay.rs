@@ -7,14 +7,15 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use orch_core::ports::engine::{
     Container, ContainerSpec, ContainerStats, Engine, EngineError, EngineEvent, EngineImage,
-    EngineInfo, Engines, ExecOutcome, ExecRequest, LogLine, LogQuery, PullReport,
+    EngineInfo, Engines, ExecOutcome, ExecRequest, LogLine, LogQuery, PullReport, PulledImage,
+    RegistryLogin,
 };
 use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
 use orch_domain::metrics::Sample;
 use orch_domain::name::NodeId;
 use orch_domain::node::{EngineConfig, Node};
-use orch_domain::ssh::HostTrust;
+use orch_domain::ssh::{SshEndpoint, SshWanted, Trust};
 use parking_lot::Mutex;
 
 #[derive(Default)]
@@ -55,6 +56,10 @@ impl Engines for Replaying {
         self.inner.forget(node_id);
     }
 
+    async fn resolve(&self, wanted: SshWanted) -> Result<SshEndpoint, String> {
+        self.inner.resolve(wanted).await
+    }
+
     fn check(&self, config: &EngineConfig) -> Result<(), String> {
         self.inner.check(config)
     }
@@ -62,7 +67,7 @@ impl Engines for Replaying {
     async fn identify(
         &self,
         config: &EngineConfig,
-        trust: &HostTrust,
+        trust: &Trust,
     ) -> Result<EngineConfig, EngineError> {
         self.inner.identify(config, trust).await
     }
@@ -107,8 +112,13 @@ impl Engine for Replayed {
         self.inner.has_image(image).await
     }
 
-    async fn pull(&self, image: &ImageRef, report: PullReport) -> Result<(), EngineError> {
-        self.inner.pull(image, report).await
+    async fn pull(
+        &self,
+        image: &ImageRef,
+        login: Option<&RegistryLogin>,
+        report: PullReport,
+    ) -> Result<PulledImage, EngineError> {
+        self.inner.pull(image, login, report).await
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {

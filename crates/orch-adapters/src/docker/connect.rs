@@ -11,6 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 use orch_core::ports::engine::EngineError;
 use orch_domain::health::Level;
+use orch_domain::trouble::Trouble;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
@@ -74,17 +75,26 @@ impl Endpoint {
 
     /// Whether something is where the engine, or the machine it is on, should be. May wait for ever.
     pub(super) async fn reach(&self, level: Level) -> Result<(), EngineError> {
-        let no_connection = |message: &str| EngineError::NoConnection { message: message.into() };
+        let no_connection = |message: &str, trouble| EngineError::NoConnection {
+            message: message.to_owned(),
+            trouble,
+        };
         match (self, level) {
             (Endpoint::Unix { path }, Level::Address) => {
                 match tokio::fs::metadata(path).await {
                     Ok(it) if it.file_type().is_socket() => Ok(()),
-                    Ok(_) => Err(no_connection("what is in place of its socket is none")),
+                    Ok(_) => Err(no_connection(
+                        "what is in place of its socket is none",
+                        Trouble::NotDocker,
+                    )),
                     Err(err) => match err.kind() {
-                        ErrorKind::NotFound => Err(no_connection("its socket is not there")),
-                        ErrorKind::PermissionDenied => {
-                            Err(no_connection("this server may not see its socket"))
+                        ErrorKind::NotFound => {
+                            Err(no_connection("its socket is not there", Trouble::SocketMissing))
                         }
+                        ErrorKind::PermissionDenied => Err(no_connection(
+                            "this server may not see its socket",
+                            Trouble::SocketForbidden,
+                        )),
                         // What else it may be, its use will tell.
                         _ => Ok(()),
                     },
@@ -93,8 +103,10 @@ impl Endpoint {
             (Endpoint::Tcp { authority }, Level::Address) => {
                 let connected = TcpStream::connect(authority).await;
                 connected.map(drop).map_err(|err| match err.kind() {
-                    ErrorKind::ConnectionRefused => no_connection("nothing listens at its port"),
-                    _ => no_connection(&super::error::clean(&err.to_string())),
+                    ErrorKind::ConnectionRefused => {
+                        no_connection("nothing listens at its port", Trouble::NothingListens)
+                    }
+                    _ => no_connection(&super::error::clean(&err.to_string()), Trouble::NoAnswer),
                 })
             }
             (Endpoint::Ssh { link, .. }, Level::Address) => {

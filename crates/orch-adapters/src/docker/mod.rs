@@ -39,6 +39,7 @@ use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
 use orch_domain::metrics::Sample;
 use orch_domain::resource::{Cpu, Memory, Resources};
+use orch_domain::trouble::Trouble;
 use tokio_util::task::TaskTracker;
 
 use self::connect::{Connection, Endpoint, PATIENT, QUICK, START};
@@ -160,6 +161,18 @@ impl Engine for DockerEngine {
                 .unwrap_or_default(),
             data_root: info.docker_root_dir.filter(|it| it.starts_with('/')),
         })
+    }
+
+    fn waits_for(&self) -> Option<EngineError> {
+        let connect::Endpoint::Ssh { link, .. } = &self.connection.endpoint else { return None };
+        let (place, trouble) = link.waits_for()?;
+        let message = match trouble {
+            Trouble::Silent => {
+                format!("`{place}` takes the connection and does not answer as an SSH server")
+            }
+            _ => format!("`{place}` does not answer at all"),
+        };
+        Some(EngineError::NoConnection { message, trouble })
     }
 
     async fn images(&self) -> Result<Vec<EngineImage>, EngineError> {

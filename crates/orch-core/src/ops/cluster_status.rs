@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use orch_domain::Error;
+use orch_domain::book::Slot;
 use orch_domain::caller::Permission;
 use orch_domain::cluster::{ClusterStatus as Status, StateCounts, Totals};
 use orch_domain::time::Timestamp;
@@ -77,7 +78,7 @@ impl Operation for ClusterStatus {
     async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<ClusterReport, Error> {
         Ok(orch.ledger.read(|book| {
             let totals = Totals::of(book.slots().map(|it| (&*it.node, it.used)));
-            let view = |it| NodeView::of(it, &orch.health);
+            let view = |it: &Slot| NodeView::of(it, &orch.health).with_ray(orch.ray_on(&it.node));
             ClusterReport {
                 status: totals.status(),
                 totals,

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::view::ray::{RayNodeGlance, RayView};
 use crate::view::user::QuotaView;
 use crate::{Cx, Orch};
 
@@ -30,14 +31,22 @@ pub struct Dashboard {
     pub quota: QuotaView,
     /// When all nodes were last checked; null before the first time.
     pub checked_at: Option<Timestamp>,
+    /// The Ray cluster, as it was last seen.
+    pub ray: RayView,
+    /// The first 50 of its nodes as they were last seen, the living first; `ray_nodes` has all.
+    pub ray_nodes: Vec<RayNodeGlance>,
 }
+
+const N_RAY_NODES: usize = 50;
 
 impl Summary for Dashboard {
     fn summary(&self) -> String {
         let it = &self.instances;
+        let ray =
+            if self.ray.configured { format!("\n{}", self.ray.line()) } else { String::new() };
         format!(
             "The cluster is {}: {}; {} of {} and {} of {} free.\nInstances: {} running, {} stopped, {} on their way, {}{} \
-             in all.\nQuota: {}.",
+             in all.\nQuota: {}.{ray}",
             self.status,
             self.cluster.line(),
             self.cluster.free.cpu.vcpu(),
@@ -86,6 +95,8 @@ impl Operation for DashboardSummary {
                 instances,
                 quota: QuotaView::of(user.quota, book.usage(&user.id)),
                 checked_at: orch.health.last_sweep(),
+                ray: orch.ray_view(),
+                ray_nodes: orch.ray_glance(book, N_RAY_NODES),
             }
         }))
     }

@@ -14,6 +14,7 @@ use orch_domain::node::Role;
 use orch_domain::node_loss::OnNodeLoss;
 use orch_domain::placement::{Decision, Demand, Strategy};
 use orch_domain::port::PortRequest;
+use orch_domain::ray::RayFigures;
 use orch_domain::resource::{Cpu, Memory, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,7 +65,8 @@ pub struct LaunchInstance {
     /// Labels to find it by in `list_instances`.
     #[serde(default)]
     pub labels: Labels,
-    /// `spread` to the least loaded node, or `binpack` onto the fullest that has room.
+    /// `spread` to the least loaded node, `binpack` onto the fullest that has room, or `ray-aware`: spread, with what
+    /// Ray has in use on the nodes counted as well.
     #[serde(default)]
     pub strategy: Strategy,
     /// Refuse to terminate it until that is lifted with `update_instance`.
@@ -258,6 +260,10 @@ impl LaunchInstance {
                 role: self.role,
                 tags: self.tags,
                 strategy: self.strategy,
+                ray: match self.strategy {
+                    Strategy::RayAware => orch.ray_figures(),
+                    Strategy::Spread | Strategy::Binpack => RayFigures::NotConfigured,
+                },
             },
             token,
         })

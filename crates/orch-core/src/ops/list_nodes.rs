@@ -70,7 +70,7 @@ impl Operation for ListNodes {
                 &self.page_token,
                 self.page_size,
             )?;
-            let view = |it: &&Slot| NodeView::of(it, &orch.health);
+            let view = |it: &&Slot| NodeView::of(it, &orch.health).with_ray(orch.ray_on(&it.node));
             Ok(NodeList {
                 nodes: page.iter().map(view).collect(),
                 next_page_token,

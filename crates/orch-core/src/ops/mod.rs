@@ -11,6 +11,7 @@ mod create_user;
 mod dashboard_summary;
 mod delete_registry_credential;
 mod delete_user;
+mod discover_nodes;
 mod drain_node;
 mod exec_in_instance;
 mod get_instance;
@@ -31,6 +32,12 @@ mod list_users;
 mod login;
 mod node_status;
 mod pull_image;
+mod ray_job_logs;
+mod ray_list_jobs;
+mod ray_nodes;
+mod ray_status;
+mod ray_stop_job;
+mod ray_submit_job;
 mod register_node;
 mod remove_node;
 mod restart_instance;
@@ -57,6 +64,7 @@ pub use create_user::CreateUser;
 pub use dashboard_summary::{Dashboard, DashboardSummary};
 pub use delete_registry_credential::{DeleteRegistryCredential, DeletedRegistryCredential};
 pub use delete_user::{DeleteUser, DeletedUser};
+pub use discover_nodes::{DiscoverNodes, DiscoveredMachine, DiscoveredNodes};
 pub use drain_node::{DrainAction, DrainNode, DrainedInstance, DrainedNode};
 pub use exec_in_instance::{ExecInInstance, ExecResult};
 pub use get_instance::GetInstance;
@@ -77,6 +85,12 @@ pub use list_users::{ListUsers, UserList};
 pub use login::{LoggedIn, Login};
 pub use node_status::{NodeLoad, NodeStatus, NodeStatuses};
 pub use pull_image::{NodeOutcome, PullImage, PullOutcome, PullReport};
+pub use ray_job_logs::{RayJobLogs, RayLogText};
+pub use ray_list_jobs::{RayJobList, RayListJobs};
+pub use ray_nodes::{RayNodeList, RayNodes};
+pub use ray_status::{RayReport, RayStatus};
+pub use ray_stop_job::{RayStopJob, StoppedRayJob};
+pub use ray_submit_job::{RaySubmitJob, SubmittedRayJob};
 pub use register_node::{EngineKind, RegisterNode};
 pub use remove_node::{RemoveNode, RemovedNode};
 pub use restart_instance::RestartInstance;
@@ -111,6 +125,7 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<ListNodes>(),
         Op::of::<GetNode>(),
         Op::of::<RegisterNode>(),
+        Op::of::<DiscoverNodes>(),
         Op::of::<UpdateNode>(),
         Op::of::<RemoveNode>(),
         Op::of::<CheckNode>(),
@@ -129,6 +144,12 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<SetRegistryCredential>(),
         Op::of::<DeleteRegistryCredential>(),
         Op::of::<TaskStatus>(),
+        Op::of::<RayStatus>(),
+        Op::of::<RayNodes>(),
+        Op::of::<RaySubmitJob>(),
+        Op::of::<RayListJobs>(),
+        Op::of::<RayJobLogs>(),
+        Op::of::<RayStopJob>(),
         Op::of::<Login>(),
         Op::of::<Whoami>(),
         Op::of::<GetQuota>(),

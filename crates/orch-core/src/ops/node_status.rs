@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::view::ray::RayOnNode;
 use crate::view::table::{more, table};
 use crate::{Cx, Orch};
 
@@ -62,6 +63,8 @@ pub struct NodeLoad {
     pub checked_at: Option<Timestamp>,
     /// What is in use on its machine, by whoever uses it; null until it first told.
     pub metrics: Option<NodeMetrics>,
+    /// What Ray says of the machine at this address; null when it is not in Ray.
+    pub ray: Option<RayOnNode>,
 }
 
 impl NodeLoad {
@@ -86,6 +89,7 @@ impl NodeLoad {
             latency_ms: check.as_ref().and_then(|it| it.latency_ms),
             checked_at: check.map(|it| it.at),
             metrics: orch.health.metrics(&node.id),
+            ray: orch.ray_on(node),
         }
     }
 }

@@ -9,14 +9,15 @@ use orch_domain::label::Labels;
 use orch_domain::name::{NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, Role, SimConfig, check_host};
 use orch_domain::resource::{Cpu, Memory};
-use orch_domain::ssh::HostTrust;
+use orch_domain::ssh::Trust;
 use orch_domain::text::check_line;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::register_node::{MAX_DESCRIPTION, SshArguments, check_gpu, check_tags};
+use super::register_node::{MAX_DESCRIPTION, check_gpu, check_tags};
 use crate::operation::{Operation, Route, Spec, spec};
 use crate::service::nodes::engine_parameter;
+use crate::service::ssh_arguments::SshArguments;
 use crate::view::node::OneNode;
 use crate::{Cx, Orch};
 
@@ -31,7 +32,8 @@ pub struct UpdateNode {
     pub role: Option<Role>,
     /// Where its Docker engine listens; refused while the node holds instances.
     pub endpoint: Option<String>,
-    /// How to log in to its machine; what is left out stays. `accept_host_key` is for a machine that was set up anew.
+    /// How to log in to its machine; what is left out stays, and with a new `host` is taken from the SSH configuration.
+    /// `accept_host_key` is for a machine that was set up anew.
     pub ssh: Option<SshArguments>,
     /// What its simulated engine has and how it misbehaves, in place of all it was told before.
     pub sim: Option<SimConfig>,
@@ -65,8 +67,8 @@ impl Operation for UpdateNode {
         self.check()?;
         let before = orch.ledger.read(|book| book.slot(&self.node_id).map(|it| it.node.clone()));
         let before = before.ok_or_else(|| Error::no_node(&self.node_id))?;
-        let trust = self.ssh.as_ref().map_or(Ok(HostTrust::Known), SshArguments::trust)?;
-        let mut engine = self.new_engine(&before)?;
+        let trust = self.ssh.as_ref().map_or(Ok(Trust::default()), SshArguments::trust)?;
+        let mut engine = self.new_engine(orch, &before).await?;
         if let Some(engine) = &engine {
             orch.engines
                 .check(engine)
@@ -75,7 +77,7 @@ impl Operation for UpdateNode {
         if let Some(it) = engine.take() {
             let moved = Node { engine: it, ..Node::clone(&before) };
             engine = Some(match &moved.engine {
-                EngineConfig::DockerOverSsh(ssh) if ssh.host_key.is_none() => {
+                EngineConfig::DockerOverSsh(ssh) if !ssh.is_met() => {
                     orch.identify(&moved, &trust, false).await?
                 }
                 it => it.clone(),
@@ -112,7 +114,7 @@ impl UpdateNode {
         self.tags.as_ref().map_or(Ok(()), check_tags)
     }
 
-    fn new_engine(&self, node: &Node) -> Result<Option<EngineConfig>, Error> {
+    async fn new_engine(&self, orch: &Orch, node: &Node) -> Result<Option<EngineConfig>, Error> {
         let other_kind = |parameter: &str| {
             let kind = node.engine.kind();
             Error::invalid(parameter, format!("the engine of `{}` is `{kind}`", node.id))
@@ -122,7 +124,7 @@ impl UpdateNode {
                 EngineConfig::DockerOverSsh(ssh)
                     if self.endpoint.is_none() && self.sim.is_none() =>
                 {
-                    let changed = arguments.clone().change(ssh.clone())?;
+                    let changed = arguments.clone().change(orch, ssh.clone()).await?;
                     Ok(Some(EngineConfig::DockerOverSsh(changed)))
                 }
                 EngineConfig::DockerOverSsh(_) => {

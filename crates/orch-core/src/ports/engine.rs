@@ -20,8 +20,9 @@ use orch_domain::name::{InstanceId, NodeId, UserId};
 use orch_domain::node::{EngineConfig, Node};
 use orch_domain::port::PortBinding;
 use orch_domain::resource::Resources;
-use orch_domain::ssh::{Fingerprint, HostKey, HostTrust};
+use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshWanted, Trust};
 use orch_domain::time::Timestamp;
+use orch_domain::trouble::Trouble;
 
 pub use pull::{PulledImage, RegistryLogin};
 
@@ -39,6 +40,11 @@ pub trait Engine: Send + Sync {
 
     /// Whether it answers, what it is, and what the node has.
     async fn describe(&self) -> Result<EngineInfo, EngineError>;
+
+    /// What a call that does not come back waits for, when that is not the engine itself.
+    fn waits_for(&self) -> Option<EngineError> {
+        None
+    }
 
     async fn images(&self) -> Result<Vec<EngineImage>, EngineError>;
 
@@ -138,12 +144,16 @@ pub trait Engines: Send + Sync {
     /// Whether `config` can be understood at all, as a sentence when not.
     fn check(&self, config: &EngineConfig) -> Result<(), String>;
 
-    /// Meets a machine for the first time: `config` with the key by which it is recognised from then on, if `trust`
-    /// allows that key. Whoever needs no such key stays as it is.
+    /// What the SSH configuration of this server's user makes of `wanted`, or a sentence that says why it cannot be
+    /// used. No machine is met.
+    async fn resolve(&self, wanted: SshWanted) -> Result<SshEndpoint, String>;
+
+    /// Meets a machine for the first time, and all on the way to it: `config` with the keys by which they are
+    /// recognised from then on, if `trust` allows those keys. Whoever needs no such key stays as it is.
     async fn identify(
         &self,
         config: &EngineConfig,
-        trust: &HostTrust,
+        trust: &Trust,
     ) -> Result<EngineConfig, EngineError>;
 }
 
@@ -337,10 +347,10 @@ pub enum EngineError {
     Timeout { after: Duration },
     /// The machine could not be reached or did not let us in; the words are safe to show.
     #[error("no connection to the machine: {message}")]
-    NoConnection { message: String },
+    NoConnection { message: String, trouble: Trouble },
     /// The machine let us in, and nothing listens where its engine should.
     #[error("the machine answers, its engine does not: {message}")]
-    EngineDown { message: String },
+    EngineDown { message: String, trouble: Trouble },
     #[error("the key of the machine `{place}` is not known; it shows {found}")]
     HostKeyUnknown { place: String, found: HostKey },
     /// Either it was set up anew, or somebody else answers in its place. It is not logged in to.
@@ -384,6 +394,21 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// What is the matter, by name.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            EngineError::NoConnection { trouble, .. } | EngineError::EngineDown { trouble, .. } => {
+                *trouble
+            }
+            EngineError::HostKeyUnknown { .. } => Trouble::HostKeyUnknown,
+            EngineError::HostKeyChanged { .. } => Trouble::HostKeyChanged,
+            EngineError::Timeout { .. } => Trouble::EngineSilent,
+            EngineError::Unreachable { source } => of_transport(&**source),
+            EngineError::Refused { message } => of_words(message),
+            _ => Trouble::Other,
+        }
+    }
+
     /// Whether trying again, unchanged, may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -394,5 +419,47 @@ impl EngineError {
                 | EngineError::EngineDown { .. }
                 | EngineError::HostKeyChanged { .. }
         )
+    }
+}
+
+/// What the operating system said, wherever in the chain of causes that is.
+fn of_transport(err: &(dyn std::error::Error + 'static)) -> Trouble {
+    use std::io::ErrorKind;
+    let (mut cause, mut is_tcp) = (Some(err), false);
+    while let Some(it) = cause {
+        if let Some(io) = it.downcast_ref::<std::io::Error>() {
+            return match io.kind() {
+                ErrorKind::NotFound => Trouble::SocketMissing,
+                ErrorKind::PermissionDenied => Trouble::SocketForbidden,
+                ErrorKind::ConnectionRefused if is_tcp => Trouble::NothingListens,
+                ErrorKind::ConnectionRefused => Trouble::EngineStopped,
+                ErrorKind::TimedOut
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable => Trouble::NoAnswer,
+                _ if io.to_string().contains("failed to lookup address") => Trouble::NameUnknown,
+                _ => Trouble::EngineSilent,
+            };
+        }
+        // Some clients keep the cause as text only.
+        if it.to_string().contains("Socket not found") {
+            return Trouble::SocketMissing;
+        }
+        is_tcp |= it.to_string().contains("tcp connect error");
+        cause = it.source();
+    }
+    Trouble::EngineSilent
+}
+
+/// What an engine that answered complains about.
+fn of_words(message: &str) -> Trouble {
+    let has = |it: &str| message.contains(it);
+    if has("disk is full") || has("no space left") {
+        Trouble::DiskFull
+    } else if has("client version") || has("API version") {
+        Trouble::EngineTooOld
+    } else if has("not one of Docker's") || has("page not found") {
+        Trouble::NotDocker
+    } else {
+        Trouble::Other
     }
 }

@@ -3,4 +3,6 @@
 pub mod clock;
 pub mod engine;
 pub mod failpoint;
+pub mod peers;
+pub mod ray;
 pub mod store;

@@ -10,7 +10,7 @@ use orch_domain::label::Labels;
 use orch_domain::name::{InstanceId, NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role};
 use orch_domain::resource::{Cpu, Memory, Resources};
-use orch_domain::ssh::{HostKey, HostTrust};
+use orch_domain::ssh::{HostKey, HostTrust, Trust};
 
 use crate::ports::engine::EngineError;
 use crate::service::engines::engine_error;
@@ -26,8 +26,8 @@ pub struct Enrolment {
     pub address: String,
     pub role: Role,
     pub engine: EngineConfig,
-    /// Which host key it may show, where it is behind SSH.
-    pub trust: HostTrust,
+    /// Which host keys it and those on the way may show, where it is behind SSH.
+    pub trust: Trust,
     pub tags: BTreeSet<Tag>,
     pub labels: Labels,
     pub description: String,
@@ -121,10 +121,11 @@ impl Orch {
     pub(crate) async fn identify(
         &self,
         node: &Node,
-        trust: &HostTrust,
+        trust: &Trust,
         force: bool,
     ) -> Result<EngineConfig, Error> {
         const PARAMETER: &str = "ssh.accept_host_key";
+        const JUMP_PARAMETER: &str = "ssh.accept_jump_host_key";
         let within = self.settings.health_timeout;
         let met = tokio::time::timeout(within, self.engines.identify(&node.engine, trust))
             .await
@@ -133,21 +134,28 @@ impl Orch {
             Ok(engine) => return Ok(engine),
             Err(err) => err,
         };
-        match (err, &node.engine, trust) {
-            (EngineError::HostKeyUnknown { place, found }, _, _) => Err(Error::invalid(
-                PARAMETER,
-                format!(
-                    "the machine at `{place}` is not known yet; its host key is {found}. Compare it with what \
+        match (err, &node.engine, &trust.host) {
+            (EngineError::HostKeyUnknown { place, found }, _, _) => {
+                let (who, parameter) = match is_jump(node, &place) {
+                    true => ("jump", JUMP_PARAMETER),
+                    false => ("machine", PARAMETER),
+                };
+                let message = format!(
+                    "the {who} at `{place}` is not known yet; its host key is {found}. Compare it with what \
                      `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on that machine, and repeat the call \
-                     with `accept_host_key` set to `{}`",
+                     with `{}` set to `{}`",
+                    parameter.trim_start_matches("ssh."),
                     found.fingerprint
-                ),
-            )),
+                );
+                let parameter = parameter.to_owned();
+                Err(Error::HostKeyUnknown { parameter, message, place, found })
+            }
             (EngineError::HostKeyChanged { place, expected, found }, _, _) => {
                 let found =
                     found.map_or_else(|| "no key of that kind".to_owned(), |it| it.to_string());
+                let parameter = if is_jump(node, &place) { JUMP_PARAMETER } else { PARAMETER };
                 Err(Error::invalid(
-                    PARAMETER,
+                    parameter,
                     format!(
                         "the machine at `{place}` shows {found} and not {expected}, which is the one expected: \
                          somebody may answer in its place; find out why before accepting it"
@@ -155,7 +163,7 @@ impl Orch {
                 ))
             }
             (err, EngineConfig::DockerOverSsh(ssh), HostTrust::Exactly(fingerprint))
-                if force && err.is_transient() =>
+                if force && err.is_transient() && ssh.jumps.is_empty() =>
             {
                 let mut ssh = ssh.clone();
                 ssh.host_key = Some(HostKey { fingerprint: fingerprint.clone(), algorithm: None });
@@ -164,7 +172,7 @@ impl Orch {
             (err, _, _) if force && err.is_transient() => Err(Error::invalid(
                 PARAMETER,
                 "the machine does not answer and its host key is not known: give the key's fingerprint to register it \
-                 all the same",
+                 all the same; behind a jump it has to answer",
             )),
             (err, _, _) => Err(not_enrolled(node, err)),
         }
@@ -173,7 +181,7 @@ impl Orch {
     pub fn node_view(&self, id: &NodeId) -> Result<NodeView, Error> {
         self.ledger.read(|book| {
             let slot = book.slot(id).ok_or_else(|| Error::no_node(id))?;
-            Ok(NodeView::of(slot, &self.health))
+            Ok(NodeView::of(slot, &self.health).with_ray(self.ray_on(&slot.node)))
         })
     }
 
@@ -259,6 +267,14 @@ pub struct Emptied {
     pub id: InstanceId,
     /// None: it was done, or is under way.
     pub refusal: Option<Error>,
+}
+
+/// Whether `place` is a machine on the way to the node, and not the node itself.
+fn is_jump(node: &Node, place: &str) -> bool {
+    match &node.engine {
+        EngineConfig::DockerOverSsh(ssh) => ssh.jumps.iter().any(|it| it.place() == place),
+        EngineConfig::Docker { .. } | EngineConfig::Sim(_) => false,
+    }
 }
 
 /// The parameter of `register_node` that says where the engine is.

@@ -7,7 +7,7 @@ use orch_domain::metrics::Sample;
 use orch_domain::node::{Node, NodeStatus};
 
 use crate::Orch;
-use crate::ports::engine::{EngineError, EngineInfo};
+use crate::ports::engine::{Engine, EngineError, EngineInfo};
 
 /// For a machine to tell what is in use on it.
 const SAMPLING: Duration = Duration::from_secs(3);
@@ -45,6 +45,7 @@ impl Orch {
             status: failed.as_ref().map_or(NodeStatus::Healthy, |it| it.0),
             latency_ms: answer.is_ok().then(|| millis(started)),
             message: failed.map(|(_, level, words)| format!("{level}: {words}")),
+            trouble: answer.as_ref().err().map(EngineError::trouble),
             engine_version: answer.as_ref().ok().map(|it| it.version.clone()),
             levels,
         };
@@ -59,9 +60,13 @@ impl Orch {
     ) -> Result<EngineInfo, EngineError> {
         let engine = self.engines.engine(node)?;
         for level in engine.levels().iter().copied().filter(|it| *it != Level::Engine) {
-            timed(level, left(), engine.reach(level), levels).await?;
+            timed(level, left(), engine.reach(level), levels)
+                .await
+                .map_err(|it| hung(&*engine, it))?;
         }
-        timed(Level::Engine, left(), engine.describe(), levels).await
+        timed(Level::Engine, left(), engine.describe(), levels)
+            .await
+            .map_err(|it| hung(&*engine, it))
     }
 
     /// What is in use on the machine of `node`, which has just answered. None: it did not say, which is no part of its
@@ -103,6 +108,14 @@ async fn timed<T>(
         .unwrap_or(Err(EngineError::Timeout { after: limit }));
     levels.push(LevelCheck { level, ok: out.is_ok(), latency_ms: millis(started), message: None });
     out
+}
+
+/// What did not answer in time, where the engine's way there knows it better than the clock.
+fn hung(engine: &dyn Engine, err: EngineError) -> EngineError {
+    match err {
+        EngineError::Timeout { .. } => engine.waits_for().unwrap_or(err),
+        err => err,
+    }
 }
 
 fn millis(since: Instant) -> f64 {

@@ -109,7 +109,10 @@ impl Orch {
             let now = self.clock.now();
             let image = self.ledger.read(|book| book.instance(id).map(|it| it.image.clone()));
             let image = image.ok_or_else(|| Error::no_instance(id))?;
-            let planned = self.ledger.rehearse(|book| book.relocate(id, why.clone(), &but, now));
+            // As in a launch: what Ray has in use weighs for those who asked for it to.
+            let ray = self.ray_figures();
+            let planned =
+                self.ledger.rehearse(|book| book.relocate(id, why.clone(), &but, &ray, now));
             let to = match (planned, unfit.take()) {
                 (Ok(it), _) => it.decision.node_id,
                 // Why the last node that had room was none says more than that no other has.
@@ -126,7 +129,7 @@ impl Orch {
                 .ledger
                 .write(cx, |book| match book.instance(id) {
                     Some(it) if is_wanted(book, it) => {
-                        book.relocate(id, why.clone(), &but, now).map(Some)
+                        book.relocate(id, why.clone(), &but, &ray, now).map(Some)
                     }
                     _ => Ok(None),
                 })

@@ -26,6 +26,12 @@ impl Orch {
                 "all nodes checked".to_owned()
             }
         });
+        // Beside the sweep and not in it: a Ray that hangs holds up no health check.
+        if self.ray.is_configured() {
+            driver::every(self, "ray", self.settings.health_period, |orch| async move {
+                orch.sample_ray().await
+            });
+        }
         driver::every(self, "reconcile", self.settings.reconcile_period, reconcile::activate);
         // Often enough that a short grace is kept to; where no node is lost it looks at no instance.
         let period = (self.settings.reschedule_grace / 4)

@@ -316,7 +316,7 @@ impl Book {
             usage.memory =
                 crate::resource::Memory::from_mib(usage.memory.mib() + it.resources.memory.mib());
             if let Some(slot) = self.nodes.get_mut(&it.node_id) {
-                slot.hold(&it.id, &Held::by(&it));
+                slot.hold(&it.id, &Held::by(it));
                 slot.instances.insert(it.id.clone());
             }
         }

@@ -12,6 +12,7 @@ use crate::node::{Node, NodeStatus};
 use crate::node_loss::{OnNodeLoss, Remnant, SeenState};
 use crate::placement::{self, Decision, Demand};
 use crate::port::{Holder, PortBinding, PortRequest};
+use crate::ray::RayFigures;
 use crate::time::Timestamp;
 
 /// Where an instance goes, and as which generation.
@@ -56,6 +57,7 @@ impl Book {
         id: &InstanceId,
         why: StateReason,
         but: &BTreeSet<NodeId>,
+        ray: &RayFigures,
         now: Timestamp,
     ) -> Result<Moved, Error> {
         let instance = self.instances.get(id).ok_or_else(|| Error::no_instance(id))?.clone();
@@ -78,6 +80,7 @@ impl Book {
             role: instance.wishes.role,
             tags: instance.wishes.tags.clone(),
             strategy: instance.wishes.strategy,
+            ray: ray.clone(),
         };
         // A second container of one name would be taken for the first.
         let had = |node: &NodeId| {

@@ -14,6 +14,7 @@ use crate::node::EngineConfig;
 use crate::node_loss::OnNodeLoss;
 use crate::placement::Demand;
 use crate::port::{PortRequest, Protocol};
+use crate::ray::RayFigures;
 use crate::resource::{Cpu, Memory};
 use crate::time::Timestamp;
 use crate::user::Quota;
@@ -240,7 +241,7 @@ fn terminated_records_are_forgotten_after_an_hour() {
 
 fn relocate(book: &mut Book, id: &InstanceId, now: Timestamp) -> Result<Moved, Error> {
     let why = ReasonCode::NodeUnreachable.because("its node is lost");
-    book.relocate(id, why, &BTreeSet::new(), now)
+    book.relocate(id, why, &BTreeSet::new(), &RayFigures::NotConfigured, now)
 }
 
 fn running(book: &mut Book, n_ports: u16) -> InstanceId {

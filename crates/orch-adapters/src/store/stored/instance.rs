@@ -48,7 +48,7 @@ stored_enum!(ReasonCodeV1 is ReasonCode {
 
 stored_enum!(OnNodeLossV1 is OnNodeLoss { Keep = "keep", Reschedule = "reschedule" });
 
-stored_enum!(StrategyV1 is Strategy { Spread = "spread", Binpack = "binpack" });
+stored_enum!(StrategyV1 is Strategy { Spread = "spread", Binpack = "binpack", RayAware = "ray-aware" });
 
 stored_enum!(ProtocolV1 is Protocol { Tcp = "tcp", Udp = "udp" });
 

@@ -7,7 +7,7 @@ use orch_domain::label::Labels;
 use orch_domain::name::{NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
 use orch_domain::resource::{Cpu, Memory};
-use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshLogin};
+use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshHop, SshLogin};
 use orch_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,18 @@ struct SshV1 {
     socket: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     host_key: Option<HostKeyV1>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    jumps: Vec<JumpV1>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct JumpV1 {
+    host: String,
+    port: u16,
+    user: String,
+    login: LoginV1,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_key: Option<HostKeyV1>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -81,6 +93,7 @@ enum LoginV1 {
     Usual,
     Agent,
     KeyFile(String),
+    Files { paths: Vec<String>, only_these: bool },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -203,38 +216,88 @@ impl From<&SshEndpoint> for SshV1 {
             host: it.host.clone(),
             port: it.port,
             user: it.user.clone(),
-            login: match &it.login {
-                SshLogin::Usual => LoginV1::Usual,
-                SshLogin::Agent => LoginV1::Agent,
-                SshLogin::KeyFile(path) => LoginV1::KeyFile(path.clone()),
-            },
+            login: (&it.login).into(),
             socket: it.socket.clone(),
-            host_key: it.host_key.as_ref().map(|key| HostKeyV1 {
-                fingerprint: key.fingerprint.to_string(),
-                algorithm: key.algorithm.clone(),
-            }),
+            host_key: it.host_key.as_ref().map(HostKeyV1::from),
+            jumps: it.jumps.iter().map(JumpV1::from).collect(),
         }
+    }
+}
+
+impl From<&SshHop> for JumpV1 {
+    fn from(it: &SshHop) -> JumpV1 {
+        JumpV1 {
+            host: it.host.clone(),
+            port: it.port,
+            user: it.user.clone(),
+            login: (&it.login).into(),
+            host_key: it.host_key.as_ref().map(HostKeyV1::from),
+        }
+    }
+}
+
+impl From<&SshLogin> for LoginV1 {
+    fn from(it: &SshLogin) -> LoginV1 {
+        match it {
+            SshLogin::Usual => LoginV1::Usual,
+            SshLogin::Agent => LoginV1::Agent,
+            SshLogin::KeyFile(path) => LoginV1::KeyFile(path.clone()),
+            SshLogin::Files { paths, only_these } => {
+                LoginV1::Files { paths: paths.clone(), only_these: *only_these }
+            }
+        }
+    }
+}
+
+impl From<LoginV1> for SshLogin {
+    fn from(it: LoginV1) -> SshLogin {
+        match it {
+            LoginV1::Usual => SshLogin::Usual,
+            LoginV1::Agent => SshLogin::Agent,
+            LoginV1::KeyFile(path) => SshLogin::KeyFile(path),
+            LoginV1::Files { paths, only_these } => SshLogin::Files { paths, only_these },
+        }
+    }
+}
+
+impl From<&HostKey> for HostKeyV1 {
+    fn from(it: &HostKey) -> HostKeyV1 {
+        HostKeyV1 { fingerprint: it.fingerprint.to_string(), algorithm: it.algorithm.clone() }
+    }
+}
+
+impl TryFrom<HostKeyV1> for HostKey {
+    type Error = BadRow;
+    fn try_from(it: HostKeyV1) -> Result<HostKey, BadRow> {
+        let fingerprint = Fingerprint::try_new(&it.fingerprint).map_err(BadRow::Fingerprint)?;
+        Ok(HostKey { fingerprint, algorithm: it.algorithm })
     }
 }
 
 impl TryFrom<SshV1> for SshEndpoint {
     type Error = BadRow;
     fn try_from(it: SshV1) -> Result<SshEndpoint, BadRow> {
-        let host_key = |it: HostKeyV1| -> Result<HostKey, BadRow> {
-            let fingerprint = Fingerprint::try_new(&it.fingerprint).map_err(BadRow::Fingerprint)?;
-            Ok(HostKey { fingerprint, algorithm: it.algorithm })
-        };
         Ok(SshEndpoint {
             host: it.host,
             port: it.port,
             user: it.user,
-            login: match it.login {
-                LoginV1::Usual => SshLogin::Usual,
-                LoginV1::Agent => SshLogin::Agent,
-                LoginV1::KeyFile(path) => SshLogin::KeyFile(path),
-            },
+            login: it.login.into(),
             socket: it.socket,
-            host_key: it.host_key.map(host_key).transpose()?,
+            host_key: it.host_key.map(HostKey::try_from).transpose()?,
+            jumps: it.jumps.into_iter().map(SshHop::try_from).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl TryFrom<JumpV1> for SshHop {
+    type Error = BadRow;
+    fn try_from(it: JumpV1) -> Result<SshHop, BadRow> {
+        Ok(SshHop {
+            host: it.host,
+            port: it.port,
+            user: it.user,
+            login: it.login.into(),
+            host_key: it.host_key.map(HostKey::try_from).transpose()?,
         })
     }
 }
@@ -274,5 +337,15 @@ mod tests {
         let node: Node = serde_json::from_str::<NodeV1>(row).unwrap().try_into().unwrap();
         assert!(node.capacity_is_fixed && !node.gpu_is_fixed);
         assert_eq!(node.status_changes, []);
+    }
+
+    #[test]
+    fn a_machine_that_was_stored_before_there_were_jumps_is_read() {
+        let row = r#"{"kind": "docker-over-ssh", "host": "10.0.0.7", "port": 22, "user": "root",
+                      "login": {"key-file": "~/.ssh/id"}, "socket": "/var/run/docker.sock"}"#;
+        let row: EngineV1 = serde_json::from_str(row).unwrap();
+        let EngineConfig::DockerOverSsh(ssh) = row.try_into().unwrap() else { panic!("over SSH") };
+        assert_eq!(ssh.login, SshLogin::KeyFile("~/.ssh/id".to_owned()));
+        assert!(ssh.jumps.is_empty());
     }
 }

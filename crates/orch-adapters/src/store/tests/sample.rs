@@ -21,7 +21,7 @@ use orch_domain::placement::Strategy as Placing;
 use orch_domain::port::{Holder, PortBinding, Protocol};
 use orch_domain::registry::{RegistryCredential, RegistryHost};
 use orch_domain::resource::{Cpu, Memory, Resources};
-use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshLogin};
+use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshHop, SshLogin};
 use orch_domain::time::Timestamp;
 use orch_domain::user::{ApiKey, Quota, User};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -230,26 +230,33 @@ fn any_instance() -> impl Strategy<Value = Instance> {
     )
 }
 
-fn any_ssh() -> impl Strategy<Value = SshEndpoint> {
+fn any_hop() -> impl Strategy<Value = SshHop> {
     let login = prop_oneof![
         Just(SshLogin::Usual),
         Just(SshLogin::Agent),
-        text().prop_map(SshLogin::KeyFile)
+        text().prop_map(SshLogin::KeyFile),
+        (vec(text(), 0..3), any::<bool>())
+            .prop_map(|(paths, only_these)| SshLogin::Files { paths, only_these }),
     ];
     let host_key = ("[A-Za-z0-9+/]{43}", option::of(text())).prop_map(|(digits, algorithm)| {
         let fingerprint = Fingerprint::try_new(&format!("SHA256:{digits}")).unwrap();
         HostKey { fingerprint, algorithm }
     });
-    (text(), any::<u16>(), text(), login, text(), option::of(host_key)).prop_map(
-        |(host, port, user, login, socket, host_key)| SshEndpoint {
-            host,
-            port,
-            user,
-            login,
-            socket,
-            host_key,
-        },
+    (text(), any::<u16>(), text(), login, option::of(host_key)).prop_map(
+        |(host, port, user, login, host_key)| SshHop { host, port, user, login, host_key },
     )
+}
+
+fn any_ssh() -> impl Strategy<Value = SshEndpoint> {
+    (any_hop(), text(), vec(any_hop(), 0..3)).prop_map(|(hop, socket, jumps)| SshEndpoint {
+        host: hop.host,
+        port: hop.port,
+        user: hop.user,
+        login: hop.login,
+        host_key: hop.host_key,
+        socket,
+        jumps,
+    })
 }
 
 fn any_engine() -> impl Strategy<Value = EngineConfig> {

@@ -49,11 +49,11 @@ impl EngineError {
                 EngineError::Unreachable { source: Box::new(SharedCause(Arc::clone(self))) }
             }
             EngineError::Timeout { after } => EngineError::Timeout { after: *after },
-            EngineError::NoConnection { message } => {
-                EngineError::NoConnection { message: message.clone() }
+            EngineError::NoConnection { message, trouble } => {
+                EngineError::NoConnection { message: message.clone(), trouble: *trouble }
             }
-            EngineError::EngineDown { message } => {
-                EngineError::EngineDown { message: message.clone() }
+            EngineError::EngineDown { message, trouble } => {
+                EngineError::EngineDown { message: message.clone(), trouble: *trouble }
             }
             EngineError::HostKeyUnknown { place, found } => {
                 EngineError::HostKeyUnknown { place: place.clone(), found: found.clone() }
