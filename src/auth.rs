@@ -76,6 +76,12 @@ impl Access {
         Ok(caller.map(|it| Caller { client, ..it }))
     }
 
+    /// Whom the request stands for by now, for a stream that outlives it: keys are revoked and tokens expire.
+    pub fn look_again(&self, headers: &HeaderMap, channel: Channel) -> Result<Caller, Error> {
+        let caller = self.identify(headers, channel)?.or_else(|| self.visitor(channel));
+        caller.ok_or_else(|| refused("the login is not there any more; log in anew"))
+    }
+
     /// Whom a demo shows its pages to, without any header: the demo user, who then may only look.
     fn visitor(&self, channel: Channel) -> Option<Caller> {
         let id = UserId::try_new(DEMO).ok().filter(|_| self.demo)?;

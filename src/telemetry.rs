@@ -15,6 +15,9 @@ pub fn start_logging(server: &Server) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Otherwise a line that cannot be written, because the disk is full or nobody reads any more, is a panic in
+        // whatever wrote it: it is complained of on stderr too.
+        .log_internal_errors(false)
         .with_target(false);
     let started = match server.log_format {
         LogFormat::Json => builder.json().try_init(),

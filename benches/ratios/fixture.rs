@@ -39,6 +39,7 @@ impl Fixture {
 pub(crate) fn open(dir: &std::path::Path) -> Arc<Orch> {
     let store = orch_adapters::store::SledStore::open(dir).expect("a store");
     let parts = Parts {
+        ray: None,
         store: Arc::new(store),
         engines: Arc::new(orch_adapters::engines::NodeEngines::new(
             Arc::new(SystemClock),
@@ -47,6 +48,7 @@ pub(crate) fn open(dir: &std::path::Path) -> Arc<Orch> {
         clock: Arc::new(SystemClock),
         failpoints: Arc::new(NoFailpoints),
         tool_servers: Arc::new(NoToolServers),
+        peers: Arc::new(orch_adapters::tailscale::Tailscale::new("/nowhere".into())),
     };
     Orch::build(parts, Settings::default()).expect("an orchestrator")
 }

@@ -7,6 +7,7 @@
 mod docker;
 mod fixture;
 mod floor;
+mod health;
 mod process;
 mod scale;
 mod store;
@@ -34,6 +35,9 @@ fn main() {
     }
     if wanted("scale") {
         figures.extend(runtime.block_on(scale::measure()));
+    }
+    if wanted("health") {
+        figures.extend(runtime.block_on(health::measure()));
     }
     if wanted("process") {
         figures.extend(process::measure());

@@ -94,7 +94,7 @@ async fn list() -> Figure {
         }));
         use orch_core::ports::store::Store as _;
         store
-            .commit(Commit { changes, audit: Vec::new() })
+            .commit(Commit { changes, ..Commit::default() })
             .await
             .expect("answered")
             .expect("stored");

@@ -67,9 +67,23 @@ pub enum Locking {
 }
 
 impl DataDir {
+    /// Where it is, or would be.
+    pub fn place(config: &Config) -> anyhow::Result<PathBuf> {
+        match &config.server.data_dir {
+            Some(it) => std::path::absolute(it).context("the data directory has no absolute path"),
+            None => default_path(),
+        }
+    }
+
+    /// As it is: nothing is made. `None`: no process has used it yet.
+    pub fn find(config: &Config) -> anyhow::Result<Option<DataDir>> {
+        let dir = DataDir { path: DataDir::place(config)? };
+        Ok(dir.lock_file().exists().then_some(dir))
+    }
+
     /// The directory of a state that is there. One that was mistyped is refused and not made.
     pub fn open_existing(config: &Config) -> anyhow::Result<DataDir> {
-        let path = path_of(config)?;
+        let path = DataDir::place(config)?;
         if !database::is_there(&path) {
             bail!(
                 "there is no state of mcp-orch in `{}`\n\
@@ -82,7 +96,7 @@ impl DataDir {
 
     /// Makes the directory if it is not there; only its owner can look inside.
     pub fn open(config: &Config) -> anyhow::Result<DataDir> {
-        let path = path_of(config)?;
+        let path = DataDir::place(config)?;
         if MAX_PATH < path.as_os_str().len() {
             bail!(
                 "the path of the data directory is longer than {MAX_PATH} bytes, too long for its socket: `{}`\n\
@@ -209,13 +223,6 @@ fn read_holder(mut file: File) -> Option<Holder> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     serde_json::from_str(text.lines().next()?).ok()
-}
-
-fn path_of(config: &Config) -> anyhow::Result<PathBuf> {
-    match &config.server.data_dir {
-        Some(it) => std::path::absolute(it).context("the data directory has no absolute path"),
-        None => default_path(),
-    }
 }
 
 fn default_path() -> anyhow::Result<PathBuf> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use orch_core::service::bootstrap::LocalNode;
 use orch_domain::resource::{Cpu, Memory, Resources};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Env;
 
@@ -23,6 +24,15 @@ pub fn local_node(env: &dyn Env) -> Option<LocalNode> {
         hostname: hostname(),
         capacity: capacity(),
     })
+}
+
+/// Takes as many open files as this process may have: every node that is checked or connected to needs one.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    if let Err(err) = raised {
+        tracing::debug!("the limit of open files stays as it is: {err}");
+    }
 }
 
 fn is_socket(path: &Path) -> bool {

@@ -9,6 +9,8 @@ mod failpoint;
 mod gateway;
 mod http;
 pub mod machine;
+pub mod nodes;
+pub mod ray;
 mod register;
 pub mod socket;
 
@@ -22,6 +24,7 @@ use anyhow::Context;
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::ssh::SshSettings;
 use orch_adapters::store::SledStore;
+use orch_adapters::tailscale::Tailscale;
 use orch_core::Orch;
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
@@ -86,9 +89,13 @@ pub struct Running {
     drain_timeout: Duration,
 }
 
-fn ssh_settings(env: &dyn Env) -> SshSettings {
+fn ssh_settings(config: &Config, env: &dyn Env) -> SshSettings {
     let path = |name: &str| env.get(name).filter(|it| !it.is_empty()).map(PathBuf::from);
-    SshSettings { agent_socket: path("SSH_AUTH_SOCK"), home: path("HOME") }
+    SshSettings {
+        agent_socket: path("SSH_AUTH_SOCK"),
+        home: path("HOME"),
+        config: config.cluster.ssh_config.clone(),
+    }
 }
 
 impl App {
@@ -112,11 +119,14 @@ impl App {
         let parts = Parts {
             store: store.clone(),
             engines: Arc::new(
-                NodeEngines::new(clock.clone(), engine_tasks.clone()).with_ssh(ssh_settings(env)),
+                NodeEngines::new(clock.clone(), engine_tasks.clone())
+                    .with_ssh(ssh_settings(config, env)),
             ),
             clock,
             failpoints: failpoint::from_env(env)?,
             tool_servers: gateway.clone(),
+            peers: Arc::new(Tailscale::new(config.cluster.tailscale_socket.clone())),
+            ray: ray::of(config)?,
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;
@@ -156,6 +166,7 @@ impl App {
     }
 
     pub fn start(self) -> anyhow::Result<Running> {
+        machine::raise_open_files();
         self.orch.start_tasks();
         let tracker = &self.local.tracker;
         if let Some(file) = self.nodes_file {

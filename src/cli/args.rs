@@ -15,6 +15,7 @@ Examples:
   mcp-orch install --client claude-desktop           add mcp-orch to a client's configuration
   mcp-orch call list_nodes                           one operation from the shell
   mcp-orch call launch_instance image=nginx:alpine 'ports=[80]'
+  mcp-orch events --follow                           what happens, as it happens
   mcp-orch doctor                                    what works here, and what to do about the rest";
 
 /// A private cloud for an agent and its human: launch, watch and end container instances over MCP, REST and this
@@ -74,6 +75,9 @@ pub(super) enum Command {
     Call(CallArgs),
     /// List the operations.
     Tools(Target),
+    /// Show what happened to nodes, instances, quotas and images, oldest first.
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
     /// Add mcp-orch to the configuration of an MCP client.
     Install(InstallArgs),
     /// Nodes in bulk.
@@ -81,8 +85,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: NodesCommand,
     },
-    /// What works on this machine, and what to do about what does not.
-    Doctor,
+    /// What works on this machine and on the nodes, and what to do about what does not.
+    Doctor(DoctorArgs),
     /// Write the whole state into one file; a server may run meanwhile.
     Backup {
         file: PathBuf,
@@ -128,13 +132,73 @@ pub(super) enum ClientName {
 
 #[derive(Subcommand)]
 pub(super) enum NodesCommand {
-    /// Register the machines of a `nodes.json`; what cannot be registered is named with the reason.
+    /// Register the machines of a `nodes.json`, or those that Docker's own client knows; what cannot be registered is
+    /// named with the reason.
     Import(ImportArgs),
+    /// Register a machine behind SSH; asks about its host key as `ssh` does.
+    #[command(after_help = ADD_EXAMPLES)]
+    Add(Box<AddArgs>),
+}
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  mcp-orch nodes add root@10.0.0.7
+  mcp-orch nodes add gpu-1 --tag gpu                 a name of ~/.ssh/config
+  mcp-orch nodes add admin@10.1.0.5:2222 --id inner --jump bastion,ann@10.1.0.1";
+
+#[derive(Args)]
+pub(super) struct AddArgs {
+    /// An address, a name, or a name that only the SSH configuration knows.
+    #[arg(value_name = "[USER@]HOST[:PORT]")]
+    pub place: String,
+    /// What to call the node; the host's name unless given.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// To choose nodes by; may be given several times.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// master, worker or storage.
+    #[arg(long)]
+    pub role: Option<String>,
+    /// One line about it.
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// Private key without passphrase, on the machine that the server runs on.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+    /// Machines to pass on the way, the nearest first, with commas between; `none` for none.
+    #[arg(long, value_name = "HOSTS")]
+    pub jump: Option<String>,
+    /// Path of the engine's socket on that machine.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<String>,
+    /// The host key it may show, by its fingerprint.
+    #[arg(long, value_name = "SHA256:…")]
+    pub accept_host_key: Option<String>,
+    /// The host keys that machines on the way may show.
+    #[arg(long, value_name = "SHA256:…,…")]
+    pub accept_jump_host_key: Option<String>,
+    /// Register it even though its engine does not answer now.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Args)]
+#[group(id = "source", required = true, multiple = true, args = ["file", "docker_contexts", "docker_host"])]
 pub(super) struct ImportArgs {
-    pub file: PathBuf,
+    /// A `nodes.json`.
+    pub file: Option<PathBuf>,
+    /// The contexts that `docker context ls` lists.
+    #[arg(long)]
+    pub docker_contexts: bool,
+    /// The engine that `DOCKER_HOST` names.
+    #[arg(long)]
+    pub docker_host: bool,
+    /// Show what would be registered, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Simulate the machines that name no engine.
     #[arg(long, value_enum)]
     pub engine: Option<SimulatedEngine>,
@@ -145,6 +209,13 @@ pub(super) struct ImportArgs {
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum SimulatedEngine {
     Sim,
+}
+
+#[derive(Args)]
+pub(super) struct DoctorArgs {
+    /// Look at this node only.
+    #[arg(long, value_name = "ID")]
+    pub node: Option<String>,
 }
 
 #[derive(Args)]
@@ -193,6 +264,27 @@ pub(super) struct CallArgs {
     /// Do not ask before something that cannot be undone.
     #[arg(long, short)]
     pub yes: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+const EVENTS_EXAMPLES: &str = "\
+Examples:
+  mcp-orch events                            the last ones
+  mcp-orch events --follow                   and what happens from now on
+  mcp-orch events --since 4711 --kind node   what happened to nodes after revision 4711";
+
+#[derive(Args)]
+pub(super) struct EventsArgs {
+    /// Go on showing what happens until interrupted.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// All after this revision, instead of the last 20.
+    #[arg(long, value_name = "REVISION")]
+    pub since: Option<u64>,
+    /// Only of this kind, such as `node.unreachable`, or of a group such as `node`.
+    #[arg(long)]
+    pub kind: Option<String>,
     #[command(flatten)]
     pub target: Target,
 }

@@ -4,12 +4,13 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 use std::sync::Arc;
 
 use anyhow::Context;
+use futures::FutureExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use super::args::{CallArgs, Globals, Output, Target};
 use super::client::{self, Connection, Listener, ToolInfo};
-use super::{ExitStatus, coerce, follow, print, say, serve};
+use super::{ExitStatus, coerce, follow, host_key, print, say, serve};
 use crate::config::Env;
 use crate::telemetry;
 
@@ -63,7 +64,7 @@ async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitSt
     let tools = connection.tools().await?;
     let tool = find(&tools, &args.operation)?;
     let (follows, words) = follow::take(&tool.name, &args.arguments);
-    let arguments = coerce::arguments(&tool.input, base(args)?, &words)?;
+    let mut arguments = coerce::arguments(&tool.input, base(args)?, &words)?;
     if tool.is_destructive && !args.yes {
         if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
             say(format!(
@@ -81,14 +82,21 @@ async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitSt
     }
     let bar = bar();
     let stop = serve::stop_on_signal()?;
+    let pause = || bar.iter().for_each(ProgressBar::finish_and_clear);
     let outcome = if follows {
-        follow::logs(connection, arguments, &stop).await
+        follow::logs(connection, arguments.clone(), &stop).await
     } else {
-        connection.call(&tool.name, arguments, bar.as_ref().map(listener), stop.cancelled()).await
+        host_key::call(
+            connection,
+            &tool.name,
+            &mut arguments,
+            || bar.as_ref().map(listener),
+            pause,
+            || stop.clone().cancelled_owned().boxed(),
+        )
+        .await
     };
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    pause();
     let Some(outcome) = outcome? else {
         if follows {
             return Ok(ExitStatus::Done);
@@ -109,6 +117,12 @@ async fn call(connection: &Connection, args: &CallArgs) -> anyhow::Result<ExitSt
     match (field("error"), field("message")) {
         (Some(code), Some(message)) => say(format!("error: {code}: {message}")),
         _ => say(format!("error: {}", outcome.text)),
+    }
+    let how = |argument: &str, accepted: &str, _: &Map<String, Value>| {
+        format!("repeat the call with `ssh.{argument}={accepted}`")
+    };
+    if let Some(repeat) = host_key::repeat(&outcome, &arguments, how)? {
+        say(format!("\nhint: {repeat}"));
     }
     Ok(ExitStatus::Refused)
 }

@@ -1,14 +1,17 @@
 //! `doctor`: what works on this machine, and what to do about what does not.
 
 mod docker;
+mod nodes;
+mod ray;
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 use orch_core::ports::clock::{Clock, SystemClock};
 use orch_domain::time::Timestamp;
 
-use super::args::Globals;
+use super::args::{DoctorArgs, Globals};
 use super::{ExitStatus, chain, print};
 use crate::app::data_dir::{DataDir, Locking};
 use crate::app::{database, machine};
@@ -19,7 +22,7 @@ const MIN_FREE: u64 = 1 << 30;
 
 /// One thing that was looked at.
 struct Finding {
-    subject: &'static str,
+    subject: Cow<'static, str>,
     verdict: Verdict,
     text: String,
 }
@@ -32,19 +35,23 @@ enum Verdict {
     Bad,
 }
 
-fn good(subject: &'static str, text: impl Into<String>) -> Finding {
-    Finding { subject, verdict: Verdict::Good, text: text.into() }
+fn good(subject: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Finding {
+    Finding { subject: subject.into(), verdict: Verdict::Good, text: text.into() }
 }
 
-fn poor(subject: &'static str, text: impl Into<String>) -> Finding {
-    Finding { subject, verdict: Verdict::Poor, text: text.into() }
+fn poor(subject: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Finding {
+    Finding { subject: subject.into(), verdict: Verdict::Poor, text: text.into() }
 }
 
-fn bad(subject: &'static str, text: impl Into<String>) -> Finding {
-    Finding { subject, verdict: Verdict::Bad, text: text.into() }
+fn bad(subject: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Finding {
+    Finding { subject: subject.into(), verdict: Verdict::Bad, text: text.into() }
 }
 
-pub(super) async fn run(env: &dyn Env, globals: &Globals) -> anyhow::Result<ExitStatus> {
+pub(super) async fn run(
+    env: &'static dyn Env,
+    globals: &Globals,
+    args: &DoctorArgs,
+) -> anyhow::Result<ExitStatus> {
     let version = env!("CARGO_PKG_VERSION");
     let os = rustix::system::uname();
     let system = format!("{} {}", os.sysname().to_string_lossy(), os.release().to_string_lossy());
@@ -63,10 +70,14 @@ pub(super) async fn run(env: &dyn Env, globals: &Globals) -> anyhow::Result<Exit
         }
     };
     let config = config.unwrap_or_default();
-    findings.push(clock());
-    findings.extend(data_dir(&config));
-    findings.extend(docker::look(&machine::docker_socket(env)).await);
-    findings.push(port_range(&config));
+    if args.node.is_none() {
+        findings.push(clock());
+        findings.extend(data_dir(&config));
+        findings.extend(docker::look(&machine::docker_socket(env)).await);
+        findings.push(port_range(&config));
+        findings.extend(ray::look(&config).await);
+    }
+    findings.extend(nodes::look(env, &config, args.node.as_deref()).await);
     show(&findings)?;
     let is_bad = findings.iter().any(|it| it.verdict == Verdict::Bad);
     Ok(if is_bad { ExitStatus::Failed } else { ExitStatus::Done })
@@ -106,8 +117,22 @@ fn clock() -> Finding {
 }
 
 fn data_dir(config: &Config) -> Vec<Finding> {
-    let dir = match DataDir::open(config) {
-        Ok(it) => it,
+    let found = DataDir::place(config).and_then(|place| Ok((place, DataDir::find(config)?)));
+    let dir = match found {
+        Ok((_, Some(it))) => it,
+        // Looking makes nothing.
+        Ok((place, None)) => {
+            let made = place.ancestors().find(|it| it.exists()).unwrap_or(&place);
+            return vec![
+                space(made),
+                good("server", "none runs on this data directory"),
+                good(
+                    "database",
+                    format!("none yet; the first start makes it in `{}`", place.display()),
+                ),
+                port(config),
+            ];
+        }
         Err(err) => return vec![bad("data", chain(&err))],
     };
     let mut findings = vec![space(dir.path())];

@@ -9,7 +9,9 @@ mod client;
 mod coerce;
 mod demo;
 mod doctor;
+mod events;
 mod follow;
+mod host_key;
 mod install;
 mod nodes;
 mod serve;
@@ -69,11 +71,15 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
         Some(Command::Serve(args)) => serve::run(env, &globals, &args).await,
         Some(Command::Call(args)) => call::run(env, &globals, &args).await,
         Some(Command::Tools(target)) => call::tools(env, &globals, &target).await,
+        Some(Command::Events(args)) => events::run(env, &globals, &args).await,
         Some(Command::Install(args)) => install::run(env, &globals, &args),
         Some(Command::Nodes { command: NodesCommand::Import(args) }) => {
             nodes::import(env, &globals, &args).await
         }
-        Some(Command::Doctor) => doctor::run(env, &globals).await,
+        Some(Command::Nodes { command: NodesCommand::Add(args) }) => {
+            nodes::add(env, &globals, &args).await
+        }
+        Some(Command::Doctor(args)) => doctor::run(env, &globals, &args).await,
         Some(Command::Backup { file, force }) => backup::backup(env, &globals, &file, force).await,
         Some(Command::Restore { file }) => backup::restore(env, &globals, &file).await,
         Some(Command::Completions { shell }) => {

@@ -57,7 +57,15 @@ pub(super) const VARIABLES: &[Variable] = &[
         key: "cluster.health_check_timeout",
         kind: Kind::Number,
     },
+    Variable {
+        name: "MCP_ORCH_RESCHEDULE_GRACE",
+        key: "cluster.reschedule_grace",
+        kind: Kind::Number,
+    },
     text("NODES_FILE_PATH", "cluster.nodes_file"),
+    // Not Ray's own `RAY_ADDRESS`, which may be a URL and mostly is the address of something else of the head.
+    text("RAY_DASHBOARD_URL", "ray.dashboard_url"),
+    text("RAY_AUTH_TOKEN", "ray.token"),
     text("AZURE_AI_ENDPOINT", "llm.azure.endpoint"),
     text("AZURE_AI_API_KEY", "llm.azure.api_key"),
     text("AWS_REGION", "llm.bedrock.region"),

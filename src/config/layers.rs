@@ -157,7 +157,9 @@ impl Layers {
         in_range("cluster.failures_to_fall", cluster.failures_to_fall.into(), 1, 100)?;
         in_range("cluster.successes_to_rise", cluster.successes_to_rise.into(), 1, 100)?;
         in_range("compute.starts_per_node", config.compute.starts_per_node as u64, 1, 64)?;
+        in_range("compute.pulls_at_once", config.compute.pulls_at_once as u64, 1, 1024)?;
         in_range("store.audit_kept", config.store.audit_kept, 100, u64::MAX)?;
+        in_range("store.events_kept", config.store.events_kept, 100, 1_000_000)?;
         let execution = &config.execution;
         in_range("execution.max_parallel_tasks", execution.max_parallel_tasks.into(), 1, 1000)?;
         in_range("execution.retry_count", execution.retry_count.into(), 0, 100)?;
@@ -169,7 +171,38 @@ impl Layers {
             return Err(self.refuse("server.host", "it is empty"));
         }
         self.check_security(config)?;
+        self.check_ray(config)?;
         self.check_llm(config)
+    }
+
+    fn check_ray(&self, config: &Config) -> Result<(), ConfigError> {
+        const URL: &str = "ray.dashboard_url";
+        let Some(url) = &config.ray.dashboard_url else { return Ok(()) };
+        let parsed: http::Uri = url.parse().map_err(|_| self.refuse(URL, "it is not a URL"))?;
+        // Not repeated, as what is wrong with it may be a password.
+        if parsed.authority().is_some_and(|it| it.as_str().contains('@')) {
+            return Err(self
+                .refuse(URL, "it has a user or a password in it; a token goes into `ray.token`"));
+        }
+        if !matches!(parsed.scheme_str(), Some("http" | "https"))
+            || parsed.host().is_none_or(str::is_empty)
+        {
+            return Err(
+                self.refuse(URL, "it does not begin with `http://` or `https://` and a host")
+            );
+        }
+        if parsed.query().is_some() || url.contains('#') {
+            return Err(
+                self.refuse(URL, "it has a `?` or a `#`; only a host, a port and a path are taken")
+            );
+        }
+        let is_line = |it: &str| !it.is_empty() && it.bytes().all(|b| b.is_ascii_graphic());
+        match &config.ray.token {
+            Some(token) if !is_line(token.expose()) => {
+                Err(self.refuse("ray.token", "it is empty or has characters that no token has"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_security(&self, config: &Config) -> Result<(), ConfigError> {

@@ -3,6 +3,7 @@
 //! Each source is laid over the ones below it as plain values, and the result is decoded once: there is one set of
 //! rules, and an error can still say which source gave the bad value.
 
+pub mod docker_contexts;
 mod env;
 mod error;
 mod layers;
@@ -33,6 +34,7 @@ impl Config {
             default_memory: self.compute.default_memory,
             stop_grace: self.compute.stop_grace.duration(),
             starts_per_node: self.compute.starts_per_node,
+            pulls_at_once: self.compute.pulls_at_once,
             wait_timeout: self.compute.wait_timeout.duration(),
             launch_retry: self.compute.launch_retry.duration(),
             reconcile_period: self.compute.reconcile_period.duration(),
@@ -43,7 +45,9 @@ impl Config {
             damping: Damping {
                 failures_to_fall: self.cluster.failures_to_fall,
                 successes_to_rise: self.cluster.successes_to_rise,
+                ..Damping::DEFAULT
             },
+            reschedule_grace: self.cluster.reschedule_grace.duration(),
             default_quota: self.compute.default_quota,
             token_lifetime: self.security.token_lifetime.duration(),
             token_secret: self
@@ -53,6 +57,8 @@ impl Config {
                 .map(|it| it.expose().clone().into_bytes()),
             configured_keys: self.configured_keys(),
             audit_kept: self.store.audit_kept,
+            events_kept: self.store.events_kept,
+            heartbeat: self.server.heartbeat.duration(),
         }
     }
 

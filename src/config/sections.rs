@@ -25,6 +25,7 @@ pub struct Config {
     pub execution: Execution,
     pub llm: Llm,
     pub alerts: Alerts,
+    pub ray: RaySection,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -46,6 +47,8 @@ pub struct Server {
     pub debug: bool,
     /// Seconds that calls under way get to end when the server is stopped.
     pub drain_timeout: Seconds,
+    /// Seconds that a stream of events is silent at most. Less than the idle timeout of a proxy in front.
+    pub heartbeat: Seconds,
     /// Names that a reverse proxy in front serves this server under; other `Host` headers are refused.
     pub allowed_hosts: Vec<String>,
     /// Web origins that may call the server from a browser, such as `https://cloud.example.org`.
@@ -80,6 +83,7 @@ impl Default for Server {
             log_format: LogFormat::default(),
             debug: false,
             drain_timeout: Seconds::new(10.0),
+            heartbeat: Seconds::new(15.0),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
         }
@@ -131,6 +135,10 @@ pub struct Cluster {
     pub register_local: bool,
     /// A `nodes.json` whose nodes are registered at start unless they are there.
     pub nodes_file: Option<PathBuf>,
+    /// The SSH configuration; `~/.ssh/config` unless given.
+    pub ssh_config: Option<PathBuf>,
+    /// Where Tailscale listens, for `discover_nodes`.
+    pub tailscale_socket: PathBuf,
     /// Seconds that a node has to answer a health check.
     pub health_check_timeout: Seconds,
     /// Seconds between two health checks.
@@ -141,6 +149,8 @@ pub struct Cluster {
     /// Good checks in a row until it counts as up again.
     #[schemars(range(min = 1, max = 100))]
     pub successes_to_rise: u32,
+    /// Seconds that a node is unreachable before its instances with `on_node_loss: reschedule` go to other nodes.
+    pub reschedule_grace: Seconds,
 }
 
 impl Default for Cluster {
@@ -148,10 +158,13 @@ impl Default for Cluster {
         Cluster {
             register_local: true,
             nodes_file: None,
+            ssh_config: None,
+            tailscale_socket: PathBuf::from("/var/run/tailscale/tailscaled.sock"),
             health_check_timeout: Seconds::new(5.0),
             health_check_period: Seconds::new(15.0),
             failures_to_fall: 2,
             successes_to_rise: 2,
+            reschedule_grace: Seconds::new(60.0),
         }
     }
 }
@@ -170,6 +183,9 @@ pub struct Compute {
     /// Containers that one node starts at the same time.
     #[schemars(range(min = 1, max = 64))]
     pub starts_per_node: usize,
+    /// Nodes that pull an image for `pull_image` at the same time, over the whole fleet.
+    #[schemars(range(min = 1, max = 1024))]
+    pub pulls_at_once: usize,
     /// Seconds that a call with `wait` waits at most.
     pub wait_timeout: Seconds,
     /// Seconds that a launch goes on trying while the engine does not answer.
@@ -194,6 +210,7 @@ impl Default for Compute {
             default_memory: Memory::from_mib(256),
             stop_grace: Seconds::new(10.0),
             starts_per_node: 4,
+            pulls_at_once: 32,
             wait_timeout: Seconds::new(300.0),
             launch_retry: Seconds::new(20.0),
             reconcile_period: Seconds::new(10.0),
@@ -211,11 +228,14 @@ pub struct StoreSection {
     /// Audit entries that are kept.
     #[schemars(range(min = 100))]
     pub audit_kept: u64,
+    /// Events that are kept, in memory too: some 600 bytes each.
+    #[schemars(range(min = 100, max = 1_000_000))]
+    pub events_kept: u64,
 }
 
 impl Default for StoreSection {
     fn default() -> StoreSection {
-        StoreSection { audit_kept: 100_000 }
+        StoreSection { audit_kept: 100_000, events_kept: 10_000 }
     }
 }
 
@@ -305,4 +325,21 @@ pub struct ApiProvider {
 pub struct Alerts {
     /// URL that alerts are posted to.
     pub webhook_url: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RaySection {
+    /// URL of the dashboard of a Ray cluster, such as `http://10.0.0.1:8265`; without one there is no Ray here.
+    pub dashboard_url: Option<String>,
+    /// The token of a cluster that wants one (`RAY_AUTH_MODE=token` there).
+    pub token: Option<Secret<String>>,
+    /// Seconds that the dashboard has for one answer.
+    pub timeout: Seconds,
+}
+
+impl Default for RaySection {
+    fn default() -> RaySection {
+        RaySection { dashboard_url: None, token: None, timeout: Seconds::new(10.0) }
+    }
 }

@@ -81,8 +81,18 @@ fn rows() -> Vec<Row> {
 }
 
 /// In reading order; a test compares them with the type.
-pub(super) const SECTIONS: [&str; 9] =
-    ["server", "security", "cluster", "compute", "store", "gateway", "execution", "llm", "alerts"];
+pub(super) const SECTIONS: [&str; 10] = [
+    "server",
+    "security",
+    "cluster",
+    "compute",
+    "store",
+    "gateway",
+    "execution",
+    "llm",
+    "alerts",
+    "ray",
+];
 
 fn walk(key: &str, schema: &Value, default: Option<&Value>, out: &mut Vec<Row>) {
     let is_section = default.is_none_or(Value::is_object);

@@ -111,6 +111,24 @@ fn a_mistake_names_where_what_and_what_is_allowed() {
             &["`security.api_keys[0].permissions`"],
         ),
         ("llm:\n  provider: azure\n", &[], &["`llm.azure.endpoint`", "llm.provider"]),
+        ("ray:\n  url: http://a\n", &[], &["config.yaml", "`ray.url`", "`dashboard_url`"]),
+        ("ray:\n  dashboard_url: 10.0.0.1:8265\n", &[], &["`ray.dashboard_url`", "`http://`"]),
+        (
+            "ray:\n  dashboard_url: http://h/?a=1\n",
+            &[],
+            &["config.yaml", "`ray.dashboard_url`", "`?`"],
+        ),
+        (
+            "",
+            &[("RAY_DASHBOARD_URL", "ray://h:10001")],
+            &["variable `RAY_DASHBOARD_URL`", "`https://`"],
+        ),
+        (
+            "ray:\n  dashboard_url: http://u:hunter2@h\n",
+            &[],
+            &["`ray.dashboard_url`", "user or a password", "`ray.token`"],
+        ),
+        ("ray:\n  dashboard_url: http://h\n  token: a b\n", &[], &["`ray.token`", "no token has"]),
         ("- a\n", &[], &["config.yaml", "mapping of sections"]),
         ("a: [\n", &[], &["config.yaml", "not valid YAML"]),
     ];
@@ -132,6 +150,12 @@ fn a_secret_that_is_refused_is_not_repeated() {
     assert!(!err.contains("hunter2"), "{err}");
     let err = error_of("security:\n  jwt_secret: [hunter2]\n", &[]);
     assert!(!err.contains("hunter2"), "{err}");
+    let err = error_of("ray:\n  dashboard_url: http://u:hunter2@h\n", &[]);
+    assert!(!err.contains("hunter2"), "{err}");
+    let file = "ray:\n  dashboard_url: http://h\n";
+    let config = from(file, &[("RAY_AUTH_TOKEN", "hunter2")], Vec::new()).unwrap();
+    assert_eq!(config.ray.token.as_ref().unwrap().expose(), "hunter2");
+    assert!(!format!("{config:?}").contains("hunter2"));
 }
 
 #[test]

@@ -19,13 +19,18 @@ fn caller(permissions: &[Permission]) -> Caller {
 }
 
 /// Who may call what. Short on purpose: what is not here needs a login and `read` at least, and only `login` does not.
-const ADMIN: [&str; 16] = [
+const ADMIN: [&str; 21] = [
+    "discover_nodes",
     "register_node",
     "update_node",
     "remove_node",
     "cordon_node",
     "uncordon_node",
     "drain_node",
+    "pull_image",
+    "list_registry_credentials",
+    "set_registry_credential",
+    "delete_registry_credential",
     "task_status",
     "list_users",
     "create_user",
@@ -45,7 +50,7 @@ const WRITE: [&str; 6] = [
     "restart_instance",
     "terminate_instance",
 ];
-const EXECUTE: [&str; 1] = ["exec_in_instance"];
+const EXECUTE: [&str; 3] = ["exec_in_instance", "ray_submit_job", "ray_stop_job"];
 const NOBODY: [&str; 1] = ["login"];
 
 #[test]

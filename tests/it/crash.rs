@@ -1,4 +1,4 @@
-//! `kill -9` at every persisted step and side effect of launch, stop, start, restart and terminate, on a real engine:
+//! `kill -9` at every persisted step and side effect of launch, stop, start, restart, terminate and move, on a real engine:
 //! after the next start nothing is lost, leaked or doubled.
 
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,6 +13,12 @@ use crate::harness::{docker, image};
 async fn crash(at: Failpoint, pullable: &str, data_dir: &std::path::Path) -> Server {
     let name = at.as_str();
     let server = Setup::demo(data_dir).dying_at(name).start().await;
+    let verb = name.split('.').next().unwrap();
+    // One engine is one node, so the other end of a move is simulated: the one that it comes from, or that it goes to.
+    if ["reschedule", "remnant"].contains(&verb) {
+        let sim = json!({"id": "sim", "hostname": "sim", "engine": "sim", "tags": ["sim"]});
+        server.try_call("POST", "/cluster/nodes", Some(sim)).await;
+    }
     let blocker = (at == Failpoint::LaunchPortsMoved)
         .then(|| std::net::TcpListener::bind("127.0.0.1:8000").unwrap());
     let launch = match at {
@@ -23,13 +29,20 @@ async fn crash(at: Failpoint, pullable: &str, data_dir: &std::path::Path) -> Ser
             json!({"image": pullable, "command": ["sleep", "600"], "name": "crash"})
         }
         _ => {
-            json!({"image": image::IMAGE, "command": ["sleep", "600"], "ports": [80], "name": "crash"})
+            let mut launch = json!({"image": image::IMAGE, "command": ["sleep", "600"], "ports": [80], "name": "crash"});
+            match verb {
+                "reschedule" => launch["node_id"] = "sim".into(),
+                _ => {
+                    launch["node_id"] = "local".into();
+                    launch["tags"] = json!([if verb == "remnant" { "sim" } else { "any" }]);
+                }
+            }
+            launch
         }
     };
     let launched = server.try_call("POST", "/instances", Some(launch)).await;
     if let Some((201, body)) = &launched {
         let id = body["id"].as_str().unwrap().to_owned();
-        let verb = name.split('.').next().unwrap();
         let mut calls: Vec<(&str, String)> = Vec::new();
         match verb {
             "stop" => calls.push(("POST", format!("/instances/{id}/stop"))),
@@ -39,10 +52,14 @@ async fn crash(at: Failpoint, pullable: &str, data_dir: &std::path::Path) -> Ser
                 calls.push(("POST", format!("/instances/{id}/start")));
             }
             "terminate" => calls.push(("DELETE", format!("/instances/{id}"))),
+            "reschedule" => calls.push(("POST", "/cluster/nodes/sim/drain".to_owned())),
+            "remnant" => calls.push(("POST", "/cluster/nodes/local/drain".to_owned())),
             _ => {}
         }
         for (method, path) in calls {
-            server.try_call(method, &path, None).await;
+            let is_drain = path.ends_with("/drain");
+            let body = is_drain.then(|| json!({"action": "move"}));
+            server.try_call(method, &path, body).await;
         }
     }
     let data_dir = server.data_dir.clone();

@@ -96,6 +96,12 @@ fn every_example_is_valid() {
             }
             "mcp-config.json" => upstreams_are_valid(&path),
             name if name.ends_with(".md") => {}
+            // Played to its end by the gate of every change.
+            "run" => {
+                let parsed =
+                    std::process::Command::new("bash").arg("-n").arg(&path).status().unwrap();
+                assert!(parsed.success(), "{shown}");
+            }
             other => panic!("{shown}: nothing checks a file of the name {other}"),
         }
         n_checked += 1;
@@ -150,7 +156,7 @@ fn every_json_of_the_readme_is_json() {
 fn every_command_line_of_the_documents_is_understood() {
     let operations: Vec<&str> = orch_core::ops::catalogue().iter().map(|it| it.spec.name).collect();
     let mut n_checked = 0;
-    for document in ["README.md", "examples/main-job/README.md"] {
+    for document in ["README.md", "examples/main-job/README.md", "examples/fleet/README.md"] {
         let lines: Vec<String> =
             blocks(&read(document), "sh").join("\n").lines().map(str::to_owned).collect();
         for line in lines.iter().filter(|it| it.starts_with("mcp-orch ")) {

@@ -137,6 +137,53 @@ async fn a_cancelled_launch_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pull_over_a_fleet_tells_its_progress_and_ends_when_cancelled() {
+    let script = SimConfig { pull_delay_ms: 500, ..SimConfig::default() };
+    let world = World::scripted(3, script).await;
+    for era in [Era::Legacy, Era::Modern] {
+        let mut bare = Bare::connect(&world, ADMIN, era).await;
+        let arguments = json!({"image": format!("pull/{era:?}:1").to_lowercase(), "all": true});
+        let call =
+            json!({"name": "pull_image", "arguments": arguments, "_meta": {"progressToken": "p"}});
+        bare.request(1, "tools/call", call).await;
+        let mut reached = Vec::new();
+        let answer = loop {
+            let message = bare.next().await;
+            if message["id"] == 1 {
+                break message;
+            }
+            assert_eq!(message["params"]["total"], 100.0, "{message}");
+            reached.push(message["params"]["progress"].as_f64().unwrap());
+        };
+        assert!(3 <= reached.len() && reached.is_sorted_by(|a, b| a < b), "{reached:?}");
+        assert_eq!(answer["result"]["structuredContent"]["n_pulled"], 3, "{answer}");
+    }
+    (1..=3).for_each(|n| {
+        world.control(&format!("n{n}")).configure(|it| it.pull_delay_ms = 3_600_000);
+    });
+    let n_pulls = || (1..=3).map(|n| world.control(&format!("n{n}")).n_calls("pull")).sum::<u64>();
+    for (way, era) in EVERY_WAY {
+        let client = mcp::connect(&world, ADMIN, way, era).await;
+        let before = n_pulls();
+        let params = mcp::params("pull_image", json!({"image": "pull/slow:1", "all": true}));
+        let request = ClientRequest::CallToolRequest(Request::new(params));
+        let handle = client
+            .send_cancellable_request(request, PeerRequestOptions::no_options())
+            .await
+            .unwrap();
+        // A pull that goes on would be joined, and none would begin in the next round.
+        eventually("pulls begin", || async { (n_pulls() == before + 3).then_some(()) }).await;
+        handle.cancel(Some("changed my mind".to_owned())).await.unwrap();
+        eventually("the call has ended", || async {
+            let ended =
+                world.audit().iter().filter(|it| it.error.as_deref() == Some("Cancelled")).count();
+            (ended as u64 * 3 + 6 == n_pulls()).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_gone_leaves_nothing() {
     let world = slow_world().await;
     for era in [Era::Legacy, Era::Modern] {

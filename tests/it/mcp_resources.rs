@@ -74,7 +74,8 @@ async fn each_sees_the_nodes_and_their_own_instances() {
     let demo = mcp::connect(&world, DEMO, Way::Http, Era::Modern).await;
     let of_admin = launch(&admin, "a").await;
     let of_demo = launch(&demo, "d").await;
-    let common = ["cluster://status", "node://n1", "node://n2"].map(str::to_owned);
+    let common =
+        ["cluster://status", "events://latest", "node://n1", "node://n2"].map(str::to_owned);
     let pair = |id: &str| [format!("instance://{id}"), format!("instance://{id}/logs")];
     assert_eq!(uris(&demo).await, [&common[..], &pair(&of_demo)].concat());
     let mut mine = pair(&of_admin).to_vec();
@@ -98,7 +99,7 @@ async fn a_long_list_comes_in_pages() {
     assert!(first.next_cursor.is_some());
     assert!(first.resources.len() < 300);
     let all = uris(&client).await;
-    assert_eq!(all.len(), 1 + 450 + 2);
+    assert_eq!(all.len(), 2 + 450 + 2);
     assert_eq!(all.last().unwrap(), &format!("instance://{id}/logs"));
     let cursor = Some("6e6f6e73656e7365".to_owned());
     let request = rmcp::model::PaginatedRequestParams::default().with_cursor(cursor);

@@ -55,6 +55,25 @@ async fn a_launch_reports_progress_and_ends_with_its_result() {
 }
 
 #[tokio::test]
+async fn a_pull_reports_its_part_of_the_whole_and_ends_with_its_report() {
+    let cloud = Cloud::demo().await;
+    cloud.control("sim-1").configure(|it| it.pull_delay_ms = 1000);
+    let reply = ask("POST", "/dashboard/images/pull")
+        .header("x-user-id", "user-admin-001")
+        .header("accept", "text/event-stream")
+        .json(&json!({"image": "pull/app:1", "all": true}))
+        .of(&cloud)
+        .await;
+    let events = events(&reply.text);
+    let (last, before) = events.split_last().unwrap();
+    assert_eq!((last.0.as_str(), &last.1["n_pulled"]), ("result", &json!(1)), "{}", reply.text);
+    assert!(3 <= before.len(), "{}", reply.text);
+    let percent = |it: &(String, Value)| it.1["progress"].as_f64().unwrap();
+    assert!(before.is_sorted_by(|a, b| percent(a) < percent(b)), "{}", reply.text);
+    assert!(before.iter().all(|it| it.0 == "progress" && it.1["total"] == 100.0));
+}
+
+#[tokio::test]
 async fn what_fails_at_once_fails_with_its_status() {
     let cloud = Cloud::demo().await;
     launch(&json!({"image": "a b"})).of(&cloud).await.problem(400, "InvalidParameter");

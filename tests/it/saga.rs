@@ -22,6 +22,7 @@ fn path_to(at: Failpoint) -> (SimConfig, Value, &'static [&'static str]) {
         "start" => &["stop_instance", "start_instance"],
         "restart" => &["restart_instance"],
         "terminate" => &["terminate_instance"],
+        "reschedule" | "remnant" => &["drain_node"],
         _ => &[],
     };
     (sim, launch, then)
@@ -40,14 +41,21 @@ fn expected(at: Failpoint) -> &'static str {
 async fn survive(at: Failpoint, n: u32) {
     let when = format!("{} ×{n}", at.as_str());
     let (sim, launch, then) = path_to(at);
-    let mut lab = Lab::with(1, sim).await;
+    // A move needs somewhere to go; what else happens needs no second node.
+    let moves = then == ["drain_node"];
+    let mut lab = Lab::with(if moves { 2 } else { 1 }, sim).await;
     let hit = lab.crash_at(at, 1).await;
     // A caller of a process that dies gets no answer; here its wait is dropped when the crash happened.
     let story = async {
         let mut launched = lab.call("launch_instance", launch).await;
         for name in then {
             let id = launched.as_ref().unwrap().value["id"].clone();
-            launched = lab.call(name, json!({"id": id})).await;
+            let request = match *name {
+                "drain_node" => json!({"node_id": "n1", "action": "move"}),
+                _ => json!({"id": id}),
+            };
+            let answer = lab.call(name, request).await;
+            launched = if moves { launched } else { answer };
         }
     };
     tokio::select! {
@@ -69,6 +77,11 @@ async fn survive(at: Failpoint, n: u32) {
     let instances = lab.instances().await;
     assert_eq!(instances.len(), 1, "{when}: {instances:#?}");
     assert_eq!(instances[0]["state"], expected(at), "{when}: {instances:#?}");
+    if moves {
+        assert_eq!(instances[0]["node_id"], "n2", "{when}: {instances:#?}");
+        assert_eq!(instances[0]["remnants"], json!([]), "{when}: {instances:#?}");
+        assert_eq!(lab.n_containers(), 1, "{when}");
+    }
     lab.check(&when);
     lab.ask("terminate_instance", json!({"id": instances[0]["id"]})).await;
     lab.check(&when);

@@ -9,9 +9,14 @@ use serde_json::{Value, json};
 
 use crate::harness::caller::ADMIN;
 use crate::harness::cloud::Cloud;
+use crate::harness::fleet::machines;
 use crate::harness::hosts::Hosts;
+use crate::harness::invariants::Invariants;
 use crate::harness::{eventually, within};
 use crate::ssh_nodes::{engine, launch, page, registration, state, terminate};
+
+/// Two periods of the reconciler.
+const CONVERGED: Duration = Duration::from_secs(20);
 
 async fn start() -> Option<(Hosts, Cloud)> {
     let hosts = Hosts::start(1).await?;
@@ -42,6 +47,8 @@ fn last_message(node: &Value) -> String {
 async fn a_killed_ssh_server_is_reconnected_to() {
     let Some((hosts, cloud)) = start().await else { return };
     let instance = launch(&cloud).await;
+    let mut rules = Invariants::of(&cloud, machines(&hosts, 1)).await;
+    rules.acknowledged(&instance);
     let name = format!("mo-{}", instance["id"].as_str().unwrap());
     let query = LogQuery { tail: None, since: None, follow: true };
     let mut streams = Vec::new();
@@ -80,8 +87,9 @@ async fn a_killed_ssh_server_is_reconnected_to() {
     hosts.sshd(1, "start");
     println!("back after {:?}", becomes(&cloud, "healthy").await);
     let settled = cloud.n_handshakes("h1");
+    rules.converge(&cloud, CONVERGED, "back").await;
     assert_eq!(state(&cloud, &instance).await, "running");
-    terminate(&cloud, &instance).await;
+    rules.clear(&cloud, "back").await;
     assert_eq!(cloud.n_handshakes("h1"), settled);
     assert_eq!(hosts.containers(1).await, []);
 }
@@ -90,12 +98,13 @@ async fn a_killed_ssh_server_is_reconnected_to() {
 async fn a_machine_with_another_host_key_is_not_connected_to() {
     let Some((hosts, cloud)) = start().await else { return };
     let instance = launch(&cloud).await;
-    let n_logins = || hosts.sshd_log(1).matches("Accepted publickey").count();
-    let before = n_logins();
+    let mut rules = Invariants::of(&cloud, machines(&hosts, 1)).await;
+    rules.acknowledged(&instance);
     let old = hosts.fingerprint(1);
 
     hosts.sshd(1, "stop");
     hosts.change_host_key(1);
+    let before = hosts.sshd_log(1).len();
     hosts.sshd(1, "start");
     becomes(&cloud, "unreachable").await;
     let said = eventually("the alarm", || async {
@@ -107,7 +116,15 @@ async fn a_machine_with_another_host_key_is_not_connected_to() {
     let run = json!({"id": instance["id"], "command": ["true"]});
     let refusal = cloud.refused(ADMIN, "exec_in_instance", run, ErrorCode::NodeUnreachable).await;
     assert!(refusal["message"].as_str().unwrap().contains("ALARM"), "{refusal}");
-    assert_eq!(n_logins(), before, "nobody logged in: {}", hosts.sshd_log(1));
+    // What is asked of it meanwhile waits, and none of it is sent there: not even a name to log in with.
+    let stop = json!({"id": instance["id"], "wait": false});
+    cloud.ok(ADMIN, "stop_instance", stop).await;
+    let log = hosts.sshd_log(1);
+    let (_, since) = log.split_at(before);
+    assert!(since.contains("Connection from"), "it was looked at: {since}");
+    for attempt in ["publickey", "Accepted", "authenticating user", "root"] {
+        assert!(!since.contains(attempt), "nobody tried to log in: {since}");
+    }
     assert_eq!(hosts.containers(1).await.len(), 1, "nothing was taken away");
 
     // An administrator who knows why says so.
@@ -116,7 +133,9 @@ async fn a_machine_with_another_host_key_is_not_connected_to() {
     let accept = json!({"node_id": "h1", "ssh": {"accept_host_key": hosts.fingerprint(1)}});
     cloud.ok(ADMIN, "update_node", accept).await;
     becomes(&cloud, "healthy").await;
-    terminate(&cloud, &instance).await;
+    rules.converge(&cloud, CONVERGED, "accepted").await;
+    assert_eq!(state(&cloud, &instance).await, "stopped", "what was asked for is done");
+    rules.clear(&cloud, "accepted").await;
     assert_eq!(hosts.containers(1).await, []);
 }
 

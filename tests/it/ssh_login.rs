@@ -26,7 +26,7 @@ fn echo(path: &Path) -> tokio::task::JoinHandle<()> {
 
 async fn try_it(endpoint: SshEndpoint, settings: SshSettings) -> Result<(), SshError> {
     let socket = endpoint.socket.clone();
-    let link = Link::new(endpoint, settings);
+    let link = Link::new(endpoint.hop(), None, settings);
     let mut channel = within("a channel", link.open(&socket, Lane::Call)).await?;
     channel.write_all(b"over there").await.unwrap();
     channel.shutdown().await.unwrap();
@@ -36,7 +36,7 @@ async fn try_it(endpoint: SshEndpoint, settings: SshSettings) -> Result<(), SshE
     Ok(())
 }
 
-struct Agent(Child);
+pub(crate) struct Agent(pub(crate) Child);
 
 impl Drop for Agent {
     fn drop(&mut self) {
@@ -90,7 +90,8 @@ async fn the_agent_and_the_usual_files_are_tried() {
     let _agent = Agent(agent.spawn().unwrap());
     eventually("the agent", || async { agent_socket.exists().then_some(()) }).await;
     let endpoint = |login| SshEndpoint { login, ..sshd.endpoint(&socket.display().to_string()) };
-    let with_agent = SshSettings { agent_socket: Some(agent_socket.clone()), home: None };
+    let with_agent =
+        SshSettings { agent_socket: Some(agent_socket.clone()), ..SshSettings::default() };
 
     let empty = try_it(endpoint(SshLogin::Agent), with_agent.clone()).await.unwrap_err();
     assert!(empty.to_string().contains("ssh-add"), "{empty}");
@@ -107,7 +108,7 @@ async fn the_agent_and_the_usual_files_are_tried() {
     try_it(endpoint(SshLogin::Usual), with_agent).await.unwrap();
 
     let home = tempfile::tempdir().unwrap();
-    let settings = SshSettings { agent_socket: None, home: Some(home.path().to_owned()) };
+    let settings = SshSettings { home: Some(home.path().to_owned()), ..SshSettings::default() };
     let none = try_it(endpoint(SshLogin::Usual), settings.clone()).await.unwrap_err();
     assert!(none.to_string().contains("no key in `~/.ssh`"), "{none}");
     fs_err::create_dir(home.path().join(".ssh")).unwrap();
@@ -123,7 +124,7 @@ async fn machines_that_known_hosts_lists_need_no_word() {
     let home = tempfile::tempdir().unwrap();
     fs_err::create_dir(home.path().join(".ssh")).unwrap();
     let file = home.path().join(".ssh/known_hosts");
-    let settings = SshSettings { agent_socket: None, home: Some(home.path().to_owned()) };
+    let settings = SshSettings { home: Some(home.path().to_owned()), ..SshSettings::default() };
     let endpoint = SshEndpoint { host_key: None, ..sshd.endpoint("/x.sock") };
     let meet = async |trust: HostTrust| {
         identify(&endpoint, &trust, &settings, Duration::from_secs(10)).await

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use crate::harness::caller::ADMIN;
 use crate::harness::cloud::Cloud;
+use crate::harness::fleet::machines;
 use crate::harness::hosts::Hosts;
+use crate::harness::invariants::Invariants;
 use crate::harness::{eventually, image, within};
 
 /// Registers host 1 as `h1`.
@@ -121,6 +123,8 @@ async fn a_hundred_operations_share_one_connection() {
     let cloud = Cloud::watchful().await;
     cloud.ok(ADMIN, "register_node", registration(&hosts, &json!(true))).await;
     let instance = launch(&cloud).await;
+    let mut rules = Invariants::of(&cloud, machines(&hosts, 1)).await;
+    rules.acknowledged(&instance);
     let before = cloud.n_handshakes("h1");
 
     // The server allows ten sessions in a connection; streams to sockets are none.
@@ -147,7 +151,8 @@ async fn a_hundred_operations_share_one_connection() {
     let direct = orch_adapters::docker::DockerEngine::new(&socket, tracker).unwrap();
     println!("a call: {behind_ssh:?} over SSH, {:?} at the socket (p50)", p50(&direct).await);
 
-    terminate(&cloud, &instance).await;
+    rules.converge(&cloud, Duration::from_secs(20), "all at once").await;
+    rules.clear(&cloud, "all at once").await;
     assert_eq!(hosts.containers(1).await, []);
 }
 

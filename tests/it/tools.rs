@@ -93,8 +93,11 @@ fn every_schema_is_an_object_with_described_parameters() {
 fn the_list_of_tools_is_not_longer_than_a_model_can_afford() {
     let tools = mcp::tools();
     let n_bytes = serde_json::to_string(&tools).unwrap().len();
-    // 2.4 kB for each, of which half is text that tells when to use it and what its parameters mean.
-    assert!(n_bytes <= tools.len() * 2_450, "{n_bytes} bytes for {} tools", tools.len());
+    // The average of a tool in `tools/list`: its schemas, and the text that tells when to use it and what its
+    // parameters mean. It is 2,590 bytes, and may grow by a twentieth: a new tool has to be as short as the others.
+    const MAX_AVERAGE: usize = 2_720;
+    let average = n_bytes.div_ceil(tools.len());
+    assert!(average <= MAX_AVERAGE, "{average} bytes for each of {} tools", tools.len());
     for tool in &tools {
         let output = serde_json::to_string(&tool["outputSchema"]).unwrap();
         assert!(!output.contains("\"description\":\""), "{}: {output}", tool["name"]);
@@ -181,7 +184,7 @@ fn who_may_call_is_said_by_the_permission_and_the_text_alike() {
 pub(crate) fn words_of(op: &Op) -> BTreeSet<String> {
     // Fields of refusals, and parameters of `launch_instance` that other texts advise on.
     let mut words: BTreeSet<String> =
-        ["feasible_sizes", "client_token", "node_id"].map(str::to_owned).into();
+        ["feasible_sizes", "client_token", "node_id", "job_id"].map(str::to_owned).into();
     for schema in [&op.input, &op.output] {
         collect(&Value::Object(schema.clone()), &mut words);
     }

@@ -9,18 +9,22 @@ use orch_core::ports::clock::Clock;
 use orch_core::ports::engine::{Engine, EngineError, Engines};
 use orch_domain::name::NodeId;
 use orch_domain::node::{EngineConfig, Node};
-use orch_domain::ssh::{HostTrust, SshEndpoint};
+use orch_domain::ssh::{SshEndpoint, SshWanted, Trust};
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use crate::docker::DockerEngine;
 use crate::sim::SimFleet;
-use crate::ssh::{self, Link, SshSettings};
+use crate::ssh::{self, Jumps, Link, SshSettings};
 
 /// For a machine to show its key.
 const MEETING: Duration = Duration::from_secs(10);
 
-type OverSsh = (Arc<Link>, Arc<DockerEngine>);
+struct OverSsh {
+    made_for: SshEndpoint,
+    link: Arc<Link>,
+    engine: Arc<DockerEngine>,
+}
 
 pub struct NodeEngines {
     tracker: TaskTracker,
@@ -28,6 +32,7 @@ pub struct NodeEngines {
     /// With the endpoint each was made for: a node that moves gets a new one.
     docker: Mutex<HashMap<NodeId, (String, Arc<DockerEngine>)>>,
     ssh: SshSettings,
+    jumps: Jumps,
     over_ssh: Mutex<HashMap<NodeId, OverSsh>>,
 }
 
@@ -39,19 +44,26 @@ impl NodeEngines {
             fleet: Arc::new(SimFleet::new(clock)),
             docker: Mutex::default(),
             ssh: SshSettings::default(),
+            jumps: Jumps::default(),
             over_ssh: Mutex::default(),
         }
     }
 
     /// With what the user of this server has for SSH.
     pub fn with_ssh(mut self, ssh: SshSettings) -> NodeEngines {
+        self.jumps = Jumps::new(ssh.clone());
         self.ssh = ssh;
         self
     }
 
+    /// How often a connection to the machine before this one was begun; None: it is not behind another.
+    pub fn n_jump_handshakes(&self, node_id: &NodeId) -> Option<u64> {
+        self.over_ssh.lock().get(node_id)?.link.via().map(|it| it.n_handshakes())
+    }
+
     /// How often a connection to this machine was begun; None: it is not reached over SSH, or was not needed yet.
     pub fn n_handshakes(&self, node_id: &NodeId) -> Option<u64> {
-        self.over_ssh.lock().get(node_id).map(|(link, _)| link.n_handshakes())
+        self.over_ssh.lock().get(node_id).map(|it| it.link.n_handshakes())
     }
 
     /// The simulated nodes, for whoever scripts them.
@@ -61,16 +73,17 @@ impl NodeEngines {
 
     fn over_ssh(&self, node: &Node, endpoint: &SshEndpoint) -> Arc<DockerEngine> {
         let mut engines = self.over_ssh.lock();
-        if let Some((link, engine)) = engines.get(&node.id)
-            && link.endpoint() == endpoint
+        if let Some(it) = engines.get(&node.id)
+            && it.made_for == *endpoint
         {
-            return Arc::clone(engine);
+            return Arc::clone(&it.engine);
         }
-        let link = Link::new(endpoint.clone(), self.ssh.clone());
+        let link = self.jumps.link(endpoint);
         let socket = endpoint.socket.clone();
         let engine =
             Arc::new(DockerEngine::over_ssh(Arc::clone(&link), socket, self.tracker.clone()));
-        engines.insert(node.id.clone(), (link, Arc::clone(&engine)));
+        let made = OverSsh { made_for: endpoint.clone(), link, engine: Arc::clone(&engine) };
+        engines.insert(node.id.clone(), made);
         engine
     }
 
@@ -114,13 +127,19 @@ impl Engines for NodeEngines {
         }
     }
 
+    async fn resolve(&self, wanted: SshWanted) -> Result<SshEndpoint, String> {
+        let settings = self.ssh.clone();
+        let resolved = tokio::task::spawn_blocking(move || ssh::resolve(wanted, &settings)).await;
+        resolved.unwrap_or_else(|err| Err(format!("the SSH configuration was not read: {err}")))
+    }
+
     async fn identify(
         &self,
         config: &EngineConfig,
-        trust: &HostTrust,
+        trust: &Trust,
     ) -> Result<EngineConfig, EngineError> {
         let EngineConfig::DockerOverSsh(endpoint) = config else { return Ok(config.clone()) };
-        let known = ssh::identify(endpoint, trust, &self.ssh, MEETING).await;
+        let known = self.jumps.identify(endpoint, trust, MEETING).await;
         Ok(EngineConfig::DockerOverSsh(known.map_err(|err| EngineError::from(&err))?))
     }
 }

@@ -1,7 +1,9 @@
-//! Docker, SSH, the simulated fleet and the store, behind the ports of the floor below.
+//! Docker, SSH, Ray, the simulated fleet and the store, behind the ports of the floor below.
 
 pub mod docker;
 pub mod engines;
+pub mod ray;
 pub mod sim;
 pub mod ssh;
 pub mod store;
+pub mod tailscale;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use orch_domain::Error;
-use orch_domain::audit::AuditEntry;
+use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::caller::Caller;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +75,10 @@ impl Cx {
         }
         draft.is_written = draft.entry.is_some();
         draft.entry.clone()
+    }
+
+    pub(crate) fn audit_id(&self) -> Option<AuditId> {
+        self.audit.lock().entry.as_ref().map(|it| it.id)
     }
 
     pub(crate) fn audit_entry(&self) -> Option<(AuditEntry, bool)> {

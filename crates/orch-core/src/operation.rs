@@ -123,19 +123,21 @@ pub enum Group {
     Instances,
     Nodes,
     Cluster,
+    Ray,
     Tools,
     Identity,
 }
 
 impl Group {
-    pub const ALL: [Group; 5] =
-        [Group::Instances, Group::Nodes, Group::Cluster, Group::Tools, Group::Identity];
+    pub const ALL: [Group; 6] =
+        [Group::Instances, Group::Nodes, Group::Cluster, Group::Ray, Group::Tools, Group::Identity];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Group::Instances => "instances",
             Group::Nodes => "nodes",
             Group::Cluster => "cluster",
+            Group::Ray => "ray",
             Group::Tools => "tools",
             Group::Identity => "identity",
         }
@@ -376,7 +378,11 @@ mod tests {
                 "ports[0].host_ip",
                 "no such parameter",
             ),
-            (json!({"image": "a", "strategy": "random"}), "strategy", "`spread` or `binpack`"),
+            (
+                json!({"image": "a", "strategy": "random"}),
+                "strategy",
+                "one of `spread`, `binpack`, `ray-aware`",
+            ),
             (json!({"image": "a", "client_token": "a b"}), "client_token", "1 to 64"),
         ] {
             let (named, message) = refusal(arguments.clone());

@@ -9,13 +9,19 @@ use crate::event::Events;
 use crate::ports::clock::Clock;
 use crate::ports::engine::Engines;
 use crate::ports::failpoint::Failpoints;
+use crate::ports::peers::Peers;
+use crate::ports::ray::Ray;
 use crate::ports::store::{Store, StoreError};
 use crate::ports::tool_server::ToolServers;
 use crate::service::flight::Flights;
 use crate::service::health::HealthBoard;
 use crate::service::identity::Identity;
 use crate::service::ledger::Ledger;
+use crate::service::pull::Pulls;
+use crate::service::ray::RayBoard;
 use crate::service::reconcile::Orphans;
+use crate::service::remnant::Fences;
+use crate::service::seal::Seal;
 use crate::settings::Settings;
 use crate::task::{Followers, TaskBoard};
 
@@ -24,13 +30,18 @@ pub struct Orch {
     pub events: Arc<Events>,
     pub identity: Identity,
     pub health: HealthBoard,
+    pub ray: RayBoard,
     pub settings: Settings,
     pub clock: Arc<dyn Clock>,
     pub engines: Arc<dyn Engines>,
     pub failpoints: Arc<dyn Failpoints>,
     pub tool_servers: Arc<dyn ToolServers>,
+    pub peers: Arc<dyn Peers>,
     pub(crate) flights: Flights,
+    pub(crate) pulls: Pulls,
+    pub(crate) seal: Seal,
     pub(crate) orphans: Orphans,
+    pub(crate) fences: Fences,
     pub(crate) followers: Followers,
     pub tasks: TaskBoard,
     /// Every task of the services; `drain` waits for it.
@@ -47,6 +58,9 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub failpoints: Arc<dyn Failpoints>,
     pub tool_servers: Arc<dyn ToolServers>,
+    pub peers: Arc<dyn Peers>,
+    /// None: no Ray cluster is configured.
+    pub ray: Option<Arc<dyn Ray>>,
 }
 
 impl Orch {
@@ -54,14 +68,19 @@ impl Orch {
     pub fn build(parts: Parts, settings: Settings) -> Result<Arc<Orch>, StoreError> {
         let events = Arc::new(Events::default());
         let identity = Identity::new(parts.store.identity(), &settings);
-        let ledger = Ledger::open(parts.store, events.clone(), settings.port_range)?;
+        let seal = Seal::new(&parts.store.identity().token_secret);
+        let ledger = Ledger::open(parts.store, events.clone(), parts.clock.clone(), &settings)?;
         Ok(Arc::new(Orch {
             health: HealthBoard::new(&ledger),
+            ray: RayBoard::new(parts.ray),
             ledger,
             events,
             identity,
             flights: Flights::new(settings.starts_per_node),
+            pulls: Pulls::new(settings.pulls_at_once),
+            seal,
             orphans: Orphans::default(),
+            fences: Fences::default(),
             followers: Followers::default(),
             tasks: TaskBoard::default(),
             settings,
@@ -69,6 +88,7 @@ impl Orch {
             engines: parts.engines,
             failpoints: parts.failpoints,
             tool_servers: parts.tool_servers,
+            peers: parts.peers,
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }))

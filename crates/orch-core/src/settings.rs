@@ -18,6 +18,8 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// Containers started on one node at the same time.
     pub starts_per_node: usize,
+    /// Nodes that pull for `pull_image` at the same time, over the whole fleet.
+    pub pulls_at_once: usize,
     /// How long a caller with `wait` waits at most.
     pub wait_timeout: Duration,
     /// How long a launch goes on trying while the engine does not answer.
@@ -30,6 +32,8 @@ pub struct Settings {
     pub health_period: Duration,
     pub health_timeout: Duration,
     pub damping: Damping,
+    /// How long a node is unreachable before instances with `on_node_loss=reschedule` go elsewhere.
+    pub reschedule_grace: Duration,
     /// Quota of a user that is given none.
     pub default_quota: Quota,
     pub token_lifetime: Duration,
@@ -38,6 +42,9 @@ pub struct Settings {
     /// Bearer tokens that the configuration gives, beside the API keys of the store.
     pub configured_keys: Vec<ConfiguredKey>,
     pub audit_kept: u64,
+    pub events_kept: u64,
+    /// How long a stream of events is silent at most; who takes nothing for twice as long is cut off.
+    pub heartbeat: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +61,7 @@ impl Default for Settings {
             default_memory: Memory::from_mib(256),
             stop_grace: Duration::from_secs(10),
             starts_per_node: 4,
+            pulls_at_once: 32,
             wait_timeout: Duration::from_secs(300),
             launch_retry: Duration::from_secs(20),
             reconcile_period: Duration::from_secs(10),
@@ -62,11 +70,14 @@ impl Default for Settings {
             health_period: Duration::from_secs(15),
             health_timeout: Duration::from_secs(5),
             damping: Damping::DEFAULT,
+            reschedule_grace: Duration::from_secs(60),
             default_quota: Quota::DEMO,
             token_lifetime: Duration::from_secs(12 * 3600),
             token_secret: None,
             configured_keys: Vec::new(),
             audit_kept: 100_000,
+            events_kept: 10_000,
+            heartbeat: Duration::from_secs(15),
         }
     }
 }

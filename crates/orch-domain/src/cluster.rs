@@ -5,8 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::instance::InstanceState;
 use crate::node::{Node, NodeStatus};
+use crate::node_loss::SeenState;
 use crate::resource::Resources;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -118,20 +118,23 @@ pub struct StateCounts {
     pub stopped: usize,
     pub shutting_down: usize,
     pub terminated: usize,
+    /// On a node that does not answer, whatever they did when it last did.
+    pub unreachable: usize,
 }
 
 impl StateCounts {
-    pub fn of(states: impl Iterator<Item = InstanceState>) -> StateCounts {
+    pub fn of(states: impl Iterator<Item = SeenState>) -> StateCounts {
         let mut counts = StateCounts::default();
         for state in states {
             counts.total += 1;
             *match state {
-                InstanceState::Pending => &mut counts.pending,
-                InstanceState::Running => &mut counts.running,
-                InstanceState::Stopping => &mut counts.stopping,
-                InstanceState::Stopped => &mut counts.stopped,
-                InstanceState::ShuttingDown => &mut counts.shutting_down,
-                InstanceState::Terminated => &mut counts.terminated,
+                SeenState::Pending => &mut counts.pending,
+                SeenState::Running => &mut counts.running,
+                SeenState::Stopping => &mut counts.stopping,
+                SeenState::Stopped => &mut counts.stopped,
+                SeenState::ShuttingDown => &mut counts.shutting_down,
+                SeenState::Terminated => &mut counts.terminated,
+                SeenState::Unreachable => &mut counts.unreachable,
             } += 1;
         }
         counts
@@ -170,11 +173,11 @@ mod tests {
 
     #[test]
     fn states_are_counted_under_their_own_names() {
-        let counts = StateCounts::of(InstanceState::ALL.into_iter());
+        let counts = StateCounts::of(SeenState::ALL.into_iter());
         let json = serde_json::to_value(counts).unwrap();
-        for state in InstanceState::ALL {
+        for state in SeenState::ALL {
             assert_eq!(json[state.as_str()], 1, "{state}");
         }
-        assert_eq!(json["total"], 6);
+        assert_eq!(json["total"], 7);
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::caller::Permission;
 use crate::name::NodeId;
 use crate::resource::{Cpu, Memory, Resources};
+use crate::ssh::HostKey;
 
 /// What went wrong underneath, for the log.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -16,6 +17,9 @@ pub type Source = Box<dyn std::error::Error + Send + Sync>;
 pub enum Error {
     #[error("{}", InvalidText(.parameter, .message))]
     InvalidParameter { parameter: String, message: String },
+    /// A machine that was never met shows this key, and nobody has said that it may.
+    #[error("{}", InvalidText(.parameter, .message))]
+    HostKeyUnknown { parameter: String, message: String, place: String, found: HostKey },
     #[error("there is no {kind} `{id}`{}; {hint}", if is_owned(.kind) { ", or it is not yours" } else { "" })]
     NotFound { kind: &'static str, id: String, hint: String },
     #[error("{message}")]
@@ -23,8 +27,8 @@ pub enum Error {
     #[error("{message}")]
     IncorrectState { id: String, state: String, message: String },
     #[error(
-        "the client token `{client_token}` was already used for a launch with other arguments; repeat the first \
-         arguments to get that instance, or choose a new token to launch another"
+        "the client token `{client_token}` was already used with other arguments; repeat the first arguments to get \
+         what that call made, or choose a new token to make another"
     )]
     IdempotentParameterMismatch { client_token: String },
     #[error("{}", .0.text())]
@@ -258,7 +262,9 @@ impl Error {
 
     pub fn code(&self) -> ErrorCode {
         match self {
-            Error::InvalidParameter { .. } => ErrorCode::InvalidParameter,
+            Error::InvalidParameter { .. } | Error::HostKeyUnknown { .. } => {
+                ErrorCode::InvalidParameter
+            }
             Error::NotFound { .. } => ErrorCode::NotFound,
             Error::Conflict { .. } => ErrorCode::Conflict,
             Error::IncorrectState { .. } => ErrorCode::IncorrectState,
@@ -286,6 +292,12 @@ impl Error {
         out.insert("message".to_owned(), self.to_string().into());
         let fields = match self {
             Error::InvalidParameter { parameter, .. } => json!({ "parameter": parameter }),
+            Error::HostKeyUnknown { parameter, place, found, .. } => json!({
+                "parameter": parameter,
+                "host_key": {
+                    "place": place, "fingerprint": found.fingerprint, "algorithm": found.algorithm,
+                },
+            }),
             Error::NotFound { kind, id, .. } => json!({ "kind": kind, "id": id }),
             Error::IncorrectState { id, state, .. } => json!({ "id": id, "state": state }),
             Error::IdempotentParameterMismatch { client_token } => {

@@ -9,6 +9,7 @@ use crate::instance::{Goal, Instance, InstanceState};
 use crate::label::Labels;
 use crate::name::{InstanceId, InstanceName, NodeId, UserId, UserName};
 use crate::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use crate::node_loss::{OnNodeLoss, Wishes};
 use crate::resource::{Cpu, Memory, Resources};
 use crate::time::Timestamp;
 use crate::user::{Quota, User};
@@ -29,10 +30,12 @@ impl Node {
             description: String::new(),
             capacity,
             capacity_is_fixed: false,
+            gpu_is_fixed: false,
             cordoned: false,
             created_at: Timestamp::ZERO,
             status: NodeStatus::Healthy,
             status_since: Timestamp::ZERO,
+            status_changes: Vec::new(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Instance {
             generation: 1,
             resources: Resources::new(Cpu::from_millis(1000), Memory::from_mib(1024), 0),
             ports: Vec::new(),
+            gpus: Vec::new(),
             env: BTreeMap::new(),
             command: Vec::new(),
             labels: Labels::default(),
@@ -88,6 +92,9 @@ impl Instance {
             token: None,
             termination_protection: false,
             container_id: None,
+            on_node_loss: OnNodeLoss::Keep,
+            wishes: Wishes::default(),
+            remnants: Vec::new(),
         }
     }
 }

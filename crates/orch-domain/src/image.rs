@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::BrokenRule;
+use crate::registry::{RegistryHost, is_named_in_images};
 
 const RULE: &str = "an image reference such as `nginx:alpine` or `registry.example:5000/team/app@sha256:…` \
                     (lower-case name, at most 255 characters, no spaces)";
@@ -28,6 +29,27 @@ impl ImageRef {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Where it is pulled from.
+    pub fn registry(&self) -> RegistryHost {
+        match self.0.split_once('/') {
+            Some((first, _)) if is_named_in_images(first) => RegistryHost::folded(first),
+            _ => RegistryHost::docker_hub(),
+        }
+    }
+
+    /// Its shortest name, under which engines list it: without the registry and the `library` that are understood.
+    pub fn familiar(&self) -> &str {
+        let text = &*self.0;
+        let text = ["docker.io/", "index.docker.io/"]
+            .iter()
+            .find_map(|it| text.strip_prefix(it))
+            .unwrap_or(text);
+        match text.strip_prefix("library/") {
+            Some(rest) if !rest.contains('/') => rest,
+            _ => text,
+        }
     }
 }
 
@@ -52,13 +74,13 @@ fn is_reference(text: &str) -> bool {
         return false;
     }
     let parts: Vec<&str> = name.split('/').collect();
-    let has_domain = 1 < parts.len() && (parts[0].contains(['.', ':']) || parts[0] == "localhost");
+    let has_domain = 1 < parts.len() && is_named_in_images(parts[0]);
     let (domain, path) =
         if has_domain { (Some(parts[0]), &parts[1..]) } else { (None, &parts[..]) };
     domain.is_none_or(is_domain) && path.iter().all(|it| is_path_component(it))
 }
 
-fn is_domain(text: &str) -> bool {
+pub(crate) fn is_domain(text: &str) -> bool {
     let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
     !host.is_empty()
         && host.split('.').all(|it| {
@@ -146,6 +168,23 @@ mod tests {
         }
         let digest = format!("a@sha256:{}", "0".repeat(64));
         assert_eq!(ImageRef::try_new(&digest).unwrap().as_str(), digest);
+    }
+
+    #[test]
+    fn a_registry_is_the_first_part_when_it_looks_like_one() {
+        for (image, registry, familiar) in [
+            ("nginx", "docker.io", "nginx:latest"),
+            ("team/app:1", "docker.io", "team/app:1"),
+            ("docker.io/library/nginx:1", "docker.io", "nginx:1"),
+            ("index.docker.io/team/app:1", "docker.io", "team/app:1"),
+            ("GHCR.io/team/app:1", "ghcr.io", "GHCR.io/team/app:1"),
+            ("127.0.0.1:5000/lib/a:1", "127.0.0.1:5000", "127.0.0.1:5000/lib/a:1"),
+            ("localhost/a:1", "localhost", "localhost/a:1"),
+            ("library/a/b:1", "docker.io", "library/a/b:1"),
+        ] {
+            let image = ImageRef::try_new(image).unwrap();
+            assert_eq!((image.registry().as_str(), image.familiar()), (registry, familiar));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::image::ImageRef;
 use crate::label::Labels;
 use crate::name::{ClientToken, InstanceId, InstanceName, NodeId, UserId};
+use crate::node_loss::{OnNodeLoss, Remnant, Wishes};
 use crate::port::PortBinding;
 use crate::resource::Resources;
 use crate::time::Timestamp;
@@ -110,6 +111,8 @@ pub enum ReasonCode {
     NodeLost,
     #[serde(rename = "Server.NodeUnreachable")]
     NodeUnreachable,
+    #[serde(rename = "Server.Relocated")]
+    Relocated,
     #[serde(rename = "Server.OutOfMemory")]
     OutOfMemory,
     #[serde(rename = "Server.ContainerRemoved")]
@@ -152,6 +155,8 @@ pub struct Instance {
     pub generation: u32,
     pub resources: Resources,
     pub ports: Vec<PortBinding>,
+    /// The GPUs of the node that are its own, by index: as many as `resources.gpu`.
+    pub gpus: Vec<u32>,
     pub env: BTreeMap<String, String>,
     /// Replaces the image's command when not empty.
     pub command: Vec<String>,
@@ -163,7 +168,13 @@ pub struct Instance {
     pub terminated_at: Option<Timestamp>,
     pub token: Option<LaunchToken>,
     pub termination_protection: bool,
+    /// None: no container of this generation has run yet.
     pub container_id: Option<String>,
+    pub on_node_loss: OnNodeLoss,
+    /// Kept for when it has to go to another node.
+    pub wishes: Wishes,
+    /// Of earlier generations, each on a node of its own and none on the present one.
+    pub remnants: Vec<Remnant>,
 }
 
 /// What a user may ask of an instance that exists.
@@ -189,6 +200,11 @@ impl Action {
 }
 
 impl Instance {
+    /// It was placed anew and has not run there yet: there is no container to go back to.
+    pub fn is_moving(&self) -> bool {
+        self.launched_at.is_some() && self.container_id.is_none()
+    }
+
     pub fn enter(&mut self, state: InstanceState, reason: Option<StateReason>, now: Timestamp) {
         if self.state != state {
             self.state = state;

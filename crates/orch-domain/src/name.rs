@@ -151,6 +151,14 @@ named!(
 );
 
 named!(
+    /// A submission id of Ray, as its Jobs API takes it in a path.
+    RayJobId,
+    "^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$",
+    "a Ray job id of 1 to 128 letters, digits, `-`, `_` or `.`, starting with a letter or digit",
+    |it| is_word(it, 128, |b| matches!(b, b'-' | b'_' | b'.'))
+);
+
+named!(
     /// Groups nodes for placement, such as `gpu` or `production`.
     Tag,
     "^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,62}$",

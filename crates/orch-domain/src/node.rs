@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::health::StatusChange;
 use crate::label::Labels;
 use crate::name::{NodeId, Tag};
 use crate::resource::Resources;
@@ -176,15 +177,22 @@ pub struct Node {
     pub tags: BTreeSet<Tag>,
     pub labels: Labels,
     pub description: String,
-    /// What may be given out; read from the engine unless `capacity_is_fixed`.
+    /// What may be given out; CPU and memory are read from the engine unless `capacity_is_fixed`.
     pub capacity: Resources,
     pub capacity_is_fixed: bool,
+    /// How many GPUs it has is what an administrator said, and not what the machine tells.
+    pub gpu_is_fixed: bool,
     pub cordoned: bool,
     pub created_at: Timestamp,
     /// The last damped status. Kept, so that a restart does not forget that a node was down.
     pub status: NodeStatus,
     pub status_since: Timestamp,
+    /// Newest first; [`STATUS_CHANGES_KEPT`] at most.
+    pub status_changes: Vec<StatusChange>,
 }
+
+/// How many changes of its status a node remembers.
+pub const STATUS_CHANGES_KEPT: usize = 20;
 
 impl EngineConfig {
     /// Where instances of a node with this engine are reached, when nobody says otherwise.
@@ -236,6 +244,18 @@ impl Node {
     /// Its engine is a script in memory, and what it "runs" does nothing.
     pub fn is_simulated(&self) -> bool {
         matches!(self.engine, EngineConfig::Sim(_))
+    }
+
+    /// Takes on another status and remembers why. Nothing happens when it has it already.
+    pub fn set_status(&mut self, status: NodeStatus, reason: String, now: Timestamp) {
+        if self.status == status {
+            return;
+        }
+        let change = StatusChange { at: now, from: self.status, to: status, reason };
+        self.status_changes.insert(0, change);
+        self.status_changes.truncate(STATUS_CHANGES_KEPT);
+        self.status = status;
+        self.status_since = now;
     }
 
     /// Whether an instance that names no node can go here at all.

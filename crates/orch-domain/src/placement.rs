@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Shortage;
 use crate::name::{NodeId, Tag};
 use crate::node::{Node, Role};
+use crate::ray::RayFigures;
 use crate::resource::{Cpu, Memory, Resources};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +19,9 @@ pub enum Strategy {
     Spread,
     /// The node that becomes fullest, keeping others empty.
     Binpack,
+    /// The node that stays least loaded by instances and by what Ray has in use there.
+    #[serde(rename = "ray-aware")]
+    RayAware,
 }
 
 impl Strategy {
@@ -25,6 +29,7 @@ impl Strategy {
         match self {
             Strategy::Spread => "spread",
             Strategy::Binpack => "binpack",
+            Strategy::RayAware => "ray-aware",
         }
     }
 }
@@ -39,6 +44,8 @@ pub struct Demand {
     pub role: Option<Role>,
     pub tags: BTreeSet<Tag>,
     pub strategy: Strategy,
+    /// Looked at by `Strategy::RayAware` alone.
+    pub ray: RayFigures,
 }
 
 /// A node as placement sees it.
@@ -57,6 +64,8 @@ pub struct Decision {
     pub strategy: Strategy,
     /// Share of the fuller of CPU and memory that will be reserved on the node, 0 to 1.
     pub load_after: f64,
+    /// Share that Ray has in use on the node, 0 to 1; null unless the strategy weighed it.
+    pub ray_load: Option<f64>,
     /// How many nodes had room.
     pub n_feasible: usize,
     /// How many nodes there are.
@@ -108,9 +117,30 @@ const SKIPS: [Skip; N_SKIPS] = [
     Skip::NoRoom,
 ];
 
+/// A node with room, and what it is judged by.
+struct Feasible<'a> {
+    /// Less is better.
+    score: f64,
+    n_instances: u32,
+    node_id: &'a NodeId,
+    load_after: f64,
+    ray_load: Option<f64>,
+}
+
+impl Feasible<'_> {
+    fn is_before(&self, other: &Feasible<'_>) -> bool {
+        self.score
+            .total_cmp(&other.score)
+            .then(self.load_after.total_cmp(&other.load_after))
+            .then(self.n_instances.cmp(&other.n_instances))
+            .then(self.node_id.cmp(other.node_id))
+            .is_lt()
+    }
+}
+
 /// Chooses a node for `demand`. Where any node is real, simulated ones are for those who ask for them: a launch must not
-/// seem to run while the only real node is down. Equal nodes are told apart by fewer instances, then by id, so that the same input
-/// always gives the same answer.
+/// seem to run while the only real node is down. Equal nodes are told apart by what is reserved, then by fewer instances,
+/// then by id, so that the same input always gives the same answer.
 pub fn place<'a>(
     candidates: impl Iterator<Item = Candidate<'a>> + Clone,
     demand: &Demand,
@@ -121,7 +151,8 @@ pub fn place<'a>(
     let mut n_skipped = [0usize; N_SKIPS];
     let mut n_considered = 0;
     let mut n_feasible = 0;
-    let mut best: Option<(f64, u32, &NodeId)> = None;
+    let mut n_known_to_ray = 0;
+    let mut best: Option<Feasible<'_>> = None;
     let mut refusal = Refusal::default();
 
     for candidate in candidates.clone() {
@@ -138,17 +169,21 @@ pub fn place<'a>(
             continue;
         }
         n_feasible += 1;
-        let load = load(&candidate.used.plus(&demand.resources), &node.capacity);
-        let score = match demand.strategy {
-            Strategy::Spread => load,
-            Strategy::Binpack => -load,
+        let load_after = load(&candidate.used.plus(&demand.resources), &node.capacity);
+        let ray_load = match demand.strategy {
+            Strategy::RayAware => demand.ray.share_at(&node.address, demand.resources.gpu != 0),
+            Strategy::Spread | Strategy::Binpack => None,
         };
-        let key = (score, candidate.n_instances, &node.id);
-        let is_better = best.is_none_or(|(best_score, best_n, best_id)| {
-            score.total_cmp(&best_score).then(key.1.cmp(&best_n)).then(node.id.cmp(best_id)).is_lt()
-        });
-        if is_better {
-            best = Some(key);
+        n_known_to_ray += usize::from(ray_load.is_some());
+        let score = match demand.strategy {
+            Strategy::Spread => load_after,
+            Strategy::Binpack => -load_after,
+            Strategy::RayAware => load_after.max(ray_load.unwrap_or(0.0)),
+        };
+        let n_instances = candidate.n_instances;
+        let it = Feasible { score, n_instances, node_id: &node.id, load_after, ray_load };
+        if best.as_ref().is_none_or(|best| it.is_before(best)) {
+            best = Some(it);
         }
     }
 
@@ -157,30 +192,20 @@ pub fn place<'a>(
         .filter(|it| **it != Skip::OtherNode && n_skipped[**it as usize] != 0)
         .map(|it| format!("{} of {n_considered} nodes {}", n_skipped[*it as usize], it.words()));
     match best {
-        Some((score, _, node_id)) => {
-            let load_after = score.abs();
-            let choice = match (&demand.node_id, demand.strategy) {
-                (Some(_), _) => format!("`{node_id}` was asked for and has room"),
-                (None, Strategy::Spread) => {
-                    format!(
-                        "spread: of {n_feasible} nodes with room, `{node_id}` stays least loaded ({:.0} %)",
-                        load_after * 100.0
-                    )
-                }
-                (None, Strategy::Binpack) => {
-                    format!(
-                        "binpack: of {n_feasible} nodes with room, `{node_id}` becomes fullest ({:.0} %)",
-                        load_after * 100.0
-                    )
-                }
-            };
+        Some(best) => {
+            let weighed = (demand.strategy == Strategy::RayAware && demand.node_id.is_none())
+                .then(|| weighed(&demand.ray, n_known_to_ray, n_feasible));
             Ok(Decision {
-                node_id: node_id.clone(),
+                node_id: best.node_id.clone(),
                 strategy: demand.strategy,
-                load_after,
+                load_after: best.load_after,
+                ray_load: best.ray_load,
                 n_feasible,
                 n_considered,
-                reasons: std::iter::once(choice).chain(passed_over).collect(),
+                reasons: std::iter::once(choice(&best, demand, n_feasible))
+                    .chain(weighed)
+                    .chain(passed_over)
+                    .collect(),
             })
         }
         None => {
@@ -196,6 +221,57 @@ pub fn place<'a>(
                 asks_for_what_is_not_there.then(|| on_offer(candidates.map(|it| it.node), demand));
             Err(refusal.shortage(demand.resources, on_offer, reasons))
         }
+    }
+}
+
+/// Why it was this one.
+fn choice(best: &Feasible<'_>, demand: &Demand, n_feasible: usize) -> String {
+    let node_id = best.node_id;
+    let percent = |it: f64| format!("{:.0} %", it * 100.0);
+    let load = percent(best.load_after);
+    if demand.node_id.is_some() {
+        return format!("`{node_id}` was asked for and has room");
+    }
+    match demand.strategy {
+        Strategy::Spread => {
+            format!(
+                "spread: of {n_feasible} nodes with room, `{node_id}` stays least loaded ({load})"
+            )
+        }
+        Strategy::Binpack => {
+            format!(
+                "binpack: of {n_feasible} nodes with room, `{node_id}` becomes fullest ({load})"
+            )
+        }
+        Strategy::RayAware => {
+            let ray = best.ray_load.map_or("nothing known of Ray there".to_owned(), |it| {
+                format!("{} in use by Ray", percent(it))
+            });
+            format!(
+                "ray-aware: of {n_feasible} nodes with room, `{node_id}` stays least loaded ({load} reserved, {ray})"
+            )
+        }
+    }
+}
+
+/// What was known of Ray when it was weighed.
+fn weighed(ray: &RayFigures, n_known: usize, n_feasible: usize) -> String {
+    match ray {
+        RayFigures::NotConfigured => {
+            "Ray is not configured, so only reservations were weighed".to_owned()
+        }
+        RayFigures::Stale { age_ms: None } => {
+            "Ray has not answered yet, so only reservations were weighed".to_owned()
+        }
+        RayFigures::Stale { age_ms: Some(age_ms) } => format!(
+            "Ray's figures are {} s old, too old to be weighed, so only reservations were",
+            age_ms / 1000
+        ),
+        RayFigures::Fresh { age_ms, .. } => format!(
+            "Ray's figures, {} s old, were weighed for {n_known} of {n_feasible} nodes with room; the others count by \
+             their reservations",
+            age_ms / 1000
+        ),
     }
 }
 

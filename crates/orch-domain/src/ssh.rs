@@ -1,5 +1,7 @@
 //! How a machine is reached over SSH, and by what it is known to be the right one. Private keys are named, never kept.
 
+mod wanted;
+
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::node::check_host;
 use crate::text::excerpt;
+
+pub use wanted::{JumpName, MOST_JUMPS, SshWanted};
 
 pub const DEFAULT_PORT: u16 = 22;
 pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -24,10 +28,25 @@ pub struct SshEndpoint {
     pub socket: String,
     /// None until the machine was met: nothing but its key is then asked for.
     pub host_key: Option<HostKey>,
+    /// The machines on the way there, the first of which is reached from here; empty: it is reached from here itself.
+    #[serde(default)]
+    pub jumps: Vec<SshHop>,
+}
+
+/// One SSH server, and who we are there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SshHop {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub login: SshLogin,
+    /// None until the machine was met.
+    pub host_key: Option<HostKey>,
 }
 
 /// What proves to the machine who we are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SshLogin {
     /// The agent if one runs, else the key files that `ssh` looks for.
@@ -36,10 +55,30 @@ pub enum SshLogin {
     Agent,
     /// A private key without passphrase, in a file of the machine that this server runs on.
     KeyFile(String),
+    /// What the SSH configuration names: these files in this order, each by the agent if that has it. One that is not
+    /// there is passed over. Unless `only_these`, the agent's other keys are tried as well.
+    Files {
+        paths: Vec<String>,
+        only_these: bool,
+    },
+}
+
+impl fmt::Display for SshLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SshLogin::Usual => f.write_str("SSH agent or usual keys"),
+            SshLogin::Agent => f.write_str("SSH agent"),
+            SshLogin::KeyFile(path) => write!(f, "key {path}"),
+            SshLogin::Files { paths, only_these: true } => write!(f, "keys {}", paths.join(", ")),
+            SshLogin::Files { paths, only_these: false } => {
+                write!(f, "keys {} or SSH agent", paths.join(", "))
+            }
+        }
+    }
 }
 
 /// The key by which a machine is recognised.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostKey {
     pub fingerprint: Fingerprint,
@@ -57,7 +96,7 @@ impl fmt::Display for HostKey {
 }
 
 /// `SHA256:` and 43 characters of base64, as `ssh-keygen -l` prints it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct Fingerprint(String);
@@ -104,34 +143,86 @@ impl From<Fingerprint> for String {
 }
 
 /// Which key a machine may show when it is met for the first time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HostTrust {
     /// One that `known_hosts` of this server's user lists.
+    #[default]
     Known,
     /// Whatever it shows.
     Any,
     Exactly(Fingerprint),
+    /// One that `known_hosts` lists, or one of these.
+    OneOf(Vec<Fingerprint>),
+}
+
+/// Which keys the machine itself may show, and those on the way to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    pub host: HostTrust,
+    pub jumps: HostTrust,
+}
+
+impl SshHop {
+    /// `ssh://USER@HOST:PORT`, for people.
+    pub fn place(&self) -> String {
+        place(&self.user, &self.host, self.port)
+    }
+
+    /// Whether both are one server, whoever logs in.
+    pub fn is_same_machine(&self, other: &SshHop) -> bool {
+        self.port == other.port && self.host.eq_ignore_ascii_case(&other.host)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_host("ssh.jump", &self.host)?;
+        if self.port == 0 {
+            return Err(Error::invalid("ssh.jump", "`0` is not a port to connect to"));
+        }
+        check_user("ssh.jump", &self.user)?;
+        self.login.check()
+    }
+}
+
+fn place(user: &str, host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("ssh://{user}@[{host}]:{port}"),
+        false => format!("ssh://{user}@{host}:{port}"),
+    }
 }
 
 impl SshEndpoint {
     /// `ssh://USER@HOST:PORT`, for people.
     pub fn place(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("ssh://{}@[{}]:{}", self.user, self.host, self.port),
-            false => format!("ssh://{}@{}:{}", self.user, self.host, self.port),
+        place(&self.user, &self.host, self.port)
+    }
+
+    /// The last machine of the way.
+    pub fn hop(&self) -> SshHop {
+        SshHop {
+            host: self.host.clone(),
+            port: self.port,
+            user: self.user.clone(),
+            login: self.login.clone(),
+            host_key: self.host_key.clone(),
         }
     }
 
-    /// Whether both lead to one socket of one machine, whoever logs in.
+    /// Whether it and all on the way are recognised by their keys.
+    pub fn is_met(&self) -> bool {
+        self.host_key.is_some() && self.jumps.iter().all(|it| it.host_key.is_some())
+    }
+
+    /// Whether both lead to one socket of one machine, whoever logs in. Behind other jumps, the same address may be
+    /// another machine.
     pub fn is_same_engine(&self, other: &SshEndpoint) -> bool {
-        let place = |it: &SshEndpoint| {
-            let socket = match it.socket.strip_prefix("/var/run/") {
-                Some(rest) => format!("/run/{rest}"),
-                None => it.socket.clone(),
-            };
-            (it.host.to_ascii_lowercase(), it.port, socket)
+        let socket = |it: &SshEndpoint| match it.socket.strip_prefix("/var/run/") {
+            Some(rest) => format!("/run/{rest}"),
+            None => it.socket.clone(),
         };
-        place(self) == place(other)
+        self.hop().is_same_machine(&other.hop())
+            && socket(self) == socket(other)
+            && self.jumps.len() == other.jumps.len()
+            && self.jumps.iter().zip(&other.jumps).all(|(a, b)| a.is_same_machine(b))
     }
 
     /// The rules that types alone do not carry.
@@ -140,26 +231,33 @@ impl SshEndpoint {
         if self.port == 0 {
             return Err(Error::invalid("ssh.port", "`0` is not a port to connect to"));
         }
-        let is_name = |it: &str| {
-            (1..=64).contains(&it.len())
-                && it.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@+".contains(&b))
-                && !it.starts_with('-')
-        };
-        if !is_name(&self.user) {
-            let shown = excerpt(&self.user, 60);
-            return Err(Error::invalid(
-                "ssh.user",
-                format!("`{shown}` is not a name to log in as"),
-            ));
-        }
+        check_user("ssh.user", &self.user)?;
         check_path("ssh.socket", &self.socket, "/var/run/docker.sock", &["/"])?;
-        match &self.login {
-            SshLogin::KeyFile(path) => {
-                check_path("ssh.key", path, "~/.ssh/id_ed25519", &["/", "~/"])
-            }
+        self.login.check()?;
+        self.jumps.iter().try_for_each(SshHop::check)
+    }
+}
+
+impl SshLogin {
+    fn check(&self) -> Result<(), Error> {
+        let check = |path: &String| check_path("ssh.key", path, "~/.ssh/id_ed25519", &["/", "~/"]);
+        match self {
+            SshLogin::KeyFile(path) => check(path),
+            SshLogin::Files { paths, .. } => paths.iter().try_for_each(check),
             SshLogin::Usual | SshLogin::Agent => Ok(()),
         }
     }
+}
+
+fn check_user(parameter: &str, user: &str) -> Result<(), Error> {
+    let is_name = (1..=64).contains(&user.len())
+        && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@+".contains(&b))
+        && !user.starts_with('-');
+    if is_name {
+        return Ok(());
+    }
+    let shown = excerpt(user, 60);
+    Err(Error::invalid(parameter, format!("`{shown}` is not a name to log in as")))
 }
 
 fn check_path(parameter: &str, path: &str, example: &str, roots: &[&str]) -> Result<(), Error> {
@@ -185,7 +283,25 @@ mod tests {
             login: SshLogin::Usual,
             socket: DOCKER_SOCKET.to_owned(),
             host_key: None,
+            jumps: Vec::new(),
         }
+    }
+
+    #[test]
+    fn the_same_address_behind_another_jump_is_another_machine() {
+        let jump = |host: &str| SshHop { host: host.to_owned(), ..endpoint().hop() };
+        let behind = |host: &str| SshEndpoint { jumps: vec![jump(host)], ..endpoint() };
+        assert!(behind("a").is_same_engine(&behind("A")));
+        assert!(!behind("a").is_same_engine(&behind("b")));
+        assert!(!behind("a").is_same_engine(&endpoint()));
+        let key = HostKey {
+            fingerprint: Fingerprint::try_new(&format!("SHA256:{}", "A".repeat(43))).unwrap(),
+            algorithm: None,
+        };
+        let half = SshEndpoint { host_key: Some(key.clone()), ..behind("a") };
+        assert!(!half.is_met());
+        let jumps = vec![SshHop { host_key: Some(key), ..jump("a") }];
+        assert!(SshEndpoint { jumps, ..half }.is_met());
     }
 
     #[test]
@@ -224,6 +340,13 @@ mod tests {
             (SshEndpoint { socket: "docker.sock".to_owned(), ..endpoint() }, "ssh.socket"),
             (SshEndpoint { socket: "/a\nb".to_owned(), ..endpoint() }, "ssh.socket"),
             (SshEndpoint { login: SshLogin::KeyFile("id".to_owned()), ..endpoint() }, "ssh.key"),
+            (
+                SshEndpoint {
+                    jumps: vec![SshHop { user: "-l".to_owned(), ..endpoint().hop() }],
+                    ..endpoint()
+                },
+                "ssh.jump",
+            ),
         ] {
             match bad.check() {
                 Err(Error::InvalidParameter { parameter, .. }) => assert_eq!(parameter, field),

@@ -32,6 +32,11 @@ pub(super) async fn look(socket: &Path) -> Vec<Finding> {
     };
     let text = |key: &str| version[key].as_str().unwrap_or("?").to_owned();
     let engine = format!("{} (API {}) at `{shown}`", text("Version"), text("ApiVersion"));
+    let is_docker = version["ApiVersion"].is_string();
+    if !is_docker {
+        let text = format!("what answers at `{shown}` is not Docker\nhint: check `DOCKER_HOST`");
+        return vec![bad(SUBJECT, text)];
+    }
     vec![good(SUBJECT, engine), images(socket).await]
 }
 

@@ -1,11 +1,13 @@
 //! What happens in the cluster, as word about resources. One task looks at each event once, for all subscribers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use orch_core::Orch;
 use orch_core::event::Subject;
+use orch_core::service::event_log::{Followed, Follower};
+use orch_domain::event::{Event, SubjectType};
 use orch_domain::name::{InstanceId, NodeId, UserId};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -22,6 +24,11 @@ pub(super) enum Change {
         id: NodeId,
         list_changed: bool,
     },
+    /// What has no resource of its own; with an owner only they and administrators may hear of it.
+    Other {
+        owner: Option<UserId>,
+    },
+    /// The health sweep finished.
     Cluster,
     /// More happened than was kept: anything may have changed.
     Everything,
@@ -46,9 +53,11 @@ impl Changes {
                 n_changes: AtomicU64::new(0),
             });
             // Before the snapshot, so that nothing falls between the two.
-            let events = orch.events.subscribe();
+            let log = orch.ledger.log();
+            let events = log.follow(log.extent().newest);
+            let sweeps = orch.events.subscribe();
             let listed = Listed::of(orch);
-            orch.tracker.spawn(watch(orch.clone(), events, listed, word.clone()));
+            orch.tracker.spawn(watch(orch.clone(), events, sweeps, listed, word.clone()));
             word
         })
     }
@@ -65,7 +74,7 @@ impl Changes {
 
 /// What `resources/list` showed last, to tell when it changes.
 struct Listed {
-    instances: HashMap<InstanceId, UserId>,
+    instances: HashSet<InstanceId>,
     nodes: HashSet<NodeId>,
 }
 
@@ -75,61 +84,65 @@ impl Listed {
             instances: book
                 .instances_after(None)
                 .filter(|it| it.state.holds_reservation())
-                .map(|it| (it.id.clone(), it.owner.clone()))
+                .map(|it| it.id.clone())
                 .collect(),
             nodes: book.slots().map(|it| it.node.id.clone()).collect(),
         })
     }
 
-    fn change(&mut self, orch: &Orch, subject: Subject) -> Option<Change> {
-        match subject {
-            Subject::Instance(id) => {
-                let now = orch.ledger.read(|book| {
-                    book.instance(&id).map(|it| (it.owner.clone(), it.state.holds_reservation()))
-                });
-                let before = self.instances.get(&id).cloned();
-                let is_listed = now.as_ref().is_some_and(|(_, is_live)| *is_live);
-                let list_changed = is_listed != before.is_some();
-                let owner = now.map(|(owner, _)| owner).or(before)?;
-                if is_listed {
-                    self.instances.insert(id.clone(), owner.clone());
-                } else {
-                    self.instances.remove(&id);
-                }
+    fn change(&mut self, orch: &Orch, event: &Event) -> Option<Change> {
+        let (id, owner) = (event.subject.id.as_str(), event.owner.clone());
+        match event.subject.kind {
+            SubjectType::Instance => {
+                let (id, owner) = (InstanceId::try_new(id).ok()?, owner?);
+                let is_listed = orch
+                    .ledger
+                    .read(|book| book.instance(&id).is_some_and(|it| it.state.holds_reservation()));
+                let list_changed = match is_listed {
+                    true => self.instances.insert(id.clone()),
+                    false => self.instances.remove(&id),
+                };
                 Some(Change::Instance { id, owner, list_changed })
             }
-            Subject::Node(id) => {
+            SubjectType::Node => {
+                let id = NodeId::try_new(id).ok()?;
                 let is_listed = orch.ledger.read(|book| book.slot(&id).is_some());
                 let list_changed =
                     if is_listed { self.nodes.insert(id.clone()) } else { self.nodes.remove(&id) };
                 Some(Change::Node { id, list_changed })
             }
-            Subject::Cluster => Some(Change::Cluster),
-            _ => None,
+            _ => Some(Change::Other { owner }),
         }
     }
 }
 
 async fn watch(
     orch: Arc<Orch>,
-    mut events: broadcast::Receiver<Subject>,
+    mut events: Follower,
+    mut sweeps: broadcast::Receiver<Subject>,
     mut listed: Listed,
     word: Arc<Word>,
 ) {
     loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
+        let changes = tokio::select! {
+            followed = events.next() => match followed {
+                Followed::Events(events) => {
+                    events.iter().filter_map(|it| listed.change(&orch, it)).collect()
+                }
+                Followed::Missed(_) => {
+                    listed = Listed::of(&orch);
+                    vec![Change::Everything]
+                }
+            },
+            // Only of sweeps; the rest comes as events.
+            subject = sweeps.recv() => match subject {
+                Ok(Subject::Cluster) | Err(RecvError::Lagged(_)) => vec![Change::Cluster],
+                Ok(_) => continue,
+                Err(RecvError::Closed) => return,
+            },
             () = orch.shutdown.cancelled() => return,
         };
-        let change = match event {
-            Ok(subject) => listed.change(&orch, subject),
-            Err(RecvError::Lagged(_)) => {
-                listed = Listed::of(&orch);
-                Some(Change::Everything)
-            }
-            Err(RecvError::Closed) => return,
-        };
-        if let Some(change) = change {
+        for change in changes {
             // Counted first: who subscribes between the two counts it as missed, and hears of it besides.
             word.n_changes.fetch_add(1, Ordering::SeqCst);
             // Without a receiver there is nobody to tell.

@@ -2,8 +2,8 @@
 //! stream and over streamable HTTP, in both eras of the protocol (sessions up to 2025-11-25, stateless since 2026-07-28).
 //!
 //! Only this folder knows the protocol and its library. A request is answered by `server`, which asks `who` calls and
-//! hands on to `tool` (and `call` for the life of one call), `resource`, `prompt` or `completion`. `change` turns what
-//! happens in the cluster into word about resources, `subscription` brings it to clients, with
+//! hands on to `tool` (and `call` for the life of one call), `resource`, `prompt` or `completion`. `change` turns the
+//! events of the cluster into word about resources, `subscription` brings it to clients, with
 //! `follow` for logs that grow. `http` and `stream` are the
 //! two ways in; there, `upstream` (with `interposed` for streams) takes out what is for the servers behind, which never
 //! passes through the library's types.

@@ -18,12 +18,16 @@ use super::tool;
 
 /// Nodes or instances on one page.
 const PAGE_SIZE: u32 = 200;
+/// Of the latest.
+const EVENTS: u32 = 50;
 const JSON: &str = "application/json";
-const LIVE_STATES: [&str; 5] = ["pending", "running", "stopping", "stopped", "shutting-down"];
+const LIVE_STATES: [&str; 6] =
+    ["pending", "running", "stopping", "stopped", "shutting-down", "unreachable"];
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Uri {
     Cluster,
+    Events,
     Node(NodeId),
     Instance(InstanceId),
     Logs(InstanceId),
@@ -35,6 +39,9 @@ impl Uri {
         let uri = uri.strip_suffix('/').unwrap_or(uri);
         if uri == "cluster://status" {
             return Some(Uri::Cluster);
+        }
+        if uri == "events://latest" {
+            return Some(Uri::Events);
         }
         if let Some(id) = uri.strip_prefix("node://") {
             return NodeId::try_new(id).ok().map(Uri::Node);
@@ -50,6 +57,7 @@ impl Uri {
     fn source(&self) -> (&'static str, Value) {
         match self {
             Uri::Cluster => ("cluster_status", json!({"include_nodes": true})),
+            Uri::Events => ("list_events", json!({"page_size": EVENTS})),
             Uri::Node(id) => ("get_node", json!({"node_id": id})),
             Uri::Instance(id) => ("get_instance", json!({"id": id})),
             Uri::Logs(id) => ("instance_logs", json!({"id": id})),
@@ -60,7 +68,7 @@ impl Uri {
     pub(super) fn permit(&self, orch: &Orch, cx: &Cx) -> Result<(), Error> {
         gate::permit("resources/subscribe", Permission::Read, cx)?;
         match self {
-            Uri::Cluster => Ok(()),
+            Uri::Cluster | Uri::Events => Ok(()),
             Uri::Node(id) => orch.ledger.read(|book| match book.slot(id) {
                 Some(_) => Ok(()),
                 None => Err(Error::no_node(id)),
@@ -74,6 +82,7 @@ impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Uri::Cluster => f.write_str("cluster://status"),
+            Uri::Events => f.write_str("events://latest"),
             Uri::Node(id) => write!(f, "node://{id}"),
             Uri::Instance(id) => write!(f, "instance://{id}"),
             Uri::Logs(id) => write!(f, "instance://{id}/logs"),
@@ -138,7 +147,7 @@ pub(super) fn templates(cx: &Cx) -> ListResourceTemplatesResult {
     ListResourceTemplatesResult::with_all_items(templates.collect())
 }
 
-/// The cluster and its nodes first, then the instances that `cx` sees, in pages.
+/// The cluster, what happened and the nodes first, then the instances that `cx` sees, in pages.
 pub(super) async fn list(
     orch: &Arc<Orch>,
     cx: &Cx,
@@ -162,7 +171,13 @@ pub(super) async fn list(
                 "Health of the nodes and what they have left, as `cluster_status` answers it.",
             )
             .with_mime_type(JSON);
-        resources.insert(0, cluster);
+        let events = Resource::new(Uri::Events.to_string(), "events")
+            .with_title("What happened last")
+            .with_description(
+                "The newest events of nodes, instances, quotas and images, as `list_events` answers them.",
+            )
+            .with_mime_type(JSON);
+        resources.splice(0..0, [cluster, events]);
     }
     // A small cluster fits on one page, and many clients ask for no second one.
     let mut next = next;
@@ -260,7 +275,8 @@ mod tests {
     #[test]
     fn uris_are_read_as_they_are_written() {
         let id = "i-0123456789abcdef0";
-        for uri in ["cluster://status", "node://n1", &format!("instance://{id}")] {
+        for uri in ["cluster://status", "events://latest", "node://n1", &format!("instance://{id}")]
+        {
             assert_eq!(Uri::parse(uri).unwrap().to_string(), uri);
             assert_eq!(Uri::parse(&format!("{uri}/")).unwrap().to_string(), uri);
         }

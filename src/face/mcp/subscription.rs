@@ -174,6 +174,7 @@ impl Subscription {
             Change::Instance { id, owner, list_changed } => {
                 add(Uri::Cluster);
                 if self.caller.sees(&owner) {
+                    add(Uri::Events);
                     add(Uri::Instance(id.clone()));
                     add(Uri::Logs(id.clone()));
                     pending.changed.insert(id);
@@ -182,8 +183,14 @@ impl Subscription {
             }
             Change::Node { id, list_changed } => {
                 add(Uri::Cluster);
+                add(Uri::Events);
                 add(Uri::Node(id));
                 pending.list_changed |= list_changed;
+            }
+            Change::Other { owner } => {
+                if owner.is_none_or(|it| self.caller.sees(&it)) {
+                    add(Uri::Events);
+                }
             }
             Change::Cluster => add(Uri::Cluster),
             Change::Everything => {

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use crate::face::rest::problem::Problem;
-use crate::face::rest::{Rest, arguments, cx_of, logs, paths};
+use crate::face::rest::{Rest, arguments, cx_of, events, logs, paths};
 
 /// How long a call may take until its event stream begins; what fails sooner is answered with its HTTP status.
 const STREAM_AFTER: Duration = Duration::from_millis(300);
@@ -63,6 +63,9 @@ async fn serve(endpoint: &Endpoint, request: Request) -> Result<Response, Proble
         arguments::merge(&op.input, route, &path, &parts.uri, body).inspect_err(|_| refuse())?;
     if route.path == logs::PATH && logs::take_follow(&mut arguments) {
         return logs::follow(rest, &cx, arguments).await;
+    }
+    if route.path == events::PATH && wants_events(&parts.headers) {
+        return events::follow(rest, &cx, parts.headers, arguments).await;
     }
 
     let success = Success { status: status_of(op, &arguments), collection: endpoint.collection };

@@ -5,6 +5,7 @@
 mod arguments;
 mod call;
 mod docs;
+mod events;
 mod logs;
 pub mod openapi;
 mod pages;
@@ -40,6 +41,8 @@ pub(crate) struct Rest {
     /// The OpenAPI document, rendered once.
     document: Bytes,
     terminals: Arc<tokio::sync::Semaphore>,
+    access: Arc<Access>,
+    event_seats: Arc<events::Seats>,
 }
 
 /// All of REST. Its fallback answers unknown paths, so that it is the last to be merged with other routers or the only
@@ -53,6 +56,8 @@ pub fn router(orch: Arc<Orch>, access: Arc<Access>, metrics: Option<PrometheusHa
         is_public: !access.sites.is_loopback(),
         document: Bytes::from(document.to_string()),
         terminals: Arc::new(tokio::sync::Semaphore::new(terminal::MAX_OPEN)),
+        access: access.clone(),
+        event_seats: Arc::default(),
     });
 
     let mut paths = Paths::default();

@@ -10,7 +10,7 @@ use orch_core::Op;
 use orch_core::operation::{Effect, Group, Method, Route};
 use serde_json::{Map, Value, json};
 
-use crate::face::rest::{call, logs};
+use crate::face::rest::{call, events, logs};
 
 pub fn document(catalogue: &[Arc<Op>]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
@@ -101,6 +101,18 @@ fn operation(op: &Op, route: &Route, position: usize, schemas: &mut Map<String, 
                 "schema": {"type": "boolean", "default": false},
             }));
         }
+        if route.path == events::PATH {
+            let description = "With `Accept: text/event-stream`: the `id` of the last event that was read; the stream goes on \
+                after it. The header is for clients that connect again, the parameter for those that cannot send it.";
+            for (name, place) in [("Last-Event-ID", "header"), ("last_event_id", "query")] {
+                parameters.push(json!({
+                    "name": name,
+                    "in": place,
+                    "description": description,
+                    "schema": {"type": "integer", "minimum": 0},
+                }));
+            }
+        }
     }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
@@ -186,6 +198,15 @@ fn responses(op: &Op, route: &Route) -> Value {
     if route.path == logs::PATH {
         answer["content"]["text/event-stream"] = json!({
             "schema": {"type": "string", "description": "With `follow=true`: a `log` event per line, then `end`"},
+        });
+    }
+    if route.path == events::PATH {
+        answer["content"]["text/event-stream"] = json!({
+            "schema": {
+                "type": "string",
+                "description": "Events as they happen: `id` is the revision, `event` the kind, `data` the event as JSON. A \
+                    `reset` says that some after `Last-Event-ID` are not kept any more; `end` that the server stops.",
+            },
         });
     }
     responses.insert(success.as_str().to_owned(), answer);

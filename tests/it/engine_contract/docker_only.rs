@@ -36,11 +36,36 @@ docker_only!(
     a_command_that_ends_at_once_did_start,
     an_image_without_a_command_needs_one,
     too_much_cpu_is_refused_with_the_reason,
+    gpus_are_asked_for_by_index,
     commands_are_ended_with_their_children,
     a_terminal_talks_resizes_and_ends_when_dropped,
     an_engine_over_tcp,
     an_engine_that_comes_back,
 );
+
+/// There is no GPU here, which an engine minds at the start only.
+async fn gpus_are_asked_for_by_index(subject: Subject) {
+    let mut spec = subject.spec(Life::Forever);
+    spec.resources.gpu = 2;
+    spec.gpus = vec![1, 3];
+    subject.engine.create(&spec).await.unwrap();
+    let docker = subject.raw_docker();
+    let requests = async |name: &str| {
+        let seen = docker.inspect_container(name, None::<InspectContainerOptions>).await.unwrap();
+        seen.host_config.unwrap().device_requests.unwrap_or_default()
+    };
+    let asked = requests(&spec.name).await;
+    let [request] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(request.device_ids, Some(vec!["1".to_owned(), "3".to_owned()]));
+    assert_eq!(request.capabilities, Some(vec![vec!["gpu".to_owned()]]));
+    assert_eq!(request.count.unwrap_or_default(), 0, "all of them would be -1");
+    let err = subject.engine.start(&spec.name).await.unwrap_err();
+    assert!(err.to_string().contains("NVIDIA container toolkit is missing"), "{err}");
+
+    let without = subject.spec(Life::Forever);
+    subject.engine.create(&without).await.unwrap();
+    assert_eq!(requests(&without.name).await, []);
+}
 
 async fn containers_are_hardened(subject: Subject) {
     let mut spec = subject.spec(Life::Forever);

@@ -1,6 +1,7 @@
 //! One suite for all engines: what the services rely on holds for the simulated engine and for Docker alike.
 
 mod docker_only;
+mod health;
 mod subject;
 
 use std::future::Future;
@@ -15,6 +16,7 @@ use orch_core::ports::engine::{
 };
 use orch_domain::image::ImageRef;
 
+use self::health::{answers_at_every_level, tells_what_is_in_use};
 use self::subject::{Life, Subject};
 use crate::harness::{eventually, within};
 
@@ -47,6 +49,8 @@ macro_rules! suite {
 
 suite!(
     says_what_it_is,
+    answers_at_every_level,
+    tells_what_is_in_use,
     creating_again_adopts_and_other_labels_are_refused,
     every_verb_may_be_repeated,
     verbs_on_a_container_that_is_not_there,
@@ -400,7 +404,7 @@ async fn an_image_that_is_nowhere(subject: Subject) {
     let err = subject.engine.create(&spec).await.unwrap_err();
     assert!(matches!(err, EngineError::ImageNotFound { .. }), "{err:?}");
     assert_eq!(subject.state(&spec.name).await, None);
-    match subject.engine.pull(&spec.image, Arc::new(|_| ())).await.unwrap_err() {
+    match subject.engine.pull(&spec.image, None, Arc::new(|_| ())).await.unwrap_err() {
         EngineError::ImageNotFound { image, message } => {
             assert_eq!(image, spec.image);
             assert!(20 < message.len() && !message.contains("127.0.0.1"), "{message}");

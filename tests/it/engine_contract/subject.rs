@@ -74,7 +74,7 @@ impl Subject {
     pub(super) async fn docker_over_ssh() -> Option<Subject> {
         let docker = docker::connect().await?;
         let sshd = Sshd::start().await?;
-        let link = Link::new(sshd.endpoint(docker::SOCKET), SshSettings::default());
+        let link = Link::new(sshd.endpoint(docker::SOCKET).hop(), None, SshSettings::default());
         let engine = DockerEngine::over_ssh(link, docker::SOCKET.to_owned(), TaskTracker::new());
         let mut subject = Subject::new(Arc::new(engine), Outside::Docker(docker));
         subject._sshd = Some(Arc::new(sshd));
@@ -133,6 +133,7 @@ impl Subject {
             env: BTreeMap::from([("FROM_SPEC".to_owned(), "1".to_owned())]),
             resources: Resources::new(Cpu::from_millis(500), Memory::from_mib(32), 0),
             ports: Vec::new(),
+            gpus: Vec::new(),
             publish_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             labels: ContainerLabels {
                 controller_id: self.controller_id.clone(),

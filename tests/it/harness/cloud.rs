@@ -10,6 +10,8 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use mcp_orch::auth::{Access, Mode, Sites};
 use mcp_orch::face::rest;
+use orch_adapters::ssh::SshSettings;
+use orch_core::ports::ray::Ray;
 use orch_core::service::identity;
 use orch_core::settings::Settings;
 use orch_domain::name::NodeId;
@@ -44,15 +46,19 @@ pub(crate) struct Reply {
 impl Cloud {
     /// Two users with passwords as in a demo, one simulated node `sim-1`, and everybody has to log in.
     pub(crate) async fn start() -> Cloud {
-        Cloud::with(Mode::Login, false).await
+        Cloud::with_login(Mode::Login, false).await
     }
 
     pub(crate) async fn demo() -> Cloud {
-        Cloud::with(Mode::Login, true).await
+        Cloud::with_login(Mode::Login, true).await
+    }
+
+    pub(crate) async fn demo_with(settings: Settings) -> Cloud {
+        Cloud::with_lab(Mode::Login, true, Lab::empty(settings).await).await
     }
 
     pub(crate) async fn without_login() -> Cloud {
-        Cloud::with(Mode::NoAuth, false).await
+        Cloud::with_login(Mode::NoAuth, false).await
     }
 
     /// With a node `docker` as well, on a real engine.
@@ -74,13 +80,29 @@ impl Cloud {
 
     /// Looks at its nodes often, and gives up on them soon.
     pub(crate) async fn watchful() -> Cloud {
+        Cloud::watchful_with(SshSettings::default()).await
+    }
+
+    /// Whose server's user has this for SSH.
+    pub(crate) async fn watchful_with(ssh: SshSettings) -> Cloud {
         let settings = Settings {
             health_period: Duration::from_millis(500),
             health_timeout: Duration::from_secs(3),
             stop_grace: Duration::from_millis(500),
+            reschedule_grace: Duration::from_secs(1),
             ..Settings::default()
         };
-        Cloud::with_settings(Mode::Login, true, settings).await
+        Cloud::with_lab(Mode::Login, true, Lab::empty_with(settings, ssh).await).await
+    }
+
+    /// With these settings, and users as in a demo.
+    pub(crate) async fn with(settings: Settings) -> Cloud {
+        Cloud::with_lab(Mode::Login, true, Lab::empty(settings).await).await
+    }
+
+    /// Connections to the machine before a node begun so far.
+    pub(crate) fn n_jump_handshakes(&self, node: &str) -> u64 {
+        self.engines.n_jump_handshakes(&NodeId::try_new(node).unwrap()).unwrap()
     }
 
     /// Connections to a node begun so far.
@@ -88,12 +110,22 @@ impl Cloud {
         self.engines.n_handshakes(&NodeId::try_new(node).unwrap()).unwrap()
     }
 
-    async fn with(mode: Mode, demo: bool) -> Cloud {
-        Cloud::with_settings(mode, demo, Settings::default()).await
+    async fn with_login(mode: Mode, demo: bool) -> Cloud {
+        Cloud::with_lab(mode, demo, Lab::empty(Settings::default()).await).await
     }
 
-    async fn with_settings(mode: Mode, demo: bool, settings: Settings) -> Cloud {
-        let lab = Lab::empty(settings).await;
+    /// Beside a Ray cluster, which is looked at so often.
+    pub(crate) async fn beside(ray: Option<Arc<dyn Ray>>, health_period: Duration) -> Cloud {
+        let settings = Settings {
+            health_period,
+            stop_grace: Duration::from_millis(500),
+            wait_timeout: Duration::from_secs(120),
+            ..Settings::default()
+        };
+        Cloud::with_lab(Mode::Login, true, Lab::with_ray(settings, ray).await).await
+    }
+
+    async fn with_lab(mode: Mode, demo: bool, lab: Lab) -> Cloud {
         for user in built_in() {
             let password_hash = identity::hash_password(user.name.as_str()).unwrap();
             lab.add_user(User { password_hash, ..user }).await;

@@ -3,11 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
-use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder,
-    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
-};
-use futures::TryStreamExt as _;
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveImageOptionsBuilder};
 
 use super::image;
 use super::registry::Registry;
@@ -35,7 +31,7 @@ fn skip(why: &dyn std::error::Error) -> Option<Docker> {
     None
 }
 
-/// What `docker ps -a` shows of the containers of `server`, and its instances, are the same set in the same states.
+/// What `docker ps -a` shows of the containers of `server`, and its instances there, are the same set in the same states.
 pub(crate) async fn agrees_with(docker: &Docker, server: &Server, when: &str) {
     let controller_id =
         server.get("/cluster/status").await["controller_id"].as_str().unwrap().to_owned();
@@ -55,7 +51,7 @@ pub(crate) async fn agrees_with(docker: &Docker, server: &Server, when: &str) {
         .instances()
         .await
         .into_iter()
-        .filter(|it| it["state"] != "terminated")
+        .filter(|it| it["state"] != "terminated" && it["node_id"] == "local")
         .map(|it| (format!("mo-{}", it["id"].as_str().unwrap()), it["state"] == "running"))
         .collect();
     containers.sort();
@@ -66,26 +62,7 @@ pub(crate) async fn agrees_with(docker: &Docker, server: &Server, when: &str) {
 /// A registry that has an image of 8 MiB which the engine has not, and the image's name. `None` where there is none.
 pub(crate) async fn pullable_image(docker: &Docker) -> Option<(Registry, String)> {
     let registry = Registry::start().await?;
-    let repository = format!("{}/lib/pulled", registry.address);
-    // Noise, so that it is not compressed away, and of its own, so that no layer of it is there already.
-    let mut noise = vec![0; 8 << 20];
-    getrandom::fill(&mut noise).unwrap();
-    let local = format!("mcp-orch-pulled-{}", registry.address.rsplit(':').next().unwrap());
-    let options = CreateImageOptionsBuilder::new().from_src("-").repo(&local).tag("1").build();
-    let tar = bytes::Bytes::from(image::root_file_system_with("noise", &noise));
-    docker
-        .create_image(Some(options), Some(bollard::body_full(tar)), None)
-        .try_collect::<Vec<_>>()
-        .await
-        .unwrap();
-    let local = format!("{local}:1");
-    let options = TagImageOptionsBuilder::new().repo(&repository).tag("1").build();
-    docker.tag_image(&local, Some(options)).await.unwrap();
-    let options = PushImageOptionsBuilder::new().tag("1").build();
-    docker.push_image(&repository, Some(options), None).try_collect::<Vec<_>>().await.unwrap();
-    let reference = format!("{repository}:1");
-    forget_image(docker, &reference).await;
-    forget_image(docker, &local).await;
+    let reference = registry.publish(docker, "lib/pulled").await;
     Some((registry, reference))
 }
 

@@ -5,10 +5,14 @@
 #   hosts.sh DIR PREFIX NET up N OWNER    make hosts 1..N; they go when process OWNER does, whatever ends it
 #   hosts.sh DIR PREFIX NET down          end and remove everything
 #   hosts.sh DIR PREFIX NET cut|heal I    the link of host I
+#   hosts.sh DIR PREFIX NET hide|show I   whether host I answers this machine; the other hosts it always does
 #   hosts.sh DIR PREFIX NET in I CMD...   run CMD on host I, without SSH
-#   hosts.sh DIR PREFIX NET sshd I stop|start
+#   hosts.sh DIR PREFIX NET sshd I stop|start|drop
 #   hosts.sh DIR PREFIX NET dockerd I stop|start
+#   hosts.sh DIR PREFIX NET freeze|thaw I the engine stops where it is (SIGSTOP), and goes on
+#   hosts.sh DIR PREFIX NET wipe I        its engine starts anew with nothing, as after a new installation
 #
+# What the SSH servers are to be configured with before all else is in HOSTS_SSHD_CONFIG.
 # NET are the first three numbers of a free /24; host I is NET.(10+I). DIR is on a file system that overlay2 can use.
 set -euo pipefail
 DIR=$1 PREFIX=$2 NET=$3 VERB=$4
@@ -52,7 +56,7 @@ init() {
       # The second socket is for the tests themselves.
       dockerd --data-root "$dir/docker" --exec-root /run/docker --pidfile /run/docker.pid \
         -H unix:///run/docker.sock -H "unix://$dir/docker.sock" --bip "172.30.$host.1/24" \
-        --cgroup-parent "/$PREFIX/h$host" >>"$dir/dockerd.log" 2>&1 &
+        --insecure-registry "$NET.0/24" --cgroup-parent "/$PREFIX/h$host" >>"$dir/dockerd.log" 2>&1 &
     fi
     sleep 0.1 & wait $! || true
   done
@@ -63,6 +67,7 @@ boot() {
   mkdir -p "$dir/docker"
   [ -f "$dir/host_key" ] || ssh-keygen -q -t ed25519 -N '' -C "$PREFIX-host-$host" -f "$dir/host_key"
   cat >"$dir/sshd_config" <<CONFIG
+${HOSTS_SSHD_CONFIG:-}
 Port 22
 ListenAddress $address
 HostKey $dir/host_key
@@ -74,7 +79,10 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 UseDNS no
+# The shell then does not read what this machine has for people who log in.
 MaxSessions 10
+# Not the one of this machine, whose shell reads who knows what at every session.
+SetEnv HOME=/run
 LogLevel VERBOSE
 CONFIG
   ip netns add "$netns"
@@ -84,10 +92,13 @@ CONFIG
   ip -n "$netns" addr add "$address/24" dev eth0
   ip -n "$netns" link set eth0 up
   ip -n "$netns" route add default via "$NET.1"
+  # Looked up ahead: done below, it would pass for the first process of the host.
+  local script
+  script=$(readlink -f "$0")
   # Not `ip netns exec`, whose own /sys has no cgroups.
   setsid nsenter --net="/run/netns/$netns" \
     unshare --mount --uts --pid --fork --mount-proc --kill-child \
-    bash "$(readlink -f "$0")" "$DIR" "$PREFIX" "$NET" init "$host" >"$dir/init.log" 2>&1 </dev/null &
+    bash "$script" "$DIR" "$PREFIX" "$NET" init "$host" >"$dir/init.log" 2>&1 </dev/null &
   local outer=$!
   echo "$outer" >"$dir/outer.pid"
   for _ in $(seq 100); do
@@ -103,7 +114,7 @@ ready() {
     sleep 0.1
   done
   echo "host $1 is not ready" >&2
-  tail -5 "$dir/init.log" "$dir/sshd.log" "$dir/dockerd.log" >&2
+  tail -n 5 "$dir/init.log" "$dir/sshd.log" "$dir/dockerd.log" >&2
   return 1
 }
 
@@ -137,17 +148,39 @@ case $VERB in
   down) down ;;
   cut) ip -n "$SWITCH" link set "p$1" down ;;
   heal) ip -n "$SWITCH" link set "p$1" up ;;
+  hide) ip -n "${PREFIX}h$1" route add blackhole "$NET.1/32" ;;
+  show) ip -n "${PREFIX}h$1" route del blackhole "$NET.1/32" ;;
   in) in_host "$@" ;;
   sshd)
     case $2 in
       # The connections too, not only the listener.
       stop) in_host "$1" bash -c 'kill -KILL $(pidof sshd); rm -f /run/sshd.pid' ;;
       start) touch "$DIR/h$1/start-sshd"; ready "$1" ;;
+      drop) in_host "$1" bash -c 'pkill -KILL -P "$(cat /run/sshd.pid)"' ;;
     esac ;;
   dockerd)
     case $2 in
       stop) in_host "$1" bash -c 'kill -KILL $(pidof dockerd); rm -f /run/docker.sock'; rm -f "$DIR/h$1/docker.sock" ;;
       start) touch "$DIR/h$1/start-dockerd"; ready "$1" ;;
     esac ;;
-  *) sed -n '2,14p' "$0"; exit 2 ;;
+  freeze) in_host "$1" bash -c 'kill -STOP $(pidof dockerd containerd)' ;;
+  thaw) in_host "$1" bash -c 'kill -CONT $(pidof dockerd containerd)' ;;
+  wipe)
+    # Containers are what lives in other mounts than the host's own, and what watches over them.
+    in_host "$1" bash -c '
+      kill -KILL $(pidof dockerd containerd)
+      for process in /proc/[0-9]*; do
+        id=${process#/proc/}
+        case $(cat "$process/comm" 2>/dev/null) in containerd-shim*) kill -KILL "$id" ;; esac
+        mounts=$(readlink "$process/ns/mnt" 2>/dev/null) || continue
+        [ "$mounts" = "$(readlink /proc/1/ns/mnt)" ] || kill -KILL "$id"
+      done 2>/dev/null
+      awk -v dir="$1/docker/" "index(\$2, dir) == 1 || index(\$2, \"/run/docker/\") == 1 { print \$2 }" /proc/mounts |
+        sort -r | xargs -r umount -l
+      rm -rf /run/docker /run/docker.sock /run/docker.pid' wipe "$DIR/h$1"
+    rm -rf --one-file-system "$DIR/h$1/docker" "$DIR/h$1/docker.sock"
+    mkdir -p "$DIR/h$1/docker"
+    touch "$DIR/h$1/start-dockerd"
+    ready "$1" ;;
+  *) sed -n '2,18p' "$0"; exit 2 ;;
 esac

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::sim::SimControl;
+use orch_adapters::ssh::SshSettings;
 use orch_adapters::store::{OpenError, SledStore};
+use orch_adapters::tailscale::Tailscale;
 use orch_core::Orch;
 use orch_core::orch::Parts;
 use orch_core::ports::tool_server::NoToolServers;
 use orch_core::ports::clock::SystemClock;
-use orch_core::ports::engine::ContainerState;
+use orch_core::ports::engine::{ContainerState, Engines};
 use orch_core::ports::failpoint::{Failpoint, Failpoints, NoFailpoints};
+use orch_core::ports::ray::Ray;
 use orch_core::ports::store::AuditQuery;
 use orch_core::settings::Settings;
 use orch_domain::audit::AuditEntry;
@@ -25,13 +28,19 @@ use tokio_util::task::TaskTracker;
 
 use super::caller::ALL_BUT_ADMIN;
 use super::eventually;
+use super::watched::{Broken, Watched};
 
 pub(crate) struct Lab {
     dir: tempfile::TempDir,
     /// Outlives a crash, as the machines of a cluster do.
     pub(crate) engines: Arc<NodeEngines>,
+    /// How the orchestrator meets them.
+    seen_as: Arc<dyn Engines>,
     pub(crate) settings: Settings,
+    ray: Option<Arc<dyn Ray>>,
     orch: Option<Arc<Orch>>,
+    /// Looked at last, when nothing commits any more.
+    broken: Broken,
 }
 
 /// Ends the task that gets to `at`, the given number of times. The rest of the process goes on, so a test drops it.
@@ -62,6 +71,7 @@ impl Lab {
             stop_grace: Duration::from_millis(500),
             launch_retry: Duration::from_millis(300),
             orphan_grace: Duration::from_millis(50),
+            reschedule_grace: Duration::ZERO,
             health_timeout: Duration::from_millis(300),
             ..Settings::default()
         };
@@ -73,8 +83,24 @@ impl Lab {
     }
 
     pub(crate) async fn empty(settings: Settings) -> Lab {
-        let engines = Arc::new(NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()));
-        let mut lab = Lab { dir: tempfile::tempdir().unwrap(), engines, settings, orch: None };
+        Lab::make(settings, SshSettings::default(), None).await
+    }
+
+    /// Whose server's user has this for SSH.
+    pub(crate) async fn empty_with(settings: Settings, ssh: SshSettings) -> Lab {
+        Lab::make(settings, ssh, None).await
+    }
+
+    pub(crate) async fn with_ray(settings: Settings, ray: Option<Arc<dyn Ray>>) -> Lab {
+        Lab::make(settings, SshSettings::default(), ray).await
+    }
+
+    async fn make(settings: Settings, ssh: SshSettings, ray: Option<Arc<dyn Ray>>) -> Lab {
+        let engines = NodeEngines::new(Arc::new(SystemClock), TaskTracker::new()).with_ssh(ssh);
+        let engines = Arc::new(engines);
+        let dir = tempfile::tempdir().unwrap();
+        let (seen_as, broken) = (engines.clone(), Broken::default());
+        let mut lab = Lab { dir, engines, seen_as, settings, ray, orch: None, broken };
         lab.start(Arc::new(NoFailpoints)).await;
         lab
     }
@@ -99,6 +125,11 @@ impl Lab {
         self.orch.as_ref().expect("started")
     }
 
+    /// Where this orchestrator looks for Tailscale.
+    pub(crate) fn tailscale_socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("tailscaled.sock")
+    }
+
     async fn start(&mut self, failpoints: Arc<dyn Failpoints>) {
         assert!(self.orch.is_none());
         // The last task of the one before may still be closing it, on another thread.
@@ -110,10 +141,12 @@ impl Lab {
         });
         let parts = Parts {
             tool_servers: Arc::new(NoToolServers),
-            store: Arc::new(store.await),
-            engines: self.engines.clone(),
+            store: Arc::new(Watched::new(Arc::new(store.await), &self.broken)),
+            engines: self.seen_as.clone(),
             clock: Arc::new(SystemClock),
             failpoints,
+            peers: Arc::new(Tailscale::new(self.tailscale_socket())),
+            ray: self.ray.clone(),
         };
         self.orch = Some(Orch::build(parts, self.settings.clone()).unwrap());
     }
@@ -134,6 +167,12 @@ impl Lab {
         .await;
         self.start(failpoints).await;
         self.orch().recover();
+    }
+
+    /// Restarts, and from then on meets the engines as `engines` shows them.
+    pub(crate) async fn look_through(&mut self, engines: Arc<dyn Engines>) {
+        self.seen_as = engines;
+        self.restart().await;
     }
 
     /// From now on a task that gets to `at` ends there, `n` times. The semaphore counts the crashes.
@@ -188,7 +227,8 @@ impl Lab {
         })
     }
 
-    /// What must hold whenever nothing is under way: sums agree, and containers and records are the same set.
+    /// What must hold whenever nothing is under way: sums agree, and containers and records are the same set. What
+    /// moved away may still have its container where it was.
     pub(crate) fn check(&self, when: &str) {
         self.orch().ledger.read(|book| {
             book.check().unwrap_or_else(|err| panic!("{when}: {err}"));
@@ -198,10 +238,13 @@ impl Lab {
                 let ours = |it: &orch_core::ports::engine::Container| {
                     it.labels.as_ref().is_some_and(|labels| labels.controller_id == *controller_id)
                 };
+                let may_be_there =
+                    |name: &str| slot.remnants.iter().any(|it| it.container_name() == name);
                 let mut containers: Vec<(String, bool)> = control
                     .containers()
                     .into_iter()
                     .filter(ours)
+                    .filter(|it| !may_be_there(&it.name))
                     .map(|it| (it.name, matches!(it.state, ContainerState::Running)))
                     .collect();
                 containers.sort();

@@ -3,15 +3,22 @@
 pub(crate) mod caller;
 pub(crate) mod cloud;
 pub(crate) mod docker;
+pub(crate) mod fleet;
 pub(crate) mod hosts;
 pub(crate) mod image;
+pub(crate) mod invariants;
 pub(crate) mod lab;
 pub(crate) mod mcp;
 pub(crate) mod program;
+pub(crate) mod proxy;
+pub(crate) mod ray;
 pub(crate) mod registry;
+pub(crate) mod replay;
 pub(crate) mod server;
+pub(crate) mod slow;
 pub(crate) mod sshd;
 pub(crate) mod upstream;
+pub(crate) mod watched;
 pub(crate) mod world;
 
 use std::future::Future;

@@ -17,6 +17,11 @@ pub(crate) struct Sshd {
 impl Sshd {
     /// Lets `root` in with the key `id` in its folder. None, with the reason printed, where there is no server.
     pub(crate) async fn start() -> Option<Sshd> {
+        Sshd::start_with("").await
+    }
+
+    /// With `more` lines in its configuration, which weigh more than the usual ones.
+    pub(crate) async fn start_with(more: &str) -> Option<Sshd> {
         const PROGRAM: &str = "/usr/sbin/sshd";
         if !rustix::process::geteuid().is_root() || !Path::new(PROGRAM).exists() {
             println!("skipped: no SSH server: it wants root and {PROGRAM}");
@@ -31,9 +36,9 @@ impl Sshd {
         let port =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {path}/host_key\nAuthorizedKeysFile {path}/authorized_keys\n\
+            "{more}Port {port}\nListenAddress 127.0.0.1\nHostKey {path}/host_key\nAuthorizedKeysFile {path}/authorized_keys\n\
              PidFile none\nStrictModes no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
-             KbdInteractiveAuthentication no\nUsePAM no\nUseDNS no\n"
+             KbdInteractiveAuthentication no\nUsePAM no\nUseDNS no\nSetEnv HOME={path}\n"
         );
         fs_err::write(dir.path().join("config"), config).unwrap();
         let server = Command::new(PROGRAM)
@@ -60,6 +65,7 @@ impl Sshd {
             login: SshLogin::KeyFile(self.path("id").display().to_string()),
             socket: socket.to_owned(),
             host_key: Some(HostKey { fingerprint: self.fingerprint(), algorithm: None }),
+            jumps: Vec::new(),
         }
     }
 

@@ -1,14 +1,19 @@
 //! How an engine is reached: its endpoint, a connection made when first needed, and a deadline for every call.
 
 use std::future::Future;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri};
 use orch_core::ports::engine::EngineError;
+use orch_domain::health::Level;
+use orch_domain::trouble::Trouble;
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 
 use super::error::Failure;
 use super::over_ssh;
@@ -26,6 +31,9 @@ pub(super) const PULL_SILENCE: Duration = Duration::from_secs(120);
 /// bollard limits the wait for a response's head by itself, in whole seconds. Our own deadlines are per call, so that
 /// one is put out of the way.
 pub(super) const NO_LIMIT_SECS: u64 = 30 * 24 * 3600;
+
+/// What a pull logs in with.
+const LOGIN: &str = "x-registry-auth";
 
 #[derive(Clone, Debug)]
 pub(super) enum Endpoint {
@@ -65,6 +73,54 @@ impl Endpoint {
         }
     }
 
+    /// Whether something is where the engine, or the machine it is on, should be. May wait for ever.
+    pub(super) async fn reach(&self, level: Level) -> Result<(), EngineError> {
+        let no_connection = |message: &str, trouble| EngineError::NoConnection {
+            message: message.to_owned(),
+            trouble,
+        };
+        match (self, level) {
+            (Endpoint::Unix { path }, Level::Address) => {
+                match tokio::fs::metadata(path).await {
+                    Ok(it) if it.file_type().is_socket() => Ok(()),
+                    Ok(_) => Err(no_connection(
+                        "what is in place of its socket is none",
+                        Trouble::NotDocker,
+                    )),
+                    Err(err) => match err.kind() {
+                        ErrorKind::NotFound => {
+                            Err(no_connection("its socket is not there", Trouble::SocketMissing))
+                        }
+                        ErrorKind::PermissionDenied => Err(no_connection(
+                            "this server may not see its socket",
+                            Trouble::SocketForbidden,
+                        )),
+                        // What else it may be, its use will tell.
+                        _ => Ok(()),
+                    },
+                }
+            }
+            (Endpoint::Tcp { authority }, Level::Address) => {
+                let connected = TcpStream::connect(authority).await;
+                connected.map(drop).map_err(|err| match err.kind() {
+                    ErrorKind::ConnectionRefused => {
+                        no_connection("nothing listens at its port", Trouble::NothingListens)
+                    }
+                    _ => no_connection(&super::error::clean(&err.to_string()), Trouble::NoAnswer),
+                })
+            }
+            (Endpoint::Ssh { link, .. }, Level::Address) => {
+                link.reach().await.map_err(|err| EngineError::from(&err))
+            }
+            (Endpoint::Ssh { link, .. }, Level::Ssh) => {
+                link.log_in().await.map_err(|err| EngineError::from(&err))
+            }
+            (Endpoint::Unix { .. } | Endpoint::Tcp { .. }, Level::Ssh) | (_, Level::Engine) => {
+                Ok(())
+            }
+        }
+    }
+
     fn connect(&self) -> Result<Docker, bollard::errors::Error> {
         match self {
             Endpoint::Unix { path } => {
@@ -97,7 +153,8 @@ impl Connection {
         // Several callers may agree at the same time; they come to the same result.
         let docker = self.endpoint.connect()?.negotiate_version().await?;
         let version = docker.client_version();
-        let docker = docker.with_request_modifier(move |req| with_version(req, &version));
+        let docker =
+            docker.with_request_modifier(move |req| with_login(with_version(req, &version)));
         *self.agreed.lock() = Some(docker.clone());
         Ok(docker)
     }
@@ -151,6 +208,24 @@ fn with_version(mut req: BollardRequest, version: &ClientVersion) -> BollardRequ
     req
 }
 
+/// bollard writes the login in the common alphabet of base64 and engines read the one for URLs: what they cannot read they
+/// take for no login at all. And nobody that logs headers is to show it.
+fn with_login(mut req: BollardRequest) -> BollardRequest {
+    let Some(given) = req.headers().get(LOGIN) else { return req };
+    let for_urls: Vec<u8> = (given.as_bytes().iter())
+        .map(|it| match it {
+            b'+' => b'-',
+            b'/' => b'_',
+            it => *it,
+        })
+        .collect();
+    if let Ok(mut login) = HeaderValue::from_bytes(&for_urls) {
+        login.set_sensitive(true);
+        req.headers_mut().insert(LOGIN, login);
+    }
+    req
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +260,18 @@ mod tests {
             let err = Endpoint::parse(bad).unwrap_err();
             assert!(err.contains("unix:///var/run/docker.sock"), "{bad}: {err}");
         }
+    }
+
+    #[test]
+    fn a_login_is_written_as_engines_read_it_and_shown_to_nobody() {
+        let req = http::Request::builder()
+            .uri("http://h/images/create")
+            .header("X-Registry-Auth", "ab+/c=")
+            .body(bollard::body_full(bytes::Bytes::new()))
+            .unwrap();
+        let req = with_login(req);
+        assert_eq!(req.headers()[LOGIN], "ab-_c=");
+        assert!(!format!("{:?}", req.headers()).contains("ab-_c"));
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub(super) enum Failure {
     Engine(EngineError),
 }
 
+const NO_GPU_DRIVER: &str = "it cannot give GPUs to containers: the NVIDIA container toolkit is missing on the node; an \
+     administrator installs `nvidia-container-toolkit` there and runs `nvidia-ctk runtime configure`, or sets `gpu=0` \
+     with `update_node`";
+
 impl From<Cause> for Failure {
     fn from(cause: Cause) -> Failure {
         if let Cause::IOError { err } = &cause
@@ -105,8 +109,14 @@ impl Failure {
         if has_any(message, &["port is already allocated", "address already in use"]) {
             return EngineError::PortInUse { ports: port_in(message).into_iter().collect() };
         }
+        if has_any(message, &["could not select device driver"]) {
+            return EngineError::Refused { message: NO_GPU_DRIVER.to_owned() };
+        }
         if is_about_the_command(message) {
             return EngineError::InvalidCommand { message: of_runtime(message) };
+        }
+        if is_cut_short(message) {
+            return EngineError::CutShort { name: name.to_owned() };
         }
         if has_any(message, &["marked for removal"]) {
             return EngineError::NoSuchContainer { name: name.to_owned() };
@@ -114,7 +124,8 @@ impl Failure {
         self.of_container(name)
     }
 
-    pub(super) fn of_pull(self, image: &ImageRef) -> EngineError {
+    /// `username`: whom the pull logged in as.
+    pub(super) fn of_pull(self, image: &ImageRef, username: Option<&str>) -> EngineError {
         let Failure::Said { message, .. } = self else { return self.into() };
         let told = |message: &str| EngineError::ImageNotFound {
             image: image.clone(),
@@ -150,8 +161,14 @@ impl Failure {
                  with `docker load` or `docker import`",
             );
         }
-        if has_any(&message, &["unauthorized", "authentication required", "no basic auth"]) {
-            return told("the registry wants a login, which is not supported; use a public image");
+        // Docker Hub, and registries like it, say so of what is not there as well, which the next group is about.
+        let is_either = has_any(&message, &["may require 'docker login'"]);
+        let wants_login = ["unauthorized", "authentication required", "no basic auth", "denied: "];
+        if has_any(&message, &wants_login) && !(is_either && username.is_none()) {
+            return EngineError::LoginRefused {
+                image: image.clone(),
+                username: username.map(str::to_owned),
+            };
         }
         if has_any(
             &message,
@@ -163,10 +180,19 @@ impl Failure {
                 "no matching manifest",
             ],
         ) {
-            return told("the registry has no such image for this node, or it is private");
+            return told(
+                "the registry has no such image for this node, or it is private; for a private one an administrator \
+                 keeps a login with `set_registry_credential`",
+            );
         }
         told(&clean(&message))
     }
+}
+
+/// containerd has a task of that name from before the engine went down, and the engine does not know it.
+fn is_cut_short(message: &str) -> bool {
+    (message.starts_with("task ") && message.ends_with(": already exists"))
+        || message.contains("container with given ID already exists")
 }
 
 fn has_any(message: &str, texts: &[&str]) -> bool {
@@ -280,6 +306,22 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_was_cut_short_is_told_from_what_else_exists_already() {
+        for text in [
+            "task 3abfa6e3efd2b88a9f125a521e047b040de244eda029bef148a0bd92a4829186: already exists",
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
+             failed: container with given ID already exists: unknown",
+        ] {
+            let err = said(500, text).of_start("mo-x");
+            assert!(matches!(err, EngineError::CutShort { .. }), "{text}: {err:?}");
+        }
+        for text in ["endpoint with name mo-x already exists in network bridge", "task is busy"] {
+            let err = said(500, text).of_start("mo-x");
+            assert!(matches!(err, EngineError::Refused { .. }), "{text}: {err:?}");
+        }
+    }
+
+    #[test]
     fn a_command_that_cannot_start_is_the_callers_matter() {
         let text = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start \
                     container process: exec: \"nope\": executable file not found in $PATH: unknown";
@@ -309,6 +351,13 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_that_the_engine_cannot_give_names_what_is_missing() {
+        let text = "could not select device driver \"\" with capabilities: [[gpu]]";
+        let err = said(500, text).of_start("mo-x");
+        assert!(err.to_string().contains("NVIDIA container toolkit is missing"), "{err}");
+    }
+
+    #[test]
     fn pulls_say_what_to_do() {
         let image = ImageRef::try_new("registry.example/a:1").unwrap();
         for (text, part) in [
@@ -321,14 +370,30 @@ mod tests {
                 "pull access denied for a, repository does not exist or may require 'docker login'",
                 "no such image",
             ),
-            ("unauthorized: authentication required", "login"),
         ] {
-            match said(500, text).of_pull(&image) {
+            match said(500, text).of_pull(&image, None) {
                 EngineError::ImageNotFound { message, .. } => {
                     assert!(message.contains(part), "{text}: {message}");
                     assert!(!message.contains("10.0.0.2"), "{message}");
                 }
                 other => panic!("{other:?}"),
+            }
+        }
+        for text in [
+            "unauthorized: authentication required",
+            "Head \"http://h:5000/v2/a/manifests/1\": no basic auth credentials",
+            "unauthorized: incorrect username or password",
+            "denied: requested access to the resource is denied",
+        ] {
+            for username in [None, Some("ann")] {
+                let err = said(500, text).of_pull(&image, username);
+                assert!(matches!(err, EngineError::LoginRefused { .. }), "{text}: {err:?}");
+                let said = err.to_string();
+                assert!(
+                    said.contains("registry.example") && said.contains("set_registry"),
+                    "{said}"
+                );
+                assert_eq!(said.contains("ann"), username.is_some(), "{said}");
             }
         }
     }

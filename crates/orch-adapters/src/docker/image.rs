@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
-use bollard::models::{CreateImageInfo, ImageSummary};
+use bollard::auth::DockerCredentials;
+use bollard::models::{CreateImageInfo, ImageInspect, ImageSummary};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
-use orch_core::ports::engine::{EngineError, EngineImage, PullProgress, PullReport};
+use orch_core::ports::engine::{
+    EngineError, EngineImage, PullProgress, PullReport, PulledImage, RegistryLogin,
+};
 use orch_domain::image::ImageRef;
 use orch_domain::time::Timestamp;
 
@@ -26,18 +29,54 @@ pub(super) fn listed(it: ImageSummary) -> EngineImage {
 pub(super) async fn pull(
     docker: &Docker,
     image: &ImageRef,
+    login: Option<&RegistryLogin>,
     report: &PullReport,
 ) -> Result<(), EngineError> {
     let options = CreateImageOptionsBuilder::new().from_image(image.as_str()).build();
-    let mut said = docker.create_image(Some(options), None, None);
+    let credentials = login.map(|it| DockerCredentials {
+        username: Some(it.username.clone()),
+        password: Some(it.password.expose().clone()),
+        serveraddress: Some(it.registry.to_string()),
+        ..DockerCredentials::default()
+    });
+    let username = login.map(|it| it.username.as_str());
+    let mut said = docker.create_image(Some(options), None, credentials);
     let mut layers = Layers::default();
     loop {
         match tokio::time::timeout(PULL_SILENCE, said.next()).await {
             Err(_) => return Err(EngineError::Timeout { after: PULL_SILENCE }),
             Ok(None) => return Ok(()),
-            Ok(Some(Err(cause))) => return Err(Failure::from(cause).of_pull(image)),
+            Ok(Some(Err(cause))) => return Err(Failure::from(cause).of_pull(image, username)),
             Ok(Some(Ok(info))) => report(layers.note(&info)),
         }
+    }
+}
+
+/// What there is after a pull, compared with what there was.
+pub(super) fn pulled(
+    image: &ImageRef,
+    before: Option<&ImageInspect>,
+    after: ImageInspect,
+) -> PulledImage {
+    // Each repository that it was pulled from has a digest of its own.
+    let repository = image.familiar();
+    let repository = repository.split_once('@').map_or(repository, |(it, _)| it);
+    let last = repository.rfind('/').map_or(0, |at| at + 1);
+    let repository = match repository[last..].find(':') {
+        Some(at) => &repository[..last + at],
+        None => repository,
+    };
+    let digests = after.repo_digests.unwrap_or_default();
+    let of_repository = digests.iter().find_map(|it| {
+        let (name, digest) = it.split_once('@')?;
+        (name == repository).then(|| digest.to_owned())
+    });
+    let any = || digests.first().and_then(|it| it.split_once('@')).map(|it| it.1.to_owned());
+    PulledImage {
+        is_new: before.is_none_or(|it| it.id != after.id),
+        id: after.id.unwrap_or_default(),
+        digest: of_repository.or_else(any),
+        size_bytes: after.size.and_then(|it| u64::try_from(it).ok()).unwrap_or_default(),
     }
 }
 
@@ -93,6 +132,25 @@ mod tests {
             progress_detail: Some(ProgressDetail { current: Some(current), total: Some(total) }),
             ..CreateImageInfo::default()
         }
+    }
+
+    #[test]
+    fn a_pull_tells_the_digest_of_its_own_repository_and_whether_anything_came() {
+        let inspected = |id: &str| ImageInspect {
+            id: Some(id.to_owned()),
+            repo_digests: Some(vec!["b:5000/x/app@sha256:bb".into(), "x/app@sha256:aa".into()]),
+            size: Some(7),
+            ..ImageInspect::default()
+        };
+        let image = |it: &str| ImageRef::try_new(it).unwrap();
+        let new = pulled(&image("x/app:1"), None, inspected("i"));
+        assert_eq!(
+            (new.digest.as_deref(), new.is_new, new.size_bytes),
+            (Some("sha256:aa"), true, 7)
+        );
+        let same = pulled(&image("b:5000/x/app"), Some(&inspected("i")), inspected("i"));
+        assert_eq!((same.digest.as_deref(), same.is_new), (Some("sha256:bb"), false));
+        assert!(pulled(&image("x/app"), Some(&inspected("old")), inspected("i")).is_new);
     }
 
     #[test]

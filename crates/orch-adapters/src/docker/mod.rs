@@ -6,10 +6,12 @@
 mod connect;
 mod error;
 mod exec;
+mod figures;
 mod image;
 mod logs;
 mod observe;
 mod over_ssh;
+mod sample;
 mod spec;
 mod started;
 mod stats;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::models::ImageInspect;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
     ListContainersOptionsBuilder, ListImagesOptions, RemoveContainerOptionsBuilder,
@@ -30,10 +33,13 @@ use futures::stream::BoxStream;
 use orch_core::ports::engine::{
     Container, ContainerLabels, ContainerSpec, ContainerState, ContainerStats, Engine, EngineError,
     EngineEvent, EngineImage, EngineInfo, ExecOutcome, ExecRequest, LogLine, LogQuery, PullReport,
-    Terminals,
+    PulledImage, RegistryLogin, Terminals,
 };
+use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
+use orch_domain::metrics::Sample;
 use orch_domain::resource::{Cpu, Memory, Resources};
+use orch_domain::trouble::Trouble;
 use tokio_util::task::TaskTracker;
 
 use self::connect::{Connection, Endpoint, PATIENT, QUICK, START};
@@ -76,6 +82,18 @@ impl DockerEngine {
         Endpoint::parse(endpoint).map(|_| ())
     }
 
+    /// What the engine has under that name.
+    async fn image_of(&self, image: &ImageRef) -> Result<Option<ImageInspect>, EngineError> {
+        let inspect = self
+            .connection
+            .call(QUICK, |docker| async move { docker.inspect_image(image.as_str()).await });
+        match inspect.await {
+            Ok(it) => Ok(Some(it)),
+            Err(Failure::Said { status: 404, .. }) => Ok(None),
+            Err(other) => Err(other.into()),
+        }
+    }
+
     /// The container of that name if it is exactly the one `labels` describe.
     async fn adopt(
         &self,
@@ -108,6 +126,21 @@ impl DockerEngine {
 
 #[async_trait]
 impl Engine for DockerEngine {
+    fn levels(&self) -> &'static [Level] {
+        match self.connection.endpoint {
+            Endpoint::Unix { .. } | Endpoint::Tcp { .. } => &[Level::Address, Level::Engine],
+            Endpoint::Ssh { .. } => &[Level::Address, Level::Ssh, Level::Engine],
+        }
+    }
+
+    async fn reach(&self, level: Level) -> Result<(), EngineError> {
+        self.connection.endpoint.reach(level).await
+    }
+
+    async fn sample(&self, info: &EngineInfo) -> Result<Sample, EngineError> {
+        sample::of(&self.connection.endpoint, info).await
+    }
+
     async fn describe(&self) -> Result<EngineInfo, EngineError> {
         let info = self.connection.call(QUICK, |docker| async move { docker.info().await }).await?;
         let api = self.connection.docker().await?.client_version();
@@ -119,12 +152,27 @@ impl Engine for DockerEngine {
             capacity: Resources::new(
                 Cpu::from_millis(cpus.saturating_mul(1000)),
                 Memory::from_bytes(memory),
-                // The engine does not say; an administrator does, with a fixed capacity.
+                // The engine does not say; a sample of its machine does, or an administrator.
                 0,
             ),
             hostname: info.name.unwrap_or_default(),
             n_containers: u32::try_from(info.containers.unwrap_or_default()).unwrap_or_default(),
+            n_running: u32::try_from(info.containers_running.unwrap_or_default())
+                .unwrap_or_default(),
+            data_root: info.docker_root_dir.filter(|it| it.starts_with('/')),
         })
+    }
+
+    fn waits_for(&self) -> Option<EngineError> {
+        let connect::Endpoint::Ssh { link, .. } = &self.connection.endpoint else { return None };
+        let (place, trouble) = link.waits_for()?;
+        let message = match trouble {
+            Trouble::Silent => {
+                format!("`{place}` takes the connection and does not answer as an SSH server")
+            }
+            _ => format!("`{place}` does not answer at all"),
+        };
+        Some(EngineError::NoConnection { message, trouble })
     }
 
     async fn images(&self) -> Result<Vec<EngineImage>, EngineError> {
@@ -135,19 +183,23 @@ impl Engine for DockerEngine {
     }
 
     async fn has_image(&self, image: &ImageRef) -> Result<bool, EngineError> {
-        let inspect = self
-            .connection
-            .call(QUICK, |docker| async move { docker.inspect_image(image.as_str()).await });
-        match inspect.await {
-            Ok(_) => Ok(true),
-            Err(Failure::Said { status: 404, .. }) => Ok(false),
-            Err(other) => Err(other.into()),
-        }
+        Ok(self.image_of(image).await?.is_some())
     }
 
-    async fn pull(&self, image: &ImageRef, report: PullReport) -> Result<(), EngineError> {
+    async fn pull(
+        &self,
+        image: &ImageRef,
+        login: Option<&RegistryLogin>,
+        report: PullReport,
+    ) -> Result<PulledImage, EngineError> {
+        let before = self.image_of(image).await?;
         let docker = self.connection.docker().await?;
-        image::pull(&docker, image, &report).await
+        image::pull(&docker, image, login, &report).await?;
+        let pulled = self.image_of(image).await?.ok_or_else(|| EngineError::ImageNotFound {
+            image: image.clone(),
+            message: "it was removed again while it was pulled".to_owned(),
+        })?;
+        Ok(image::pulled(image, before.as_ref(), pulled))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {

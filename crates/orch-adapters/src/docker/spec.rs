@@ -77,9 +77,10 @@ fn host_config(spec: &ContainerSpec, port_bindings: PortMap) -> HostConfig {
         // The sum of memory and swap: equal means no swap.
         memory_swap: Some(memory),
         pids_limit: Some(MAX_PROCESSES),
-        device_requests: (0 < spec.resources.gpu).then(|| {
+        // By name and not by number: the engine does not know which of them somebody else has.
+        device_requests: (!spec.gpus.is_empty()).then(|| {
             vec![DeviceRequest {
-                count: Some(i64::from(spec.resources.gpu)),
+                device_ids: Some(spec.gpus.iter().map(u32::to_string).collect()),
                 capabilities: Some(vec![vec!["gpu".to_owned()]]),
                 ..DeviceRequest::default()
             }]

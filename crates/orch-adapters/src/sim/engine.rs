@@ -9,22 +9,25 @@ use futures::stream::BoxStream;
 use orch_core::ports::clock::Clock;
 use orch_core::ports::engine::{
     Container, ContainerSpec, ContainerStats, Engine, EngineError, EngineEvent, EngineImage,
-    EngineInfo, ExecOutcome, ExecRequest, LogLine, LogQuery, PullProgress, PullReport,
+    EngineInfo, ExecOutcome, ExecRequest, LogLine, LogQuery, PullProgress, PullReport, PulledImage,
+    RegistryLogin,
 };
+use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
+use orch_domain::metrics::Sample;
 use orch_domain::node::SimConfig;
 use orch_domain::resource::Resources;
 use orch_domain::time::Timestamp;
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::SimControl;
 use super::command;
-use super::host::{Host, SimContainer, built_in, is_missing};
+use super::host::{CPU_USED, Host, IMAGE_BYTES, SimContainer, built_in, is_missing};
 
 /// A pull tells its progress so many times.
 const PULL_STEPS: u32 = 10;
-const IMAGE_BYTES: u64 = 50 << 20;
 
 /// Cheap to clone; clones are the same machine.
 #[derive(Clone)]
@@ -113,6 +116,12 @@ fn host_is_down() -> EngineError {
     EngineError::Unreachable { source: Box::new(HostIsDown) }
 }
 
+/// The same on every machine, as content is.
+fn id_of(image: &ImageRef) -> String {
+    let digest = hex::encode(Sha256::digest(image.as_str()));
+    format!("sim:{}", &digest[..12])
+}
+
 async fn wait(millis: u64) {
     if 0 < millis {
         tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -121,14 +130,33 @@ async fn wait(millis: u64) {
 
 #[async_trait]
 impl Engine for SimEngine {
+    fn levels(&self) -> &'static [Level] {
+        &[Level::Address, Level::Engine]
+    }
+
+    /// A machine that is there answers at once; how slow its engine is, is another matter.
+    async fn reach(&self, _: Level) -> Result<(), EngineError> {
+        if self.config().unreachable { Err(host_is_down()) } else { Ok(()) }
+    }
+
+    async fn sample(&self, _: &EngineInfo) -> Result<Sample, EngineError> {
+        let config = self.config();
+        Ok(self.look(|host| host.sample(&config)))
+    }
+
     async fn describe(&self) -> Result<EngineInfo, EngineError> {
         let config = self.enter("describe").await?;
-        let n_containers = self.look(|host| host.containers.len());
+        let (n_containers, n_running) = self.look(|host| {
+            let n_running = host.containers.values().filter(|it| it.state.is_up()).count();
+            (host.containers.len(), n_running)
+        });
         Ok(EngineInfo {
             version: "sim 1".to_owned(),
             capacity: Resources::new(config.cpu, config.memory, config.gpu),
             hostname: self.machine.hostname.clone(),
             n_containers: u32::try_from(n_containers).unwrap_or(u32::MAX),
+            n_running: u32::try_from(n_running).unwrap_or(u32::MAX),
+            data_root: None,
         })
     }
 
@@ -136,9 +164,9 @@ impl Engine for SimEngine {
         self.enter("images").await?;
         let mut all = self.look(|host| host.pulled.clone());
         all.extend(built_in());
-        let described = all.iter().enumerate().map(|(at, it)| EngineImage {
+        let described = all.iter().map(|it| EngineImage {
             references: vec![it.to_string()],
-            id: format!("sim:{at}"),
+            id: id_of(it),
             size_bytes: IMAGE_BYTES,
             created_at: Timestamp::ZERO,
         });
@@ -150,14 +178,29 @@ impl Engine for SimEngine {
         Ok(self.look(|host| host.has_image(image)))
     }
 
-    async fn pull(&self, image: &ImageRef, report: PullReport) -> Result<(), EngineError> {
+    async fn pull(
+        &self,
+        image: &ImageRef,
+        _: Option<&RegistryLogin>,
+        report: PullReport,
+    ) -> Result<PulledImage, EngineError> {
         let config = self.enter("pull").await?;
+        let pulled = |is_new| PulledImage {
+            id: id_of(image),
+            digest: Some(format!("sha256:{}", hex::encode(Sha256::digest(image.as_str())))),
+            size_bytes: IMAGE_BYTES,
+            is_new,
+        };
         if is_missing(image) {
             return Err(EngineError::ImageNotFound {
                 image: image.clone(),
                 message: "the registry has no such image for this node, or it is private"
                     .to_owned(),
             });
+        }
+        if self.look(|host| host.has_image(image)) {
+            self.change(|host| host.pulled.insert(image.clone()));
+            return Ok(pulled(false));
         }
         for step in 1..=PULL_STEPS {
             wait(config.pull_delay_ms / u64::from(PULL_STEPS)).await;
@@ -168,7 +211,7 @@ impl Engine for SimEngine {
             });
         }
         self.change(|host| host.pulled.insert(image.clone()));
-        Ok(())
+        Ok(pulled(true))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
@@ -271,8 +314,8 @@ impl Engine for SimEngine {
         self.look(|host| {
             let container = host.find_running(name)?;
             Ok(ContainerStats {
-                cpu_used: 0.01,
-                memory_used_bytes: container.memory_bytes / 8,
+                cpu_used: CPU_USED,
+                memory_used_bytes: container.memory_used_bytes(),
                 memory_limit_bytes: container.memory_bytes,
                 n_processes: 1,
                 ..ContainerStats::default()

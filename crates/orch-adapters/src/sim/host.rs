@@ -7,9 +7,18 @@ use orch_core::ports::engine::{
     LogStream,
 };
 use orch_domain::image::ImageRef;
+use orch_domain::metrics::{CpuReading, GpuMetrics, Sample};
+use orch_domain::node::SimConfig;
 use orch_domain::port::Protocol;
+use orch_domain::resource::Cpu;
 use orch_domain::time::Timestamp;
 use tokio::sync::mpsc;
+
+pub(super) const IMAGE_BYTES: u64 = 50 << 20;
+/// Of one CPU, by a container that runs.
+pub(super) const CPU_USED: f64 = 0.01;
+const DISK_BYTES: u64 = 1 << 40;
+const GPU_BYTES: u64 = 16 << 30;
 
 /// Logs kept of one container.
 const MAX_LOG_LINES: usize = 1000;
@@ -37,6 +46,7 @@ pub(super) struct SimContainer {
     pub(super) n_dropped_logs: usize,
     command: Vec<String>,
     host_ports: Vec<(u16, Protocol)>,
+    gpus: Vec<u32>,
 }
 
 struct Listener {
@@ -45,6 +55,10 @@ struct Listener {
 }
 
 impl SimContainer {
+    pub(super) fn memory_used_bytes(&self) -> u64 {
+        self.memory_bytes / 8
+    }
+
     pub(super) fn observed(&self, name: &str) -> Container {
         let mut host_ports: Vec<u16> = self.host_ports.iter().map(|it| it.0).collect();
         host_ports.sort_unstable();
@@ -84,6 +98,34 @@ impl Host {
         }
     }
 
+    /// As much as its containers would use.
+    pub(super) fn sample(&self, config: &SimConfig) -> Sample {
+        let running: Vec<&SimContainer> =
+            self.containers.values().filter(|it| it.state.is_up()).collect();
+        let memory: u64 = running.iter().map(|it| it.memory_used_bytes()).sum();
+        let busy = running.len() as f64 * CPU_USED;
+        let n_images = (self.pulled.len() + built_in().len()) as u64;
+        let gpu = |index: u32| {
+            let is_used = running.iter().any(|it| it.gpus.contains(&index));
+            GpuMetrics {
+                index,
+                name: "simulated GPU".to_owned(),
+                used: Some(if is_used { 1.0 } else { 0.0 }),
+                memory_used_bytes: Some(if is_used { GPU_BYTES / 2 } else { 0 }),
+                memory_total_bytes: Some(GPU_BYTES),
+            }
+        };
+        Sample {
+            cpu: (config.cpu != Cpu::ZERO).then(|| CpuReading::Share(busy / config.cpu.vcpu())),
+            load_average: Some([busy; 3]),
+            memory_used_bytes: Some(memory),
+            memory_total_bytes: u64::try_from(config.memory.bytes()).ok(),
+            disk_used_bytes: Some(n_images * IMAGE_BYTES),
+            disk_total_bytes: Some(DISK_BYTES),
+            gpus: Some((0..config.gpu).map(gpu).collect()),
+        }
+    }
+
     pub(super) fn has_image(&self, image: &ImageRef) -> bool {
         !is_missing(image) && (!needs_pull(image) || self.pulled.contains(image))
     }
@@ -120,6 +162,7 @@ impl Host {
             n_dropped_logs: 0,
             command: spec.command.clone(),
             host_ports: spec.ports.iter().map(|it| (it.host_port, it.protocol)).collect(),
+            gpus: spec.gpus.clone(),
         };
         let id = container.id.clone();
         self.containers.insert(spec.name.clone(), container);
@@ -141,6 +184,7 @@ impl Host {
             n_dropped_logs: 0,
             command: Vec::new(),
             host_ports: Vec::new(),
+            gpus: Vec::new(),
         };
         self.containers.insert(name.to_owned(), container);
         self.tell(name, "start");

@@ -26,6 +26,7 @@ fn spec(number: u32, image: &str) -> ContainerSpec {
         command: Vec::new(),
         env: Default::default(),
         resources: Resources::new(Cpu::from_millis(100), Memory::from_mib(64), 0),
+        gpus: Vec::new(),
         ports: vec![PortBinding { container_port: 80, host_port: 8000, protocol: Protocol::Tcp }],
         publish_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         labels: ContainerLabels {
@@ -70,7 +71,11 @@ async fn a_pull_takes_its_time_and_tells() {
     let teller = Arc::clone(&told);
     let begun = tokio::time::Instant::now();
     engine
-        .pull(&spec.image, Arc::new(move |it| teller.lock().push((it.done_bytes, it.total_bytes))))
+        .pull(
+            &spec.image,
+            None,
+            Arc::new(move |it| teller.lock().push((it.done_bytes, it.total_bytes))),
+        )
         .await
         .unwrap();
     assert!(Duration::from_millis(50) <= begun.elapsed());

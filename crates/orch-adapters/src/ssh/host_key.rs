@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orch_domain::ssh::{Fingerprint, HostKey, HostTrust, SshEndpoint};
+use orch_domain::ssh::{Fingerprint, HostKey, HostTrust, SshEndpoint, SshHop};
+use orch_domain::trouble::Trouble;
 use parking_lot::Mutex;
 use russh::client;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
-use super::{SshError, SshSettings};
+use super::{Link, SshError, SshSettings};
 
 /// Accepts the one expected key. Without one it accepts nothing and keeps what it saw.
 pub(super) struct Verifier {
@@ -20,7 +21,7 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    pub(super) fn new(endpoint: &SshEndpoint) -> Verifier {
+    pub(super) fn new(endpoint: &SshHop) -> Verifier {
         Verifier {
             place: endpoint.place(),
             expected: endpoint.host_key.as_ref().map(|it| it.fingerprint.clone()),
@@ -75,23 +76,35 @@ pub(super) fn only<'a>(
     if some.is_empty() { all } else { Cow::Owned(some) }
 }
 
-/// Meets the machine just far enough to see its key, and pins that if `trust` allows it. Nobody logs in.
+/// Meets a machine that is reached from here, and pins its key if `trust` allows it. Nobody logs in.
 pub async fn identify(
     endpoint: &SshEndpoint,
     trust: &HostTrust,
     settings: &SshSettings,
     within: Duration,
 ) -> Result<SshEndpoint, SshError> {
+    let key = meet(&endpoint.hop(), None, trust, settings, within).await?;
+    Ok(SshEndpoint { host_key: Some(key), ..endpoint.clone() })
+}
+
+/// Meets the machine, behind `via` if there is one, just far enough to see its key, which `trust` has to allow.
+pub(super) async fn meet(
+    endpoint: &SshHop,
+    via: Option<Arc<Link>>,
+    trust: &HostTrust,
+    settings: &SshSettings,
+    within: Duration,
+) -> Result<HostKey, SshError> {
     let listed = known_hosts(endpoint, settings).await?;
     let kinds: Vec<String> = match trust {
         HostTrust::Known => listed.iter().map(|it| it.algorithm().as_str().to_owned()).collect(),
-        HostTrust::Any | HostTrust::Exactly(_) => Vec::new(),
+        HostTrust::Any | HostTrust::Exactly(_) | HostTrust::OneOf(_) => Vec::new(),
     };
-    let unknown = SshEndpoint { host_key: None, ..endpoint.clone() };
+    let unknown = SshHop { host_key: None, ..endpoint.clone() };
     let verifier = Verifier::new(&unknown);
     let seen = Arc::clone(&verifier.seen);
     let keys = only(kinds.iter().map(String::as_str));
-    let met = super::link::handshake(&unknown, verifier, keys);
+    let met = super::link::handshake(&unknown, via.as_ref(), verifier, keys, || ());
     let outcome = tokio::time::timeout(within, met).await;
     let Some(key) = seen.lock().clone() else {
         let place = endpoint.place();
@@ -113,8 +126,9 @@ pub async fn identify(
                 found: Some(found),
             });
         }
-        HostTrust::Known if listed.contains(&key) => {}
-        HostTrust::Known => {
+        HostTrust::Known | HostTrust::OneOf(_) if listed.contains(&key) => {}
+        HostTrust::OneOf(these) if these.contains(&found.fingerprint) => {}
+        HostTrust::Known | HostTrust::OneOf(_) => {
             let changed = listed.iter().find(|it| it.algorithm() == key.algorithm());
             return Err(changed.map_or_else(refuse, |it| SshError::HostKeyChanged {
                 place: endpoint.place(),
@@ -123,12 +137,12 @@ pub async fn identify(
             }));
         }
     }
-    Ok(SshEndpoint { host_key: Some(found), ..endpoint.clone() })
+    Ok(found)
 }
 
 /// What the user's `known_hosts` lists for the machine, under plain and hashed names.
 async fn known_hosts(
-    endpoint: &SshEndpoint,
+    endpoint: &SshHop,
     settings: &SshSettings,
 ) -> Result<Vec<PublicKey>, SshError> {
     let Some(path) = settings.dot_ssh("known_hosts") else { return Ok(Vec::new()) };
@@ -138,6 +152,7 @@ async fn known_hosts(
     read.unwrap_or_else(|_| Ok(Vec::new())).map_err(|err| SshError::NoIdentity {
         place: endpoint.place(),
         why: format!("`~/.ssh/known_hosts` cannot be read: {err}"),
+        trouble: Trouble::KeyUnreadable,
     })
 }
 

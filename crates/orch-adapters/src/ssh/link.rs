@@ -2,27 +2,35 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use orch_domain::ssh::SshEndpoint;
+use orch_domain::ssh::SshHop;
+use orch_domain::trouble::Trouble;
 use parking_lot::Mutex;
 use russh::ChannelOpenFailure;
 use russh::client::{self, Handle};
 use russh::keys::Algorithm;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::host_key::{Verifier, only};
-use super::{Channel, SshError, SshSettings, login};
+use super::run::{self, Printed};
+use super::{Channel, SshError, SshSettings, login, look};
 
-/// From the first packet to being logged in.
-const CONNECT: Duration = Duration::from_secs(10);
+/// From the first packet to being logged in. Less than any call waits, so that who waits is told what hangs.
+const CONNECT: Duration = Duration::from_secs(9);
+/// Of these, for the machine to answer at all: three packets lost in a row.
+const REACH: Duration = Duration::from_secs(7);
+/// A connection without an answer for so long may be dead: whether the machine is there is then asked anew.
+const SILENCE: Duration = Duration::from_secs(1);
 /// For the server to open a socket that is on its own machine.
 const OPEN: Duration = Duration::from_secs(10);
 /// A connection that says nothing is asked this often, and given up after so many questions without an answer.
@@ -38,6 +46,13 @@ const SETTLED: Duration = Duration::from_secs(5);
 const MOST_CALLS: usize = 64;
 const MOST_FOLLOWERS: usize = 256;
 
+/// Where a stream ends.
+#[derive(Clone, Debug)]
+enum End {
+    Socket(String),
+    Port(String, u16),
+}
+
 /// What a stream is for: followers stay open for long, and must not take the place of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -46,12 +61,17 @@ pub enum Lane {
 }
 
 pub struct Link {
-    endpoint: SshEndpoint,
+    endpoint: SshHop,
+    /// What it is reached through; none: from here.
+    via: Option<Arc<Link>>,
     settings: SshSettings,
     state: Mutex<State>,
     calls: Arc<Semaphore>,
     followers: Arc<Semaphore>,
+    runs: Arc<Semaphore>,
     n_handshakes: AtomicU64,
+    /// Whether the attempt to connect that is under way has got to the SSH server.
+    is_reached: AtomicBool,
     /// Runs what must not end with the caller that began it.
     tasks: TaskTracker,
     closes: CancellationToken,
@@ -72,25 +92,48 @@ struct Session {
     handle: Handle<Verifier>,
 }
 
+impl Session {
+    /// False: the connection was lost meanwhile.
+    async fn answers(&self) -> bool {
+        self.handle.send_ping().await.is_ok() && !self.handle.is_closed()
+    }
+}
+
 impl Link {
     /// Connects to nothing yet.
-    pub fn new(endpoint: SshEndpoint, settings: SshSettings) -> Arc<Link> {
+    pub fn new(endpoint: SshHop, via: Option<Arc<Link>>, settings: SshSettings) -> Arc<Link> {
         let closes = CancellationToken::new();
         Arc::new(Link {
             endpoint,
+            via,
             settings,
             state: Mutex::new(State::Idle),
             calls: Arc::new(Semaphore::new(MOST_CALLS)),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
+            runs: Arc::new(Semaphore::new(1)),
             n_handshakes: AtomicU64::new(0),
+            is_reached: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             _closes_when_dropped: closes.clone().drop_guard(),
             closes,
         })
     }
 
-    pub fn endpoint(&self) -> &SshEndpoint {
-        &self.endpoint
+    /// The machine it is reached through.
+    pub fn via(&self) -> Option<&Arc<Link>> {
+        self.via.as_ref()
+    }
+
+    /// What an attempt to connect waits for now, and where; None: there is none under way.
+    pub fn waits_for(&self) -> Option<(String, Trouble)> {
+        if let Some(it) = self.via.as_ref().and_then(|it| it.waits_for()) {
+            return Some(it);
+        }
+        let is_connecting = matches!(&*self.state.lock(), State::Connecting(_));
+        is_connecting.then(|| match self.is_reached.load(Ordering::Relaxed) {
+            true => (self.endpoint.place(), Trouble::Silent),
+            false => (self.endpoint.place(), Trouble::NoAnswer),
+        })
     }
 
     /// Connections begun so far.
@@ -100,46 +143,132 @@ impl Link {
 
     /// A stream to the Unix socket at `socket` on the machine.
     pub async fn open(self: &Arc<Link>, socket: &str, lane: Lane) -> Result<Channel, SshError> {
+        self.open_end(End::Socket(socket.to_owned()), lane).await
+    }
+
+    /// A stream to a port of a machine that this one can reach. Boxed, as a connection is made through connections.
+    fn open_port(self: &Arc<Link>, to: &SshHop) -> BoxFuture<'static, Result<Channel, SshError>> {
+        let (link, end) = (Arc::clone(self), End::Port(to.host.clone(), to.port));
+        async move { link.open_end(end, Lane::Follow).await }.boxed()
+    }
+
+    async fn open_end(self: &Arc<Link>, end: End, lane: Lane) -> Result<Channel, SshError> {
         let lane = match lane {
             Lane::Call => &self.calls,
             Lane::Follow => &self.followers,
         };
         let permit = Arc::clone(lane).acquire_owned().await.map_err(|_| self.lost())?;
-        let (link, socket) = (Arc::clone(self), socket.to_owned());
+        let link = Arc::clone(self);
         // To its end even if the caller leaves, or the server would keep a channel that nobody closes.
         let open = self.tasks.spawn(async move {
-            let channel = link.open_channel(&socket).await?;
+            let channel = link.open_channel(&end).await?;
             Ok(Channel::new(channel, permit, &link.tasks, &link.closes))
         });
         open.await.unwrap_or_else(|_| Err(self.lost()))
     }
 
+    /// Has the login shell of the machine run `command`, and answers what that printed within `within`. Text that is not
+    /// part of this program goes to its `input`, and never into the command.
+    ///
+    /// Each run is a session, of which an SSH server allows few at the same time. So there is one at most, and as long
+    /// as the machine does not end it, the next is refused.
+    pub async fn run(
+        self: &Arc<Link>,
+        command: &'static str,
+        input: String,
+        within: Duration,
+    ) -> Result<Printed, SshError> {
+        let refused = |why: String| SshError::CommandRefused { place: self.endpoint.place(), why };
+        let permit = Arc::clone(&self.runs)
+            .try_acquire_owned()
+            .map_err(|_| refused("the one before it has not ended yet".to_owned()))?;
+        let (link, closes) = (Arc::clone(self), self.closes.child_token());
+        let (told, answer) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let opened = link.open_session(command).await;
+            drop(link);
+            match opened {
+                Ok(channel) => tokio::select! {
+                    () = run::attend(channel, input, within, told) => {}
+                    () = closes.cancelled() => {}
+                },
+                // Whoever asked may have left.
+                Err(err) => drop(told.send(Err(err))),
+            }
+            drop(permit);
+        });
+        match answer.await.map_err(|_| self.lost())? {
+            Err(SshError::Protocol(err)) => Err(refused(err.to_string())),
+            it => it,
+        }
+    }
+
+    async fn open_session(
+        self: &Arc<Link>,
+        command: &'static str,
+    ) -> Result<russh::Channel<client::Msg>, SshError> {
+        let session = self.session().await?;
+        let open = async {
+            let channel = session.handle.channel_open_session().await?;
+            channel.exec(false, command).await?;
+            Ok(channel)
+        };
+        tokio::time::timeout(OPEN, open).await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// Whether the machine is there: it answers on the connection to it or, where there is none or it is silent, takes
+    /// a new one, which ends before a word is said. May wait for ever.
+    pub async fn reach(&self) -> Result<(), SshError> {
+        let session = match &*self.state.lock() {
+            State::Up { session, .. } => Some(Arc::clone(session)),
+            State::Idle | State::Connecting(_) | State::Down { .. } => None,
+        };
+        if let Some(session) = session
+            && let Ok(true) = tokio::time::timeout(SILENCE, session.answers()).await
+        {
+            return Ok(());
+        }
+        match &self.via {
+            None => reach(&self.endpoint).await.map(drop),
+            // What is behind it is not to be reached from here, with a new connection or without.
+            Some(first) => Box::pin(first.reach()).await.map_err(|err| SshError::OnTheWay {
+                to: self.endpoint.place(),
+                cause: Box::new(err),
+            }),
+        }
+    }
+
+    /// Whether we are logged in, and the SSH server answers. May wait for ever.
+    pub async fn log_in(self: &Arc<Link>) -> Result<(), SshError> {
+        let session = self.session().await?;
+        if session.answers().await {
+            return Ok(());
+        }
+        // It was lost, which was not known yet.
+        let session = self.session().await?;
+        if session.answers().await { Ok(()) } else { Err(self.lost()) }
+    }
+
     async fn open_channel(
         self: &Arc<Link>,
-        socket: &str,
+        end: &End,
     ) -> Result<russh::Channel<client::Msg>, SshError> {
         let mut is_second = false;
         loop {
             let session = self.session().await?;
-            let open = session.handle.channel_open_direct_streamlocal(socket);
-            let refused = |why: String| SshError::SocketRefused {
-                place: self.endpoint.place(),
-                socket: socket.to_owned(),
-                why,
+            let open = async {
+                match end {
+                    End::Socket(it) => session.handle.channel_open_direct_streamlocal(it).await,
+                    End::Port(host, port) => {
+                        let (handle, port) = (&session.handle, u32::from(*port));
+                        handle.channel_open_direct_tcpip(host.as_str(), port, "127.0.0.1", 0).await
+                    }
+                }
             };
             match tokio::time::timeout(OPEN, open).await {
                 Ok(Ok(channel)) => return Ok(channel),
                 Ok(Err(russh::Error::ChannelOpenFailure(why))) => {
-                    return Err(refused(match why {
-                        ChannelOpenFailure::ConnectFailed => {
-                            "nothing listens there, or this user may not use it".to_owned()
-                        }
-                        ChannelOpenFailure::AdministrativelyProhibited => {
-                            "it is configured not to; set `AllowStreamLocalForwarding yes`"
-                                .to_owned()
-                        }
-                        other => format!("{other:?}"),
-                    }));
+                    return Err(self.refused(end, why, &session).await);
                 }
                 // The connection was lost unnoticed. Nothing was sent yet, so that a new one may be tried.
                 Ok(Err(_)) if !is_second => {
@@ -149,8 +278,47 @@ impl Link {
                 Ok(Err(_)) => return Err(self.lost()),
                 Err(_) => {
                     let why = format!("no answer within {OPEN:?}");
-                    return Err(SshError::NoAnswer { place: self.endpoint.place(), why });
+                    let trouble = Trouble::Silent;
+                    return Err(SshError::NoAnswer { place: self.endpoint.place(), why, trouble });
                 }
+            }
+        }
+    }
+
+    /// What it means that the server did not open a stream.
+    async fn refused(&self, end: &End, why: ChannelOpenFailure, session: &Session) -> SshError {
+        let place = self.endpoint.place();
+        match (end, why) {
+            (End::Socket(socket), ChannelOpenFailure::ConnectFailed) => {
+                let (trouble, why) = look::at_socket(&session.handle, socket, &self.tasks).await;
+                SshError::SocketRefused { place, socket: socket.clone(), why, trouble }
+            }
+            (End::Socket(socket), ChannelOpenFailure::AdministrativelyProhibited) => {
+                let why =
+                    "it is configured not to; set `AllowStreamLocalForwarding yes`".to_owned();
+                let trouble = Trouble::ForwardingForbidden;
+                SshError::SocketRefused { place, socket: socket.clone(), why, trouble }
+            }
+            (End::Socket(socket), other) => SshError::SocketRefused {
+                place,
+                socket: socket.clone(),
+                why: format!("{other:?}"),
+                trouble: Trouble::EngineSilent,
+            },
+            (End::Port(host, port), why) => {
+                let to = format!("{host}:{port}");
+                let (why, trouble) = match why {
+                    ChannelOpenFailure::ConnectFailed => (
+                        "nothing answers there as seen from the jump".to_owned(),
+                        Trouble::JumpCannotReach,
+                    ),
+                    ChannelOpenFailure::AdministrativelyProhibited => (
+                        "it is configured not to; set `AllowTcpForwarding yes`".to_owned(),
+                        Trouble::JumpForbids,
+                    ),
+                    other => (format!("{other:?}"), Trouble::JumpCannotReach),
+                };
+                SshError::WayRefused { place, to, why, trouble }
             }
         }
     }
@@ -223,7 +391,12 @@ impl Link {
         metrics::counter!("mcp_orch_ssh_handshakes_total").increment(1);
         let pinned = self.endpoint.host_key.as_ref();
         let keys = only(pinned.and_then(|it| it.algorithm.as_deref()));
-        let mut handle = handshake(&self.endpoint, Verifier::new(&self.endpoint), keys).await?;
+        let mut handle = {
+            let verifier = Verifier::new(&self.endpoint);
+            self.is_reached.store(false, Ordering::Relaxed);
+            let reached = || self.is_reached.store(true, Ordering::Relaxed);
+            handshake(&self.endpoint, self.via.as_ref(), verifier, keys, reached).await?
+        };
         login::log_in(&mut handle, &self.endpoint, &self.settings).await?;
         Ok(Session { handle })
     }
@@ -260,22 +433,58 @@ fn jittered(wait: Duration) -> Duration {
 
 /// Agrees with the machine on keys and sees whether it is the right one; nobody is logged in yet.
 pub(super) async fn handshake(
-    endpoint: &SshEndpoint,
+    endpoint: &SshHop,
+    via: Option<&Arc<Link>>,
+    verifier: Verifier,
+    keys: Cow<'static, [Algorithm]>,
+    reached: impl FnOnce(),
+) -> Result<Handle<Verifier>, SshError> {
+    match via {
+        None => {
+            let stream = reach(endpoint).await?;
+            reached();
+            agree(endpoint, stream, verifier, keys).await
+        }
+        Some(via) => {
+            let on_the_way =
+                |err| SshError::OnTheWay { to: endpoint.place(), cause: Box::new(err) };
+            let stream = via.open_port(endpoint).await.map_err(on_the_way)?;
+            reached();
+            agree(endpoint, stream, verifier, keys).await
+        }
+    }
+}
+
+async fn reach(endpoint: &SshHop) -> Result<TcpStream, SshError> {
+    let no_answer =
+        |why: String, trouble| SshError::NoAnswer { place: endpoint.place(), why, trouble };
+    let failed = |err: std::io::Error| match err.kind() {
+        ErrorKind::ConnectionRefused => {
+            no_answer("no SSH server listens there".to_owned(), Trouble::NothingListens)
+        }
+        // The name's own failures have no kind.
+        _ if err.raw_os_error().is_none() => no_answer(
+            format!("the name `{}` is not known here ({err})", endpoint.host),
+            Trouble::NameUnknown,
+        ),
+        _ => no_answer(err.to_string(), Trouble::NoAnswer),
+    };
+    let connect = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
+    let stream = match tokio::time::timeout(REACH, connect).await {
+        Ok(it) => it.map_err(failed)?,
+        Err(_) => return Err(no_answer(format!("no answer within {REACH:?}"), Trouble::NoAnswer)),
+    };
+    // Requests are small, and each waits for its answer.
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
+async fn agree(
+    endpoint: &SshHop,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     verifier: Verifier,
     keys: Cow<'static, [Algorithm]>,
 ) -> Result<Handle<Verifier>, SshError> {
-    let place = endpoint.place();
-    let no_answer = |err: std::io::Error| SshError::NoAnswer {
-        place: endpoint.place(),
-        why: match err.kind() {
-            std::io::ErrorKind::ConnectionRefused => "no SSH server listens there".to_owned(),
-            _ => err.to_string(),
-        },
-    };
-    let stream =
-        TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(no_answer)?;
-    // Requests are small, and each waits for its answer.
-    stream.set_nodelay(true).map_err(no_answer)?;
     let config = client::Config {
         keepalive_interval: Some(KEEP_ALIVE),
         keepalive_max: KEEP_ALIVE_TRIES,
@@ -285,7 +494,7 @@ pub(super) async fn handshake(
     let expected = endpoint.host_key.as_ref().map(|it| &it.fingerprint);
     client::connect_stream(Arc::new(config), stream, verifier)
         .await
-        .map_err(|err| err.at(&place, expected))
+        .map_err(|err| err.at(&endpoint.place(), expected))
 }
 
 #[cfg(test)]

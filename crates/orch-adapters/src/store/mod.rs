@@ -45,11 +45,13 @@ use error::Failure;
 use layout::Layout;
 use stored::BadRow;
 use stored::audit::AuditV1;
+use stored::event::EventV1;
 use stored::instance::InstanceV1;
 use stored::node::NodeV1;
 use stored::port::HolderV1;
+use stored::registry::RegistryCredentialV1;
 use stored::user::{ApiKeyV1, UserV1};
-use table::{Operations, Table, audit_key, decode, port_of_key, shown_key};
+use table::{Operations, Table, audit_key, decode, event_key, port_of_key, shown_key};
 use tables::Tables;
 use writer::{Reply, Request, Writer};
 
@@ -117,6 +119,25 @@ impl SledStore {
         answered.recv().map_err(|_| StoreError::Closed)?
     }
 
+    /// Deletes the rows from `start` to before `end`.
+    fn trim(&self, start: &[u8], end: &[u8]) -> Result<usize, StoreError> {
+        self.ask(|reply| Request::Settle { reply })?;
+        let mut operations = Operations::default();
+        let n_rows = self.read(|tables| {
+            let mut n_rows = 0;
+            tables.each_back(start, end, |key, _| {
+                operations.delete(key);
+                n_rows += 1;
+                Ok(true)
+            })?;
+            Ok(n_rows)
+        })?;
+        if n_rows != 0 {
+            self.ask(|reply| Request::Commit { operations, reply })?;
+        }
+        Ok(n_rows)
+    }
+
     /// Runs `read` on the tables as of now. Commits go on meanwhile; they come to the tables afterwards.
     fn read<T>(&self, read: impl FnOnce(&Tables) -> Result<T, Failure>) -> Result<T, StoreError> {
         let tables = self.tables.read();
@@ -178,22 +199,11 @@ impl Store for SledStore {
     }
 
     fn trim_audit(&self, last: AuditId) -> Result<usize, StoreError> {
-        self.ask(|reply| Request::Settle { reply })?;
-        let end = audit_key(AuditId(last.0.saturating_add(1)));
-        let mut operations = Operations::default();
-        let n_entries = self.read(|tables| {
-            let mut n_entries = 0;
-            tables.each_back(&audit_key(AuditId(0)), &end, |key, _| {
-                operations.delete(key);
-                n_entries += 1;
-                Ok(true)
-            })?;
-            Ok(n_entries)
-        })?;
-        if n_entries != 0 {
-            self.ask(|reply| Request::Commit { operations, reply })?;
-        }
-        Ok(n_entries)
+        self.trim(&audit_key(AuditId(0)), &audit_key(AuditId(last.0.saturating_add(1))))
+    }
+
+    fn trim_events(&self, last: u64) -> Result<usize, StoreError> {
+        self.trim(&event_key(0), &event_key(last.saturating_add(1)))
     }
 }
 
@@ -237,6 +247,16 @@ fn load_rows(tables: &Tables) -> Result<Rows, Failure> {
     })?;
     tables.each(&Table::ApiKeys.key(b""), |key, row| {
         rows.api_keys.push(decode::<ApiKeyV1, _>(row).map_err(|err| bad(key, &err))?);
+        Ok(true)
+    })?;
+    // Their keys sort as numbers, so these are oldest first.
+    tables.each(&Table::Events.key(b""), |key, row| {
+        rows.events.push(decode::<EventV1, _>(row).map_err(|err| bad(key, &err))?);
+        Ok(true)
+    })?;
+    tables.each(&Table::RegistryCredentials.key(b""), |key, row| {
+        let row = decode::<RegistryCredentialV1, _>(row).map_err(|err| bad(key, &err))?;
+        rows.registry_credentials.push(row);
         Ok(true)
     })?;
     Ok(rows)

@@ -9,9 +9,11 @@ use serde::de::DeserializeOwned;
 
 use super::stored::BadRow;
 use super::stored::audit::AuditV1;
+use super::stored::event::EventV1;
 use super::stored::instance::InstanceV1;
 use super::stored::node::NodeV1;
 use super::stored::port::HolderV1;
+use super::stored::registry::RegistryCredentialV1;
 use super::stored::user::{ApiKeyV1, UserV1};
 
 /// All tables share one tree, parted by the first byte of the key.
@@ -22,19 +24,23 @@ pub(super) enum Table {
     Ports,
     Users,
     ApiKeys,
+    RegistryCredentials,
     Audit,
+    Events,
     /// The identity, and whatever belongs to the database as a whole.
     Meta,
 }
 
 impl Table {
-    pub(super) const ALL: [Table; 7] = [
+    pub(super) const ALL: [Table; 9] = [
         Table::Instances,
         Table::Nodes,
         Table::Ports,
         Table::Users,
         Table::ApiKeys,
+        Table::RegistryCredentials,
         Table::Audit,
+        Table::Events,
         Table::Meta,
     ];
 
@@ -45,7 +51,9 @@ impl Table {
             Table::Ports => b'p',
             Table::Users => b'u',
             Table::ApiKeys => b'k',
+            Table::RegistryCredentials => b'r',
             Table::Audit => b'a',
+            Table::Events => b'e',
             Table::Meta => b'm',
         }
     }
@@ -57,7 +65,9 @@ impl Table {
             Table::Ports => "ports",
             Table::Users => "users",
             Table::ApiKeys => "api_keys",
+            Table::RegistryCredentials => "registry_credentials",
             Table::Audit => "audit",
+            Table::Events => "events",
             Table::Meta => "meta",
         }
     }
@@ -97,6 +107,10 @@ pub(super) fn audit_key(id: AuditId) -> Vec<u8> {
     Table::Audit.key(&id.0.to_be_bytes())
 }
 
+pub(super) fn event_key(revision: u64) -> Vec<u8> {
+    Table::Events.key(&revision.to_be_bytes())
+}
+
 pub(super) fn audit_id_of_key(key: &[u8]) -> Option<AuditId> {
     let [prefix, rest @ ..] = key else { return None };
     let id: [u8; 8] = rest.try_into().ok()?;
@@ -110,6 +124,10 @@ pub(super) fn shown_key(key: &[u8]) -> String {
         Some(Table::Audit) => match audit_id_of_key(key) {
             Some(id) => format!("audit entry {}", id.0),
             None => format!("the audit key 0x{}", hex::encode(key)),
+        },
+        Some(Table::Events) => match key.get(1..).and_then(|it| <[u8; 8]>::try_from(it).ok()) {
+            Some(revision) => format!("event {}", u64::from_be_bytes(revision)),
+            None => format!("the event key 0x{}", hex::encode(key)),
         },
         Some(Table::Ports) => match port_of_key(key) {
             Ok((node_id, port)) => format!("port {port} of node `{node_id}`"),
@@ -167,11 +185,19 @@ impl Operations {
                     let row = it.as_deref().map(ApiKeyV1::from);
                     operations.push(&Table::ApiKeys.key(id.as_str().as_bytes()), row.as_ref())?;
                 }
+                Change::RegistryCredential(registry, it) => {
+                    let key = Table::RegistryCredentials.key(registry.as_str().as_bytes());
+                    let row = it.as_deref().map(RegistryCredentialV1::from);
+                    operations.push(&key, row.as_ref())?;
+                }
             }
         }
         for entry in &commit.audit {
             operations.push(&audit_key(entry.id), Some(&AuditV1::from(entry)))?;
             operations.last_audit = operations.last_audit.max(entry.id);
+        }
+        for event in &commit.events {
+            operations.push(&event_key(event.revision), Some(&EventV1::from(&**event)))?;
         }
         Ok(operations)
     }

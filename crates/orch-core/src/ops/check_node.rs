@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use orch_domain::Error;
 use orch_domain::caller::Permission;
-use orch_domain::health::Check;
+use orch_domain::health::{Check, StatusChange};
 use orch_domain::name::NodeId;
 use orch_domain::node::NodeStatus;
 use orch_domain::time::Timestamp;
@@ -31,6 +31,8 @@ pub struct CheckedNode {
     pub check: Check,
     /// The last checks, this one first.
     pub history: Vec<Check>,
+    /// The last changes of its status, newest first; they outlive a restart of this server.
+    pub status_changes: Vec<StatusChange>,
 }
 
 impl Summary for CheckedNode {
@@ -77,6 +79,7 @@ impl Operation for CheckNode {
             status_since: after.status_since,
             check,
             history: orch.health.history(&self.node_id),
+            status_changes: after.status_changes.clone(),
         })
     }
 }

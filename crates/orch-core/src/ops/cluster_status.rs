@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use orch_domain::Error;
+use orch_domain::book::Slot;
 use orch_domain::caller::Permission;
 use orch_domain::cluster::{ClusterStatus as Status, StateCounts, Totals};
 use orch_domain::time::Timestamp;
@@ -51,6 +52,12 @@ impl Summary for ClusterReport {
             self.instances.running,
             self.instances.total,
         );
+        if self.instances.unreachable != 0 {
+            text.push_str(&format!(
+                " {} instances are unreachable with their nodes.",
+                self.instances.unreachable
+            ));
+        }
         if let Some(nodes) = self.nodes.as_ref().filter(|it| !it.is_empty()) {
             text.push_str(&format!("\n{}", node_table(nodes)));
         }
@@ -71,11 +78,13 @@ impl Operation for ClusterStatus {
     async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<ClusterReport, Error> {
         Ok(orch.ledger.read(|book| {
             let totals = Totals::of(book.slots().map(|it| (&*it.node, it.used)));
-            let view = |it| NodeView::of(it, orch.health.last_check(&it.node.id));
+            let view = |it: &Slot| NodeView::of(it, &orch.health).with_ray(orch.ray_on(&it.node));
             ClusterReport {
                 status: totals.status(),
                 totals,
-                instances: StateCounts::of(book.instances_after(None).map(|it| it.state)),
+                instances: StateCounts::of(
+                    book.instances_after(None).map(|it| book.seen_state(it)),
+                ),
                 controller_id: orch.ledger.store().identity().controller_id.clone(),
                 checked_at: orch.health.last_sweep(),
                 nodes: self.include_nodes.then(|| book.slots().map(view).collect()),

@@ -36,7 +36,7 @@ pub struct InstanceLogs {
     pub max_bytes: u32,
 }
 
-fn default_tail() -> u32 {
+pub(super) fn default_tail() -> u32 {
     200
 }
 
@@ -82,9 +82,7 @@ impl Operation for InstanceLogs {
     type Output = LogText;
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<LogText, Error> {
-        if !(1..=10_000).contains(&self.tail) {
-            return Err(Error::invalid("tail", format!("{} is not from 1 to 10000", self.tail)));
-        }
+        check_tail(self.tail)?;
         let max_bytes = check_max_bytes(self.max_bytes)?;
         let query = LogQuery { tail: Some(self.tail), since: self.since, follow: false };
         let mut lines = orch.logs(cx, &self.id, query).await?;
@@ -113,6 +111,13 @@ impl Operation for InstanceLogs {
             boundary: orch.random(),
         })
     }
+}
+
+pub(super) fn check_tail(tail: u32) -> Result<u32, Error> {
+    if !(1..=10_000).contains(&tail) {
+        return Err(Error::invalid("tail", format!("{tail} is not from 1 to 10000")));
+    }
+    Ok(tail)
 }
 
 const MAX_BYTES: u32 = 1 << 20;

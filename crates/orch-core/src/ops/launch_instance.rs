@@ -11,8 +11,10 @@ use orch_domain::instance::LaunchToken;
 use orch_domain::label::Labels;
 use orch_domain::name::{ClientToken, InstanceName, NodeId, Tag};
 use orch_domain::node::Role;
+use orch_domain::node_loss::OnNodeLoss;
 use orch_domain::placement::{Decision, Demand, Strategy};
 use orch_domain::port::PortRequest;
+use orch_domain::ray::RayFigures;
 use orch_domain::resource::{Cpu, Memory, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,12 +65,17 @@ pub struct LaunchInstance {
     /// Labels to find it by in `list_instances`.
     #[serde(default)]
     pub labels: Labels,
-    /// `spread` to the least loaded node, or `binpack` onto the fullest that has room.
+    /// `spread` to the least loaded node, `binpack` onto the fullest that has room, or `ray-aware`: spread, with what
+    /// Ray has in use on the nodes counted as well.
     #[serde(default)]
     pub strategy: Strategy,
     /// Refuse to terminate it until that is lifted with `update_instance`.
     #[serde(default)]
     pub termination_protection: bool,
+    /// When its node stays unreachable: `keep` waits for the node; `reschedule` starts it anew on another node that
+    /// `role` and `tags` allow, without the files it wrote. `node_id` then only says where it runs first.
+    #[serde(default, skip_serializing_if = "OnNodeLoss::is_default")]
+    pub on_node_loss: OnNodeLoss,
     /// Names this launch: repeating it with the same token and arguments answers the same instance instead of
     /// launching another. Choose a new one for each launch you mean. Over MCP, a launch without one counts as a repeat
     /// when the same arguments were launched less than 10 minutes ago.
@@ -245,6 +252,7 @@ impl LaunchInstance {
             labels: self.labels,
             owner: caller.user.clone(),
             termination_protection: self.termination_protection,
+            on_node_loss: self.on_node_loss,
             demand: Demand {
                 resources,
                 n_ports: 0,
@@ -252,6 +260,10 @@ impl LaunchInstance {
                 role: self.role,
                 tags: self.tags,
                 strategy: self.strategy,
+                ray: match self.strategy {
+                    Strategy::RayAware => orch.ray_figures(),
+                    Strategy::Spread | Strategy::Binpack => RayFigures::NotConfigured,
+                },
             },
             token,
         })

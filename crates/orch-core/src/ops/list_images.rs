@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
-use crate::view::image::ImageView;
+use crate::view::image::{ImageView, NodeImages};
 use crate::view::table::{more, table};
 use crate::{Cx, Orch};
 
@@ -30,6 +30,10 @@ pub struct ListImages {
 pub struct ImageList {
     /// By name. A tag that means different images on different nodes is listed once for each.
     pub images: Vec<ImageView>,
+    /// What each node has in all, of those that answered, by id; whatever was filtered.
+    pub nodes: Vec<NodeImages>,
+    /// All images of all nodes together.
+    pub total_bytes: u64,
     /// Nodes that could not be asked: what they have is missing above.
     pub failures: Vec<ImageFailure>,
     /// Empty on the last page.
@@ -53,20 +57,33 @@ impl Summary for ImageList {
             let n_others = it.nodes.len() - nodes.len();
             let others =
                 if n_others == 0 { String::new() } else { format!(" and {n_others} more") };
-            let mib = it.size_bytes as f64 / f64::from(1 << 20);
-            [it.image.clone(), format!("{mib:.1} MiB"), format!("{}{others}", nodes.join(", "))]
+            [
+                it.image.clone(),
+                mib(it.size_bytes),
+                it.n_instances.to_string(),
+                format!("{}{others}", nodes.join(", ")),
+            ]
         };
         let mut text = if self.images.is_empty() {
             "No such images on the nodes that answered.".to_owned()
         } else {
-            table(["IMAGE", "SIZE", "NODES"], self.images.iter().map(row))
+            table(["IMAGE", "SIZE", "INSTANCES", "NODES"], self.images.iter().map(row))
         };
         text.push_str(&more(self.images.len(), self.total_count, &self.next_page_token));
+        text.push_str(&format!(
+            "\n{} in all on {} nodes that answered",
+            mib(self.total_bytes),
+            self.nodes.len()
+        ));
         for it in &self.failures {
             text.push_str(&format!("\n`{}` could not be asked: {}", it.node_id, it.message));
         }
         text
     }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 impl Operation for ListImages {
@@ -92,6 +109,8 @@ impl Operation for ListImages {
         };
         Ok(ImageList {
             images: page.to_vec(),
+            total_bytes: images.nodes.iter().map(|it| it.size_bytes).sum(),
+            nodes: images.nodes,
             failures: images.failures.into_iter().map(failure).collect(),
             next_page_token,
             total_count: images.found.len(),

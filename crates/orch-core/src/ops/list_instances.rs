@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use orch_domain::Error;
+use orch_domain::book::Book;
 use orch_domain::caller::Permission;
-use orch_domain::instance::{Instance, InstanceState};
+use orch_domain::instance::Instance;
 use orch_domain::label::Labels;
 use orch_domain::name::{InstanceId, InstanceName, NodeId, UserId};
+use orch_domain::node_loss::SeenState;
 use orch_domain::page::{self, PageSize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,7 @@ use crate::{Cx, Orch};
 #[serde(deny_unknown_fields, default)]
 pub struct ListInstances {
     /// Only in these states.
-    pub state: Vec<InstanceState>,
+    pub state: Vec<SeenState>,
     pub name: Option<InstanceName>,
     pub node_id: Option<NodeId>,
     /// Only with all these labels and values.
@@ -78,11 +80,14 @@ impl Operation for ListInstances {
         }
         orch.ledger.read(|book| {
             let owner = owner.as_ref();
-            let rest = book.instances_from(owner, after.as_ref()).filter(|it| self.matches(it));
+            let rest =
+                book.instances_from(owner, after.as_ref()).filter(|it| self.matches(it, book));
             let read: Vec<&Arc<Instance>> = rest.take(self.page_size.get() + 1).collect();
             // Counting what matches means looking at all of them; without a filter the book knows.
             let total_count = match self.has_filter() {
-                true => book.instances_from(owner, None).filter(|it| self.matches(it)).count(),
+                true => {
+                    book.instances_from(owner, None).filter(|it| self.matches(it, book)).count()
+                }
                 false => book.n_instances(owner),
             };
             let (page, next_page_token) =
@@ -101,8 +106,8 @@ impl ListInstances {
             || !self.labels.is_empty()
     }
 
-    fn matches(&self, it: &Instance) -> bool {
-        (self.state.is_empty() || self.state.contains(&it.state))
+    fn matches(&self, it: &Instance, book: &Book) -> bool {
+        (self.state.is_empty() || self.state.contains(&book.seen_state(it)))
             && self.name.as_ref().is_none_or(|name| it.name == *name)
             && self.node_id.as_ref().is_none_or(|node_id| it.node_id == *node_id)
             && it.labels.contains_all(&self.labels)

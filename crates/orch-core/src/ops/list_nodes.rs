@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use orch_domain::Error;
+use orch_domain::book::Slot;
 use orch_domain::caller::Permission;
 use orch_domain::label::Labels;
 use orch_domain::name::Tag;
@@ -69,10 +70,7 @@ impl Operation for ListNodes {
                 &self.page_token,
                 self.page_size,
             )?;
-            let view = |it: &&_| {
-                let slot: &orch_domain::book::Slot = it;
-                NodeView::of(slot, orch.health.last_check(&slot.node.id))
-            };
+            let view = |it: &&Slot| NodeView::of(it, &orch.health).with_ray(orch.ray_on(&it.node));
             Ok(NodeList {
                 nodes: page.iter().map(view).collect(),
                 next_page_token,

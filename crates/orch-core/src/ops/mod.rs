@@ -11,7 +11,9 @@ mod cordon_node;
 mod create_api_key;
 mod create_user;
 mod dashboard_summary;
+mod delete_registry_credential;
 mod delete_user;
+mod discover_nodes;
 mod drain_node;
 mod exec_in_instance;
 mod get_instance;
@@ -23,20 +25,30 @@ mod instance_stats;
 mod launch_instance;
 mod list_api_keys;
 mod list_audit;
+mod list_events;
 mod list_images;
 mod list_instances;
 mod list_nodes;
+mod list_registry_credentials;
 mod list_servers;
 mod list_tools;
 mod list_users;
 mod login;
 mod node_status;
+mod pull_image;
+mod ray_job_logs;
+mod ray_list_jobs;
+mod ray_nodes;
+mod ray_status;
+mod ray_stop_job;
+mod ray_submit_job;
 mod register_node;
 mod reload_servers;
 mod remove_node;
 mod remove_server;
 mod restart_instance;
 mod revoke_api_key;
+mod set_registry_credential;
 mod start_instance;
 mod stop_instance;
 mod task_status;
@@ -58,7 +70,9 @@ pub use cordon_node::CordonNode;
 pub use create_api_key::{CreateApiKey, NewApiKey};
 pub use create_user::CreateUser;
 pub use dashboard_summary::{Dashboard, DashboardSummary};
+pub use delete_registry_credential::{DeleteRegistryCredential, DeletedRegistryCredential};
 pub use delete_user::{DeleteUser, DeletedUser};
+pub use discover_nodes::{DiscoverNodes, DiscoveredMachine, DiscoveredNodes};
 pub use drain_node::{DrainAction, DrainNode, DrainedInstance, DrainedNode};
 pub use exec_in_instance::{ExecInInstance, ExecResult};
 pub use get_instance::GetInstance;
@@ -70,20 +84,30 @@ pub use instance_stats::{InstanceStats, InstanceUse};
 pub use launch_instance::{LaunchInstance, LaunchedInstances};
 pub use list_api_keys::{ApiKeyList, ListApiKeys};
 pub use list_audit::{AuditList, ListAudit};
+pub use list_events::{EventList, ListEvents};
 pub use list_images::{ImageFailure, ImageList, ListImages};
 pub use list_instances::{InstanceList, ListInstances};
 pub use list_nodes::{ListNodes, NodeList};
+pub use list_registry_credentials::{ListRegistryCredentials, RegistryCredentialList};
 pub use list_servers::{ListServers, ServerList};
 pub use list_tools::{ListTools, ToolList, ToolView};
 pub use list_users::{ListUsers, UserList};
 pub use login::{LoggedIn, Login};
 pub use node_status::{NodeLoad, NodeStatus, NodeStatuses};
+pub use pull_image::{NodeOutcome, PullImage, PullOutcome, PullReport};
+pub use ray_job_logs::{RayJobLogs, RayLogText};
+pub use ray_list_jobs::{RayJobList, RayListJobs};
+pub use ray_nodes::{RayNodeList, RayNodes};
+pub use ray_status::{RayReport, RayStatus};
+pub use ray_stop_job::{RayStopJob, StoppedRayJob};
+pub use ray_submit_job::{RaySubmitJob, SubmittedRayJob};
 pub use register_node::{EngineKind, RegisterNode};
 pub use reload_servers::ReloadServers;
 pub use remove_node::{RemoveNode, RemovedNode};
 pub use remove_server::{RemoveServer, RemovedServer};
 pub use restart_instance::RestartInstance;
 pub use revoke_api_key::{RevokeApiKey, RevokedApiKey};
+pub use set_registry_credential::{KeptRegistryCredential, SetRegistryCredential};
 pub use start_instance::StartInstance;
 pub use stop_instance::StopInstance;
 pub use task_status::{TaskList, TaskStatus};
@@ -113,6 +137,7 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<ListNodes>(),
         Op::of::<GetNode>(),
         Op::of::<RegisterNode>(),
+        Op::of::<DiscoverNodes>(),
         Op::of::<UpdateNode>(),
         Op::of::<RemoveNode>(),
         Op::of::<CheckNode>(),
@@ -125,7 +150,18 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<DashboardSummary>(),
         Op::of::<NodeStatus>(),
         Op::of::<ListImages>(),
+        Op::of::<ListEvents>(),
+        Op::of::<PullImage>(),
+        Op::of::<ListRegistryCredentials>(),
+        Op::of::<SetRegistryCredential>(),
+        Op::of::<DeleteRegistryCredential>(),
         Op::of::<TaskStatus>(),
+        Op::of::<RayStatus>(),
+        Op::of::<RayNodes>(),
+        Op::of::<RaySubmitJob>(),
+        Op::of::<RayListJobs>(),
+        Op::of::<RayJobLogs>(),
+        Op::of::<RayStopJob>(),
         Op::of::<ListTools>(),
         Op::of::<CallTool>(),
         Op::of::<ListServers>(),

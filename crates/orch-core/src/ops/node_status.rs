@@ -5,6 +5,7 @@ use std::sync::Arc;
 use orch_domain::Error;
 use orch_domain::book::Slot;
 use orch_domain::caller::Permission;
+use orch_domain::metrics::NodeMetrics;
 use orch_domain::name::NodeId;
 use orch_domain::node::{NodeStatus as Status, Role};
 use orch_domain::page::{self, PageSize};
@@ -15,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::view::ray::RayOnNode;
 use crate::view::table::{more, table};
 use crate::{Cx, Orch};
 
@@ -59,6 +61,10 @@ pub struct NodeLoad {
     /// Milliseconds until the engine answered the last check; null when it did not.
     pub latency_ms: Option<f64>,
     pub checked_at: Option<Timestamp>,
+    /// What is in use on its machine, by whoever uses it; null until it first told.
+    pub metrics: Option<NodeMetrics>,
+    /// What Ray says of the machine at this address; null when it is not in Ray.
+    pub ray: Option<RayOnNode>,
 }
 
 impl NodeLoad {
@@ -82,6 +88,8 @@ impl NodeLoad {
             n_instances: slot.instances.len(),
             latency_ms: check.as_ref().and_then(|it| it.latency_ms),
             checked_at: check.map(|it| it.at),
+            metrics: orch.health.metrics(&node.id),
+            ray: orch.ray_on(node),
         }
     }
 }
@@ -90,6 +98,10 @@ impl Summary for NodeStatuses {
     fn summary(&self) -> String {
         let row = |it: &NodeLoad| {
             let cordoned = if it.cordoned { " (cordoned)" } else { "" };
+            let usage = it.metrics.as_ref().map(NodeMetrics::usage).unwrap_or_default();
+            let share = |it: Option<f64>| {
+                it.map_or_else(|| "-".to_owned(), |it| format!("{:.0} %", it * 100.0))
+            };
             [
                 it.id.to_string(),
                 format!("{}{cordoned}", it.status),
@@ -98,9 +110,25 @@ impl Summary for NodeStatuses {
                 format!("{} of {}", it.memory_used, it.memory_total),
                 it.n_instances.to_string(),
                 it.latency_ms.map_or_else(|| "-".to_owned(), |it| format!("{it:.1} ms")),
+                share(usage.cpu),
+                share(usage.memory),
+                share(usage.disk),
+                share(usage.gpu),
             ]
         };
-        let header = ["ID", "STATUS", "LOAD", "USED CPU", "USED MEMORY", "INSTANCES", "LATENCY"];
+        let header = [
+            "ID",
+            "STATUS",
+            "LOAD",
+            "USED CPU",
+            "USED MEMORY",
+            "INSTANCES",
+            "LATENCY",
+            "CPU BUSY",
+            "MEMORY BUSY",
+            "DISK",
+            "GPU BUSY",
+        ];
         let mut text = table(header, self.nodes.iter().map(row));
         text.push_str(&more(self.nodes.len(), self.total_count, &self.next_page_token));
         text

@@ -15,7 +15,8 @@ use crate::{Cx, Orch};
 #[serde(deny_unknown_fields)]
 pub struct RemoveNode {
     pub node_id: NodeId,
-    /// Give up the instances it still holds, as when the machine is lost for good: they end with `Server.NodeLost`,
+    /// Give up the instances it still holds, as when the machine is lost for good: they end with `Server.NodeLost`, what
+    /// others left there when they moved away is forgotten,
     /// and containers that may still run there are left alone.
     #[serde(default)]
     pub force: bool,

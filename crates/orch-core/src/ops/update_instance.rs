@@ -1,4 +1,4 @@
-//! Name, labels and protection of an instance change; its container does not.
+//! Name, labels, protection and what a lost node means to an instance change; its container does not.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use orch_domain::caller::Permission;
 use orch_domain::instance::InstanceState;
 use orch_domain::label::Labels;
 use orch_domain::name::{InstanceId, InstanceName};
+use orch_domain::node_loss::OnNodeLoss;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -24,6 +25,9 @@ pub struct UpdateInstance {
     pub labels: Option<Labels>,
     /// Whether `terminate_instance` is refused.
     pub termination_protection: Option<bool>,
+    /// When its node stays unreachable: `keep` waits for the node; `reschedule` starts it anew on another, without the
+    /// files it wrote.
+    pub on_node_loss: Option<OnNodeLoss>,
 }
 
 impl Operation for UpdateInstance {
@@ -53,6 +57,7 @@ impl Operation for UpdateInstance {
                     it.labels = self.labels.unwrap_or(it.labels.clone());
                     it.termination_protection =
                         self.termination_protection.unwrap_or(it.termination_protection);
+                    it.on_node_loss = self.on_node_loss.unwrap_or(it.on_node_loss);
                 });
                 let after = orch.visible(cx, book, &self.id)?;
                 Ok(OneInstance(InstanceView::of(&after, book)))

@@ -9,14 +9,15 @@ use orch_domain::label::Labels;
 use orch_domain::name::{NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, Role, SimConfig, check_host};
 use orch_domain::resource::{Cpu, Memory};
-use orch_domain::ssh::HostTrust;
+use orch_domain::ssh::Trust;
 use orch_domain::text::check_line;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::register_node::{MAX_DESCRIPTION, SshArguments, check_tags};
+use super::register_node::{MAX_DESCRIPTION, check_gpu, check_tags};
 use crate::operation::{Operation, Route, Spec, spec};
 use crate::service::nodes::engine_parameter;
+use crate::service::ssh_arguments::SshArguments;
 use crate::view::node::OneNode;
 use crate::{Cx, Orch};
 
@@ -31,7 +32,8 @@ pub struct UpdateNode {
     pub role: Option<Role>,
     /// Where its Docker engine listens; refused while the node holds instances.
     pub endpoint: Option<String>,
-    /// How to log in to its machine; what is left out stays. `accept_host_key` is for a machine that was set up anew.
+    /// How to log in to its machine; what is left out stays, and with a new `host` is taken from the SSH configuration.
+    /// `accept_host_key` is for a machine that was set up anew.
     pub ssh: Option<SshArguments>,
     /// What its simulated engine has and how it misbehaves, in place of all it was told before.
     pub sim: Option<SimConfig>,
@@ -45,6 +47,9 @@ pub struct UpdateNode {
     pub cpu_cores: Option<Cpu>,
     /// GiB that may be given out. Fixes the capacity: it does not follow the engine any more.
     pub memory_gb: Option<Memory>,
+    /// GPUs that may be given out, by the indices 0 to one less. Fixes their number: it does not follow the machine any more.
+    #[schemars(range(max = 64))]
+    pub gpu: Option<u32>,
 }
 
 impl Operation for UpdateNode {
@@ -62,8 +67,8 @@ impl Operation for UpdateNode {
         self.check()?;
         let before = orch.ledger.read(|book| book.slot(&self.node_id).map(|it| it.node.clone()));
         let before = before.ok_or_else(|| Error::no_node(&self.node_id))?;
-        let trust = self.ssh.as_ref().map_or(Ok(HostTrust::Known), SshArguments::trust)?;
-        let mut engine = self.new_engine(&before)?;
+        let trust = self.ssh.as_ref().map_or(Ok(Trust::default()), SshArguments::trust)?;
+        let mut engine = self.new_engine(orch, &before).await?;
         if let Some(engine) = &engine {
             orch.engines
                 .check(engine)
@@ -72,7 +77,7 @@ impl Operation for UpdateNode {
         if let Some(it) = engine.take() {
             let moved = Node { engine: it, ..Node::clone(&before) };
             engine = Some(match &moved.engine {
-                EngineConfig::DockerOverSsh(ssh) if ssh.host_key.is_none() => {
+                EngineConfig::DockerOverSsh(ssh) if !ssh.is_met() => {
                     orch.identify(&moved, &trust, false).await?
                 }
                 it => it.clone(),
@@ -105,10 +110,11 @@ impl UpdateNode {
         if let Some(it) = &self.description {
             check_line("description", it, MAX_DESCRIPTION)?;
         }
+        check_gpu(self.gpu)?;
         self.tags.as_ref().map_or(Ok(()), check_tags)
     }
 
-    fn new_engine(&self, node: &Node) -> Result<Option<EngineConfig>, Error> {
+    async fn new_engine(&self, orch: &Orch, node: &Node) -> Result<Option<EngineConfig>, Error> {
         let other_kind = |parameter: &str| {
             let kind = node.engine.kind();
             Error::invalid(parameter, format!("the engine of `{}` is `{kind}`", node.id))
@@ -118,7 +124,7 @@ impl UpdateNode {
                 EngineConfig::DockerOverSsh(ssh)
                     if self.endpoint.is_none() && self.sim.is_none() =>
                 {
-                    let changed = arguments.clone().change(ssh.clone())?;
+                    let changed = arguments.clone().change(orch, ssh.clone()).await?;
                     Ok(Some(EngineConfig::DockerOverSsh(changed)))
                 }
                 EngineConfig::DockerOverSsh(_) => {
@@ -155,6 +161,8 @@ impl UpdateNode {
         node.labels = self.labels.unwrap_or(node.labels.clone());
         node.description = self.description.unwrap_or(node.description.clone());
         node.capacity_is_fixed |= self.cpu_cores.is_some() || self.memory_gb.is_some();
+        node.gpu_is_fixed |= self.gpu.is_some();
+        node.capacity.gpu = self.gpu.unwrap_or(node.capacity.gpu);
         node.capacity.cpu = self.cpu_cores.unwrap_or(node.capacity.cpu);
         node.capacity.memory = self.memory_gb.unwrap_or(node.capacity.memory);
     }

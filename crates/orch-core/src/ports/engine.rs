@@ -3,6 +3,8 @@
 //! Every verb may be repeated: creating what exists with our labels adopts it, starting what runs, stopping what is
 //! stopped and removing what is gone succeed.
 
+mod pull;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,30 +13,57 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use orch_domain::health::Level;
 use orch_domain::image::ImageRef;
+use orch_domain::metrics::Sample;
 use orch_domain::name::{InstanceId, NodeId, UserId};
 use orch_domain::node::{EngineConfig, Node};
 use orch_domain::port::PortBinding;
 use orch_domain::resource::Resources;
-use orch_domain::ssh::{Fingerprint, HostKey, HostTrust};
+use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshWanted, Trust};
 use orch_domain::time::Timestamp;
+use orch_domain::trouble::Trouble;
+
+pub use pull::{PulledImage, RegistryLogin};
 
 #[async_trait]
 pub trait Engine: Send + Sync {
+    /// What a check of the node goes through one after the other, from the outside in; the engine itself comes last.
+    fn levels(&self) -> &'static [Level];
+
+    /// Whether the node answers at a level below its engine. Asked in the order of `levels`, each after the one before
+    /// succeeded. May hang: whoever asks sets the limit.
+    async fn reach(&self, level: Level) -> Result<(), EngineError>;
+
+    /// What is in use on the machine, as far as this kind of engine can tell. `info` is what it just said of itself.
+    async fn sample(&self, info: &EngineInfo) -> Result<Sample, EngineError>;
+
     /// Whether it answers, what it is, and what the node has.
     async fn describe(&self) -> Result<EngineInfo, EngineError>;
+
+    /// What a call that does not come back waits for, when that is not the engine itself.
+    fn waits_for(&self) -> Option<EngineError> {
+        None
+    }
 
     async fn images(&self) -> Result<Vec<EngineImage>, EngineError>;
 
     async fn has_image(&self, image: &ImageRef) -> Result<bool, EngineError>;
 
-    /// Fetches an image; `report` is called as it goes on.
-    async fn pull(&self, image: &ImageRef, report: PullReport) -> Result<(), EngineError>;
+    /// Fetches what the registry has under that name now, logging in where `login` says how; `report` is called as it
+    /// goes on. Dropped meanwhile, the engine is told to leave it.
+    async fn pull(
+        &self,
+        image: &ImageRef,
+        login: Option<&RegistryLogin>,
+        report: PullReport,
+    ) -> Result<PulledImage, EngineError>;
 
     /// Creates the container and returns the engine's id of it. A container of that name with the same labels is
     /// adopted; one with other labels is `NameTaken`.
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError>;
 
+    /// `CutShort`: only another container in its place can be started.
     async fn start(&self, name: &str) -> Result<(), EngineError>;
 
     /// Asks it to end, and ends it after `grace`.
@@ -115,12 +144,16 @@ pub trait Engines: Send + Sync {
     /// Whether `config` can be understood at all, as a sentence when not.
     fn check(&self, config: &EngineConfig) -> Result<(), String>;
 
-    /// Meets a machine for the first time: `config` with the key by which it is recognised from then on, if `trust`
-    /// allows that key. Whoever needs no such key stays as it is.
+    /// What the SSH configuration of this server's user makes of `wanted`, or a sentence that says why it cannot be
+    /// used. No machine is met.
+    async fn resolve(&self, wanted: SshWanted) -> Result<SshEndpoint, String>;
+
+    /// Meets a machine for the first time, and all on the way to it: `config` with the keys by which they are
+    /// recognised from then on, if `trust` allows those keys. Whoever needs no such key stays as it is.
     async fn identify(
         &self,
         config: &EngineConfig,
-        trust: &HostTrust,
+        trust: &Trust,
     ) -> Result<EngineConfig, EngineError>;
 }
 
@@ -132,6 +165,9 @@ pub struct EngineInfo {
     pub capacity: Resources,
     pub hostname: String,
     pub n_containers: u32,
+    pub n_running: u32,
+    /// Where on its machine it keeps images and containers, when it says so.
+    pub data_root: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -146,7 +182,7 @@ pub struct EngineImage {
 /// Called with what is done so far. Cheap, and never blocks.
 pub type PullReport = Arc<dyn Fn(PullProgress) + Send + Sync>;
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PullProgress {
     pub done_bytes: u64,
     /// Grows while layers are discovered.
@@ -164,6 +200,8 @@ pub struct ContainerSpec {
     pub env: BTreeMap<String, String>,
     pub resources: Resources,
     pub ports: Vec<PortBinding>,
+    /// Indices of the GPUs of the node that it gets, and no other.
+    pub gpus: Vec<u32>,
     /// Where published ports bind.
     pub publish_ip: IpAddr,
     pub labels: ContainerLabels,
@@ -309,10 +347,10 @@ pub enum EngineError {
     Timeout { after: Duration },
     /// The machine could not be reached or did not let us in; the words are safe to show.
     #[error("no connection to the machine: {message}")]
-    NoConnection { message: String },
+    NoConnection { message: String, trouble: Trouble },
     /// The machine let us in, and nothing listens where its engine should.
     #[error("the machine answers, its engine does not: {message}")]
-    EngineDown { message: String },
+    EngineDown { message: String, trouble: Trouble },
     #[error("the key of the machine `{place}` is not known; it shows {found}")]
     HostKeyUnknown { place: String, found: HostKey },
     /// Either it was set up anew, or somebody else answers in its place. It is not logged in to.
@@ -329,6 +367,9 @@ pub enum EngineError {
     },
     #[error("the image `{image}` is not there and could not be pulled: {message}")]
     ImageNotFound { image: ImageRef, message: String },
+    /// The registry wants a login and was shown none, or does not take the one it was shown.
+    #[error("{}", pull::login_refused(.image, .username.as_deref()))]
+    LoginRefused { image: ImageRef, username: Option<String> },
     /// Something on the host, ours or not, listens on one of the wanted ports. Empty: the engine did not say which.
     #[error("a wanted host port is in use")]
     PortInUse { ports: Vec<u16> },
@@ -336,6 +377,11 @@ pub enum EngineError {
     NameTaken { name: String },
     #[error("there is no container `{name}`")]
     NoSuchContainer { name: String },
+    /// The engine went down while it started this one, and what it left behind keeps it from starting it again.
+    #[error(
+        "an earlier start of the container `{name}` was cut short, and its engine cannot repeat it"
+    )]
+    CutShort { name: String },
     #[error("the container `{name}` does not run")]
     NotRunning { name: String },
     #[error("the command could not be started: {message}")]
@@ -348,6 +394,21 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// What is the matter, by name.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            EngineError::NoConnection { trouble, .. } | EngineError::EngineDown { trouble, .. } => {
+                *trouble
+            }
+            EngineError::HostKeyUnknown { .. } => Trouble::HostKeyUnknown,
+            EngineError::HostKeyChanged { .. } => Trouble::HostKeyChanged,
+            EngineError::Timeout { .. } => Trouble::EngineSilent,
+            EngineError::Unreachable { source } => of_transport(&**source),
+            EngineError::Refused { message } => of_words(message),
+            _ => Trouble::Other,
+        }
+    }
+
     /// Whether trying again, unchanged, may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -358,5 +419,47 @@ impl EngineError {
                 | EngineError::EngineDown { .. }
                 | EngineError::HostKeyChanged { .. }
         )
+    }
+}
+
+/// What the operating system said, wherever in the chain of causes that is.
+fn of_transport(err: &(dyn std::error::Error + 'static)) -> Trouble {
+    use std::io::ErrorKind;
+    let (mut cause, mut is_tcp) = (Some(err), false);
+    while let Some(it) = cause {
+        if let Some(io) = it.downcast_ref::<std::io::Error>() {
+            return match io.kind() {
+                ErrorKind::NotFound => Trouble::SocketMissing,
+                ErrorKind::PermissionDenied => Trouble::SocketForbidden,
+                ErrorKind::ConnectionRefused if is_tcp => Trouble::NothingListens,
+                ErrorKind::ConnectionRefused => Trouble::EngineStopped,
+                ErrorKind::TimedOut
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable => Trouble::NoAnswer,
+                _ if io.to_string().contains("failed to lookup address") => Trouble::NameUnknown,
+                _ => Trouble::EngineSilent,
+            };
+        }
+        // Some clients keep the cause as text only.
+        if it.to_string().contains("Socket not found") {
+            return Trouble::SocketMissing;
+        }
+        is_tcp |= it.to_string().contains("tcp connect error");
+        cause = it.source();
+    }
+    Trouble::EngineSilent
+}
+
+/// What an engine that answered complains about.
+fn of_words(message: &str) -> Trouble {
+    let has = |it: &str| message.contains(it);
+    if has("disk is full") || has("no space left") {
+        Trouble::DiskFull
+    } else if has("client version") || has("API version") {
+        Trouble::EngineTooOld
+    } else if has("not one of Docker's") || has("page not found") {
+        Trouble::NotDocker
+    } else {
+        Trouble::Other
     }
 }

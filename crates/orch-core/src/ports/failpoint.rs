@@ -21,10 +21,17 @@ pub enum Failpoint {
     TerminateStopped,
     TerminateRemoved,
     TerminateRecorded,
+    RescheduleReserved,
+    RescheduleCreated,
+    RescheduleStarted,
+    RescheduleRunning,
+    RemnantStopped,
+    RemnantRemoved,
+    RemnantReleased,
 }
 
 impl Failpoint {
-    pub const ALL: [Failpoint; 18] = [
+    pub const ALL: [Failpoint; 25] = [
         Failpoint::LaunchReserved,
         Failpoint::LaunchImagePresent,
         Failpoint::LaunchCreated,
@@ -43,6 +50,13 @@ impl Failpoint {
         Failpoint::TerminateStopped,
         Failpoint::TerminateRemoved,
         Failpoint::TerminateRecorded,
+        Failpoint::RescheduleReserved,
+        Failpoint::RescheduleCreated,
+        Failpoint::RescheduleStarted,
+        Failpoint::RescheduleRunning,
+        Failpoint::RemnantStopped,
+        Failpoint::RemnantRemoved,
+        Failpoint::RemnantReleased,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -65,6 +79,13 @@ impl Failpoint {
             Failpoint::TerminateStopped => "terminate.stopped",
             Failpoint::TerminateRemoved => "terminate.removed",
             Failpoint::TerminateRecorded => "terminate.recorded",
+            Failpoint::RescheduleReserved => "reschedule.reserved",
+            Failpoint::RescheduleCreated => "reschedule.created",
+            Failpoint::RescheduleStarted => "reschedule.started",
+            Failpoint::RescheduleRunning => "reschedule.running",
+            Failpoint::RemnantStopped => "remnant.stopped",
+            Failpoint::RemnantRemoved => "remnant.removed",
+            Failpoint::RemnantReleased => "remnant.released",
         }
     }
 }

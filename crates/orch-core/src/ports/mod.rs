@@ -3,5 +3,7 @@
 pub mod clock;
 pub mod engine;
 pub mod failpoint;
+pub mod peers;
+pub mod ray;
 pub mod store;
 pub mod tool_server;

@@ -1,7 +1,10 @@
 //! Durable state: what is acknowledged is here first.
 
+use std::sync::Arc;
+
 use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::book::{Change, Rows};
+use orch_domain::event::Event;
 use orch_domain::name::UserId;
 use tokio::sync::oneshot;
 
@@ -11,6 +14,8 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// Inserted, or replaced when the id exists.
     pub audit: Vec<AuditEntry>,
+    /// What the changes tell.
+    pub events: Vec<Arc<Event>>,
 }
 
 /// Made once with the data directory, and part of every backup.
@@ -40,6 +45,9 @@ pub trait Store: Send + Sync {
 
     /// Deletes the entries up to and including `last`.
     fn trim_audit(&self, last: AuditId) -> Result<usize, StoreError>;
+
+    /// Deletes the events up to and including the revision `last`.
+    fn trim_events(&self, last: u64) -> Result<usize, StoreError>;
 }
 
 #[derive(Clone, Debug, Default)]

@@ -136,10 +136,12 @@ impl Orch {
                         description: "this machine".to_owned(),
                         capacity: local.capacity,
                         capacity_is_fixed: false,
+                        gpu_is_fixed: false,
                         cordoned: false,
                         created_at: now,
                         status: NodeStatus::Unknown,
                         status_since: now,
+                        status_changes: Vec::new(),
                     }),
                 }
             })

@@ -98,6 +98,7 @@ impl Orch {
             let message = format!("`{id}` is terminated: its container and what it wrote are gone");
             return Err(incorrect(&instance, message));
         }
+        self.ledger.read(|book| self.refuse_if_lost(book, &instance))?;
         let engine = self.engine(&instance.node_id)?;
         Ok((instance, engine))
     }

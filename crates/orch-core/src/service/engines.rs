@@ -36,6 +36,9 @@ pub fn engine_error(node_id: &NodeId, err: EngineError) -> Error {
             id: image.to_string(),
             hint: format!("{err}; `list_images` shows what the nodes have"),
         },
+        EngineError::LoginRefused { ref image, .. } => {
+            Error::NotFound { kind: "image", id: image.to_string(), hint: err.to_string() }
+        }
         EngineError::InvalidCommand { ref message } => Error::invalid(
             "command",
             format!("it could not be started: {message}; check that the image has it"),
@@ -48,6 +51,7 @@ pub fn engine_error(node_id: &NodeId, err: EngineError) -> Error {
         EngineError::PortInUse { .. }
         | EngineError::NameTaken { .. }
         | EngineError::NoSuchContainer { .. }
+        | EngineError::CutShort { .. }
         | EngineError::Refused { .. }
         | EngineError::Unsupported { .. } => Error::EngineError {
             node_id: node_id.clone(),

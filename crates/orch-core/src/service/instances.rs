@@ -40,7 +40,11 @@ impl Orch {
     ) -> Result<OneInstance, Error> {
         self.request(cx, id, action).await?;
         if wait {
-            self.wait_for(cx, std::slice::from_ref(id)).await?;
+            match self.wait_for(cx, std::slice::from_ref(id)).await {
+                // Accepted, and done when its node is back: the answer shows that, with the reason.
+                Err(Error::NodeUnreachable { .. }) if action == Action::Terminate => {}
+                it => drop(it?),
+            }
         }
         let (instance, view) = self.ledger.read(|book| {
             let instance = self.visible(cx, book, id)?;
@@ -59,7 +63,8 @@ impl Orch {
         }
     }
 
-    /// Waits until all `ids` rest, telling the caller how far they are.
+    /// Waits until all `ids` rest, telling the caller how far they are. Ends with an error when one waits for a node that
+    /// is lost.
     pub async fn wait_for(&self, cx: &Cx, ids: &[InstanceId]) -> Result<Vec<Arc<Instance>>, Error> {
         let mut events = self.events.subscribe();
         let mut phases: SelectAll<_> = ids
@@ -76,6 +81,8 @@ impl Orch {
             if seen.iter().all(|it| !it.state.is_transitional()) {
                 return Ok(seen);
             }
+            self.ledger
+                .read(|book| seen.iter().try_for_each(|it| self.refuse_to_wait(book, it)))?;
             tokio::select! {
                 event = events.recv() => match event {
                     // Skip what is about others without looking into the book.

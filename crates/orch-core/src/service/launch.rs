@@ -43,6 +43,14 @@ impl Orch {
                 self.undo_launch(&reserved.ids, "its launch was cancelled by the caller").await;
                 return Err(err);
             }
+            // Its node is lost, and the launch with it: the others do not stay.
+            Err(err @ Error::NodeUnreachable { .. })
+                if !reserved.existed && 1 < reserved.ids.len() =>
+            {
+                let reason = format!("one that was launched with it failed: {err}");
+                self.undo_launch(&reserved.ids, &reason).await;
+                return Err(err);
+            }
             other => other?,
         };
         // What an earlier call launched is answered in its present state, whatever that is by now.
@@ -92,7 +100,11 @@ impl Orch {
         cx.audit_target(id);
         self.ledger
             .write(Some(cx), |book| {
-                self.visible(cx, book, id)?;
+                let instance = self.visible(cx, book, id)?;
+                // To end is accepted always, and done when the node is back.
+                if action != Action::Terminate && instance.after(action)?.is_some() {
+                    self.refuse_if_lost(book, &instance)?;
+                }
                 book.request(id, action, now)
             })
             .await?;
@@ -112,7 +124,7 @@ fn has_failed(instance: &Instance) -> bool {
 }
 
 /// Whether its command has ended well by itself: a job that was done before anybody could look.
-pub(super) fn is_done(instance: &Instance) -> bool {
+pub(crate) fn is_done(instance: &Instance) -> bool {
     instance.state == InstanceState::Stopped
         && instance.state_reason.as_ref().is_some_and(|it| it.code == ReasonCode::CommandCompleted)
 }

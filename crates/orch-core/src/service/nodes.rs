@@ -10,10 +10,11 @@ use orch_domain::label::Labels;
 use orch_domain::name::{InstanceId, NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role};
 use orch_domain::resource::{Cpu, Memory, Resources};
-use orch_domain::ssh::{HostKey, HostTrust};
+use orch_domain::ssh::{HostKey, HostTrust, Trust};
 
 use crate::ports::engine::EngineError;
 use crate::service::engines::engine_error;
+use crate::service::health::n_gpus;
 use crate::view::node::NodeView;
 use crate::{Cx, Orch};
 
@@ -25,14 +26,15 @@ pub struct Enrolment {
     pub address: String,
     pub role: Role,
     pub engine: EngineConfig,
-    /// Which host key it may show, where it is behind SSH.
-    pub trust: HostTrust,
+    /// Which host keys it and those on the way may show, where it is behind SSH.
+    pub trust: Trust,
     pub tags: BTreeSet<Tag>,
     pub labels: Labels,
     pub description: String,
     /// What may be given out; asked of the engine where `None`.
     pub cpu: Option<Cpu>,
     pub memory: Option<Memory>,
+    pub gpu: Option<u32>,
     /// Register it although its engine does not answer.
     pub force: bool,
 }
@@ -62,17 +64,27 @@ impl Orch {
             description: enrolment.description,
             capacity: Resources::default(),
             capacity_is_fixed: enrolment.cpu.is_some() || enrolment.memory.is_some(),
+            gpu_is_fixed: enrolment.gpu.is_some(),
             cordoned: false,
             created_at: now,
             status: NodeStatus::Unknown,
             status_since: now,
+            status_changes: Vec::new(),
         };
         // A taken id is refused before a foreign machine is asked anything.
         self.ledger.rehearse(|book| book.add_node(node.clone()))?;
         node.engine = self.identify(&node, &enrolment.trust, enrolment.force).await?;
-        let (check, answer) = self.probe(&node).await;
-        let engine_has = match answer {
-            Ok(info) => info.capacity,
+        let probed = self.probe(&node).await;
+        let left = probed.left();
+        let mut sampled = None;
+        let engine_has = match probed.answer {
+            Ok(info) => {
+                let sample = self.sample(&node, &info, left).await;
+                let gpu = n_gpus(sample.as_ref()).unwrap_or_default();
+                let capacity = Resources { gpu, ..info.capacity };
+                sampled = Some((info, sample));
+                capacity
+            }
             Err(err) if !enrolment.force => return Err(not_enrolled(&node, err)),
             Err(_) if enrolment.cpu.is_some() != enrolment.memory.is_some() => {
                 return Err(Error::invalid(
@@ -85,12 +97,17 @@ impl Orch {
         node.capacity = Resources {
             cpu: enrolment.cpu.unwrap_or(engine_has.cpu),
             memory: enrolment.memory.unwrap_or(engine_has.memory),
-            gpu: engine_has.gpu,
+            gpu: enrolment.gpu.unwrap_or(engine_has.gpu),
         };
+        let check = probed.check;
         node.status = check.status;
         node.status_since = check.at;
         self.ledger.write(cx, |book| book.add_node(node.clone())).await?;
+        let at = check.at;
         self.health.enter(&node, check);
+        if let Some((info, sample)) = sampled {
+            self.health.note(&node.id, at, &info, sample);
+        }
         tracing::info!("node `{}` is registered and {}", node.id, node.status);
         crate::task::follow(self, &node.id);
         if node.status == NodeStatus::Healthy {
@@ -104,10 +121,11 @@ impl Orch {
     pub(crate) async fn identify(
         &self,
         node: &Node,
-        trust: &HostTrust,
+        trust: &Trust,
         force: bool,
     ) -> Result<EngineConfig, Error> {
         const PARAMETER: &str = "ssh.accept_host_key";
+        const JUMP_PARAMETER: &str = "ssh.accept_jump_host_key";
         let within = self.settings.health_timeout;
         let met = tokio::time::timeout(within, self.engines.identify(&node.engine, trust))
             .await
@@ -116,21 +134,28 @@ impl Orch {
             Ok(engine) => return Ok(engine),
             Err(err) => err,
         };
-        match (err, &node.engine, trust) {
-            (EngineError::HostKeyUnknown { place, found }, _, _) => Err(Error::invalid(
-                PARAMETER,
-                format!(
-                    "the machine at `{place}` is not known yet; its host key is {found}. Compare it with what \
+        match (err, &node.engine, &trust.host) {
+            (EngineError::HostKeyUnknown { place, found }, _, _) => {
+                let (who, parameter) = match is_jump(node, &place) {
+                    true => ("jump", JUMP_PARAMETER),
+                    false => ("machine", PARAMETER),
+                };
+                let message = format!(
+                    "the {who} at `{place}` is not known yet; its host key is {found}. Compare it with what \
                      `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on that machine, and repeat the call \
-                     with `accept_host_key` set to `{}`",
+                     with `{}` set to `{}`",
+                    parameter.trim_start_matches("ssh."),
                     found.fingerprint
-                ),
-            )),
+                );
+                let parameter = parameter.to_owned();
+                Err(Error::HostKeyUnknown { parameter, message, place, found })
+            }
             (EngineError::HostKeyChanged { place, expected, found }, _, _) => {
                 let found =
                     found.map_or_else(|| "no key of that kind".to_owned(), |it| it.to_string());
+                let parameter = if is_jump(node, &place) { JUMP_PARAMETER } else { PARAMETER };
                 Err(Error::invalid(
-                    PARAMETER,
+                    parameter,
                     format!(
                         "the machine at `{place}` shows {found} and not {expected}, which is the one expected: \
                          somebody may answer in its place; find out why before accepting it"
@@ -138,7 +163,7 @@ impl Orch {
                 ))
             }
             (err, EngineConfig::DockerOverSsh(ssh), HostTrust::Exactly(fingerprint))
-                if force && err.is_transient() =>
+                if force && err.is_transient() && ssh.jumps.is_empty() =>
             {
                 let mut ssh = ssh.clone();
                 ssh.host_key = Some(HostKey { fingerprint: fingerprint.clone(), algorithm: None });
@@ -147,17 +172,16 @@ impl Orch {
             (err, _, _) if force && err.is_transient() => Err(Error::invalid(
                 PARAMETER,
                 "the machine does not answer and its host key is not known: give the key's fingerprint to register it \
-                 all the same",
+                 all the same; behind a jump it has to answer",
             )),
             (err, _, _) => Err(not_enrolled(node, err)),
         }
     }
 
     pub fn node_view(&self, id: &NodeId) -> Result<NodeView, Error> {
-        let last_check = self.health.last_check(id);
         self.ledger.read(|book| {
             let slot = book.slot(id).ok_or_else(|| Error::no_node(id))?;
-            Ok(NodeView::of(slot, last_check))
+            Ok(NodeView::of(slot, &self.health).with_ray(self.ray_on(&slot.node)))
         })
     }
 
@@ -243,6 +267,14 @@ pub struct Emptied {
     pub id: InstanceId,
     /// None: it was done, or is under way.
     pub refusal: Option<Error>,
+}
+
+/// Whether `place` is a machine on the way to the node, and not the node itself.
+fn is_jump(node: &Node, place: &str) -> bool {
+    match &node.engine {
+        EngineConfig::DockerOverSsh(ssh) => ssh.jumps.iter().any(|it| it.place() == place),
+        EngineConfig::Docker { .. } | EngineConfig::Sim(_) => false,
+    }
 }
 
 /// The parameter of `register_node` that says where the engine is.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use orch_domain::Error;
+use orch_domain::event::News;
 use orch_domain::instance::{Goal, Instance, InstanceState, ReasonCode, StateReason};
 use orch_domain::name::{InstanceId, NodeId};
 use orch_domain::time::Timestamp;
@@ -51,6 +52,10 @@ impl Orch {
 
     /// Compares one node's records with its engine's containers.
     pub async fn reconcile_node(self: &Arc<Orch>, node_id: &NodeId) -> Result<Reconciled, Error> {
+        // What moved away goes first: it must not be taken for anything else.
+        if let Err(err) = self.clear_node(node_id).await {
+            tracing::debug!("what moved away from `{node_id}` is removed later: {err}");
+        }
         let engine = self.engine(node_id)?;
         let controller_id = self.ledger.store().identity().controller_id.clone();
         // Read before the list is asked for, so that nothing in it is newer than the list.
@@ -71,7 +76,11 @@ impl Orch {
             let container = by_name.get(instance.id.container_name().as_str());
             let agrees = match instance.state {
                 InstanceState::Running => container.is_some_and(|it| it.state.is_up()),
-                InstanceState::Stopped => container.is_some_and(|it| !it.state.is_up()),
+                InstanceState::Stopped => match container {
+                    Some(it) => !it.state.is_up(),
+                    // It moved here and never ran.
+                    None => instance.is_moving(),
+                },
                 _ => true,
             };
             if !agrees && self.reconcile_instance(&instance.id).await? {
@@ -132,6 +141,18 @@ impl Orch {
         container: &Container,
         report: &mut Reconciled,
     ) {
+        if self.is_superseded(container)
+            && let Some(labels) = &container.labels
+        {
+            match self.remove_older(engine, &labels.instance_id).await {
+                Ok(removed) => report.n_orphans_removed += usize::from(removed),
+                Err(err) => tracing::warn!(
+                    "`{}` on `{node_id}` is superseded and could not be removed: {err}",
+                    container.name
+                ),
+            }
+            return;
+        }
         let key = (node_id.clone(), container.name.clone());
         if !self.is_orphan(container) {
             self.orphans.first_seen.lock().remove(&key);
@@ -148,24 +169,36 @@ impl Orch {
         // The list may be old; what is removed is looked at once more.
         let removed = match limited(engine.inspect(&container.name)).await {
             Ok(Some(it)) if it.id == container.id && self.is_orphan(&it) => {
-                limited(engine.remove(&it.name)).await
+                limited(engine.remove(&it.name)).await.map(|()| true)
             }
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(false),
             Err(err) => Err(err),
         };
         match removed {
-            Ok(()) => {
+            // Gone already, or another by now: nothing was done, and nothing is said.
+            Ok(false) => drop(self.orphans.first_seen.lock().remove(&key)),
+            Ok(true) => {
                 tracing::warn!(
                     "removed the container `{}` on `{node_id}`: it carries our id and has no record",
                     container.name
                 );
                 self.orphans.first_seen.lock().remove(&key);
                 report.n_orphans_removed += 1;
+                self.tell_of_orphan(node_id, container).await;
             }
             Err(err) => tracing::warn!(
                 "the orphan `{}` on `{node_id}` could not be removed: {err}",
                 container.name
             ),
+        }
+    }
+
+    async fn tell_of_orphan(&self, node_id: &NodeId, container: &Container) {
+        let Some(labels) = &container.labels else { return };
+        let name = &container.name;
+        let news = News::orphan_removed(name, &labels.instance_id, &labels.owner, node_id);
+        if let Err(err) = self.ledger.announce(None, news).await {
+            tracing::warn!("that the orphan `{name}` was removed could not be recorded: {err}");
         }
     }
 
@@ -230,6 +263,8 @@ enum Truth {
 /// `None`: the record is right.
 fn verdict(record: &Instance, seen: Option<Container>) -> Option<Truth> {
     match (record.state, seen) {
+        // It moved here and never ran: there is nothing that could be gone.
+        (InstanceState::Stopped, None) if record.is_moving() => None,
         (InstanceState::Running | InstanceState::Stopped, None) => Some(Truth::IsGone),
         (InstanceState::Running, Some(it)) if !it.state.is_up() => {
             Some(Truth::StandsStill(why_it_ended(&it.state)))

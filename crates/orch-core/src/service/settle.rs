@@ -2,7 +2,9 @@
 //!
 //! The record says what to do: its state and goal were made durable before anything happened. Each step asks the
 //! engine for something that may safely be asked twice, then records what was seen. So the same code runs a fresh
-//! request, a repeated one, and one that an earlier process left half-done.
+//! request, a repeated one, and one that an earlier process left half-done. The way up is in `up`.
+
+mod up;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,17 +13,14 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use orch_domain::Error;
-use orch_domain::instance::{Goal, Instance, InstanceState, ReasonCode, StateReason};
+use orch_domain::instance::{Instance, InstanceState, ReasonCode, StateReason};
 use orch_domain::name::InstanceId;
 use tracing::Instrument;
 
 use crate::Orch;
-use crate::ports::engine::{
-    ContainerLabels, ContainerSpec, ContainerState, Engine, EngineError, PullProgress,
-};
+use crate::ports::engine::{Engine, EngineError};
 use crate::ports::failpoint::Failpoint;
-use crate::service::flight::{Flight, Phase};
-use crate::service::reconcile::why_it_ended;
+use crate::service::flight::Flight;
 
 /// What one step of a flight came to.
 enum Step {
@@ -34,7 +33,7 @@ enum Step {
 /// Other ports are tried so often before a launch gives up.
 const MAX_PORT_MOVES: u32 = 64;
 /// Longer than any engine verb should take; an engine that hangs past it counts as not answering.
-const VERB_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const VERB_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Orch {
     /// Sees to it that a task works on `id` until it rests.
@@ -122,255 +121,6 @@ impl Orch {
         }
     }
 
-    /// `pending`: make the container run.
-    async fn step_up(
-        self: &Arc<Orch>,
-        instance: &Instance,
-        flight: &Flight,
-        engine: &dyn Engine,
-    ) -> Result<Step, Error> {
-        let is_launch = instance.launched_at.is_none();
-        self.failpoints.reach(if is_launch {
-            Failpoint::LaunchReserved
-        } else {
-            Failpoint::StartRequested
-        });
-        let mut container_id = instance.container_id.clone();
-        if is_launch {
-            match self.create(instance, flight, engine).await {
-                Ok(Some(id)) => container_id = Some(id),
-                Ok(None) => return Ok(Step::Recorded),
-                Err(err) => return self.up_failed(instance, flight, engine, err).await,
-            }
-            self.failpoints.reach(Failpoint::LaunchCreated);
-        }
-        flight.say("starting the container");
-        let name = instance.id.container_name();
-        let started = {
-            let queue = self.flights.start_queue(&instance.node_id);
-            let Some(_permit) =
-                self.unless_changed(instance, flight, queue.enter(&instance.owner)).await
-            else {
-                return Ok(Step::Recorded);
-            };
-            limited(engine.start(&name)).await
-        };
-        if let Err(err) = started {
-            return self.up_failed(instance, flight, engine, err).await;
-        }
-        self.failpoints.reach(if is_launch {
-            Failpoint::LaunchStarted
-        } else {
-            Failpoint::StartStarted
-        });
-        let ended = self.ended_at_once(instance, engine).await;
-        let now = self.clock.now();
-        self.ledger
-            .write(None, |book| {
-                // A request to stop or terminate that came meanwhile wins; its own step follows.
-                if book.instance(&instance.id).is_some_and(|it| it.state == InstanceState::Pending)
-                {
-                    book.set_running(&instance.id, container_id.unwrap_or_default(), now);
-                    if let Some(reason) = ended {
-                        book.change_instance(&instance.id, |it| it.goal = Goal::Stopped);
-                        book.set_stopped(&instance.id, Some(reason), now);
-                    }
-                }
-                Ok(())
-            })
-            .await?;
-        self.failpoints.reach(if is_launch {
-            Failpoint::LaunchRunning
-        } else {
-            Failpoint::StartRecorded
-        });
-        Ok(Step::Recorded)
-    }
-
-    /// Why a container that was just started does not run any more: its command had little to do. Nobody is told that it
-    /// runs then. An engine that does not answer says nothing against it.
-    async fn ended_at_once(&self, instance: &Instance, engine: &dyn Engine) -> Option<StateReason> {
-        let seen = limited(engine.inspect(&instance.id.container_name())).await.ok()??;
-        matches!(seen.state, ContainerState::Exited { .. }).then(|| why_it_ended(&seen.state))
-    }
-
-    /// Creates the container, pulling the image when the engine has none. `None`: not wanted any more.
-    async fn create(
-        self: &Arc<Orch>,
-        instance: &Instance,
-        flight: &Flight,
-        engine: &dyn Engine,
-    ) -> Result<Option<String>, EngineError> {
-        let spec = self.container_spec(instance);
-        flight.say("creating the container");
-        // Most launches find their image there, so the question is not asked ahead.
-        let missing = match limited(engine.create(&spec)).await {
-            Err(EngineError::ImageNotFound { .. }) => true,
-            other => return other.map(Some),
-        };
-        if missing {
-            let phase = flight.phase.clone();
-            flight.say(format!("pulling {}", instance.image));
-            let report = Arc::new(move |it: PullProgress| {
-                phase.send_replace(Phase {
-                    message: it.message,
-                    done: it.done_bytes,
-                    total: it.total_bytes,
-                });
-            });
-            match self.unless_changed(instance, flight, engine.pull(&instance.image, report)).await
-            {
-                None => return Ok(None),
-                Some(pulled) => pulled?,
-            }
-            self.failpoints.reach(Failpoint::LaunchImagePresent);
-        }
-        flight.say("creating the container");
-        limited(engine.create(&spec)).await.map(Some)
-    }
-
-    /// Waits for `work` as long as the record stays as `instance` has it.
-    async fn unless_changed<T>(
-        &self,
-        instance: &Instance,
-        flight: &Flight,
-        work: impl Future<Output = T>,
-    ) -> Option<T> {
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                out = &mut work => return Some(out),
-                () = flight.changed.notified() => {
-                    let same = self.ledger.read(|book| book.instance(&instance.id).is_some_and(|it| it.state == instance.state));
-                    if !same {
-                        return None;
-                    }
-                }
-            }
-        }
-    }
-
-    fn container_spec(&self, instance: &Instance) -> ContainerSpec {
-        let node = self.ledger.read(|book| book.slot(&instance.node_id).map(|it| it.node.clone()));
-        ContainerSpec {
-            name: instance.id.container_name(),
-            image: instance.image.clone(),
-            command: instance.command.clone(),
-            env: instance.env.clone(),
-            resources: instance.resources,
-            ports: instance.ports.clone(),
-            publish_ip: node.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |it| it.publish_ip()),
-            labels: self.container_labels(instance),
-            user_labels: instance
-                .labels
-                .iter()
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect(),
-        }
-    }
-
-    pub(crate) fn container_labels(&self, instance: &Instance) -> ContainerLabels {
-        ContainerLabels {
-            controller_id: self.ledger.store().identity().controller_id.clone(),
-            instance_id: instance.id.clone(),
-            generation: instance.generation,
-            owner: instance.owner.clone(),
-        }
-    }
-
-    /// What a failure on the way up means: other ports, another try, or the end of the attempt.
-    async fn up_failed(
-        self: &Arc<Orch>,
-        instance: &Instance,
-        flight: &Flight,
-        engine: &dyn Engine,
-        err: EngineError,
-    ) -> Result<Step, Error> {
-        let now = self.clock.now();
-        let is_launch = instance.launched_at.is_none();
-        if err.is_transient()
-            && now.since(instance.state_since) < self.settings.launch_retry.as_millis() as u64
-        {
-            return Ok(Step::TryLater);
-        }
-        let reason = match err {
-            EngineError::PortInUse { ports } if is_launch => {
-                return self.move_ports(instance, flight, engine, ports).await;
-            }
-            EngineError::PortInUse { .. } => ReasonCode::PortsExhausted.because(
-                "something else on the host took a port of this instance while it was stopped",
-            ),
-            EngineError::ImageNotFound { .. } => ReasonCode::ImageNotFound.because(err.to_string()),
-            EngineError::InvalidCommand { .. } => {
-                ReasonCode::InvalidCommand.because(err.to_string())
-            }
-            EngineError::NameTaken { .. } => ReasonCode::NameTaken.because(err.to_string()),
-            EngineError::NoSuchContainer { .. } => {
-                return self.container_is_gone(&instance.id).await;
-            }
-            err if err.is_transient() => ReasonCode::NodeUnreachable
-                .because(format!("node `{}` did not answer: {err}", instance.node_id)),
-            _ => ReasonCode::EngineError.because(err.to_string()),
-        };
-        tracing::info!("the way up ended: {}", reason.message);
-        self.ledger
-            .write(None, |book| {
-                if book.instance(&instance.id).is_none_or(|it| it.state != InstanceState::Pending) {
-                    return Ok(());
-                }
-                match is_launch {
-                    true => book.shut_down(&instance.id, reason, now),
-                    false => book.set_stopped(&instance.id, Some(reason), now),
-                }
-                Ok(())
-            })
-            .await?;
-        if is_launch {
-            self.failpoints.reach(Failpoint::LaunchFailed);
-        }
-        Ok(Step::Recorded)
-    }
-
-    /// The half-created container goes, the taken ports go into quarantine, and others are tried.
-    async fn move_ports(
-        self: &Arc<Orch>,
-        instance: &Instance,
-        flight: &Flight,
-        engine: &dyn Engine,
-        taken: Vec<u16>,
-    ) -> Result<Step, Error> {
-        let name = instance.id.container_name();
-        if limited(engine.remove(&name)).await.is_err() {
-            return Ok(Step::TryLater);
-        }
-        let now = self.clock.now();
-        let until = now.plus_millis(self.settings.port_quarantine.as_millis() as u64);
-        let own: Vec<u16> = instance.ports.iter().map(|it| it.host_port).collect();
-        // An engine that does not say which port it was, or names one that is not ours, makes all of them suspect.
-        let mut taken: Vec<u16> = taken.into_iter().filter(|it| own.contains(it)).collect();
-        if taken.is_empty() {
-            taken = own;
-        }
-        let attempt = flight.n_port_moves.fetch_add(1, Ordering::Relaxed);
-        self.ledger
-            .write(None, |book| {
-                if book.instance(&instance.id).is_none_or(|it| it.state != InstanceState::Pending) {
-                    return Ok(());
-                }
-                let moved = attempt <= MAX_PORT_MOVES
-                    && book.move_ports(&instance.id, &taken, attempt, until, now).is_ok();
-                if !moved {
-                    let message =
-                        format!("node `{}` has no free port left in its range", instance.node_id);
-                    book.shut_down(&instance.id, ReasonCode::PortsExhausted.because(message), now);
-                }
-                Ok(())
-            })
-            .await?;
-        self.failpoints.reach(Failpoint::LaunchPortsMoved);
-        Ok(Step::Recorded)
-    }
-
     /// `stopping`: make the container stand still.
     async fn step_stop(
         self: &Arc<Orch>,
@@ -389,7 +139,7 @@ impl Orch {
         {
             Ok(Ok(())) => {}
             Ok(Err(EngineError::NoSuchContainer { .. })) => {
-                return self.container_is_gone(&instance.id).await;
+                return self.container_is_gone(instance).await;
             }
             Ok(Err(err)) => {
                 tracing::info!("stopping is tried again: {err}");
@@ -402,8 +152,7 @@ impl Orch {
         let is_restart = self
             .ledger
             .write(None, |book| {
-                if book.instance(&instance.id).is_some_and(|it| it.state == InstanceState::Stopping)
-                {
+                if up::is_as(book, instance) {
                     book.set_stopped(&instance.id, None, now);
                 }
                 Ok(book.instance(&instance.id).is_some_and(|it| it.state == InstanceState::Pending))
@@ -467,11 +216,17 @@ impl Orch {
     }
 
     /// Somebody removed the container behind our back: the instance ends, and what it held is free.
-    async fn container_is_gone(self: &Arc<Orch>, id: &InstanceId) -> Result<Step, Error> {
+    async fn container_is_gone(self: &Arc<Orch>, instance: &Instance) -> Result<Step, Error> {
         let now = self.clock.now();
         self.ledger
             .write(None, |book| {
-                book.set_terminated(id, Some(container_removed()), now);
+                // Of an older generation that is to be so.
+                if book
+                    .instance(&instance.id)
+                    .is_some_and(|it| it.generation == instance.generation)
+                {
+                    book.set_terminated(&instance.id, Some(container_removed()), now);
+                }
                 Ok(())
             })
             .await?;

@@ -1,10 +1,11 @@
-//! Forgets what has been kept long enough: terminated instances, port quarantines, old audit.
+//! Forgets what has been kept long enough: terminated instances, port quarantines, old audit and old events.
 
 use std::sync::Arc;
 
 use orch_domain::audit::AuditId;
 
 use crate::Orch;
+use crate::ports::store::{Store, StoreError};
 
 pub(super) async fn activate(orch: Arc<Orch>) -> String {
     let now = orch.clock.now();
@@ -12,21 +13,34 @@ pub(super) async fn activate(orch: Arc<Orch>) -> String {
         .ledger
         .write(None, |book| Ok((book.expire_terminated(now), book.release_quarantines(now))))
         .await;
-    let last = orch.ledger.store().last_audit_id().0;
-    let trimmed = match last.checked_sub(orch.settings.audit_kept) {
-        Some(oldest @ 1..) => {
-            let orch = orch.clone();
-            let trim = move || orch.ledger.store().trim_audit(AuditId(oldest));
-            tokio::task::spawn_blocking(trim).await.ok().and_then(Result::ok).unwrap_or(0)
-        }
-        _ => 0,
-    };
+    let last_audit = orch.ledger.store().last_audit_id().0;
+    let last_event = orch.ledger.log().extent().newest;
+    let n_audit = trim(&orch, last_audit, orch.settings.audit_kept, |store, last| {
+        store.trim_audit(AuditId(last))
+    });
+    let n_audit = n_audit.await;
+    let n_events =
+        trim(&orch, last_event, orch.settings.events_kept, |store, last| store.trim_events(last));
+    let n_events = n_events.await;
     match written {
         Ok((n_instances, n_ports)) => {
             format!(
-                "forgot {n_instances} terminated instances, {n_ports} port quarantines, {trimmed} audit entries"
+                "forgot {n_instances} terminated instances, {n_ports} port quarantines, {n_audit} audit entries, {n_events} events"
             )
         }
         Err(err) => format!("failed: {err}"),
     }
+}
+
+/// Deletes all but the last `kept`, where it keeps nobody waiting.
+async fn trim(
+    orch: &Arc<Orch>,
+    last: u64,
+    kept: u64,
+    delete: fn(&dyn Store, u64) -> Result<usize, StoreError>,
+) -> usize {
+    let Some(oldest @ 1..) = last.checked_sub(kept) else { return 0 };
+    let orch = orch.clone();
+    let trim = move || delete(orch.ledger.store(), oldest);
+    tokio::task::spawn_blocking(trim).await.ok().and_then(Result::ok).unwrap_or(0)
 }

@@ -5,6 +5,7 @@ use orch_domain::image::ImageRef;
 use orch_domain::instance::{Instance, InstanceState, StateReason};
 use orch_domain::label::Labels;
 use orch_domain::name::{InstanceId, InstanceName, NodeId, UserId};
+use orch_domain::node_loss::{OnNodeLoss, Remnant, SeenState};
 use orch_domain::port::PortBinding;
 use orch_domain::resource::{Cpu, Memory};
 use orch_domain::time::Timestamp;
@@ -19,7 +20,8 @@ pub struct InstanceView {
     pub id: InstanceId,
     pub name: InstanceName,
     pub image: ImageRef,
-    pub state: InstanceState,
+    /// `unreachable`: its node does not answer, and it keeps all it holds.
+    pub state: SeenState,
     /// Why it is in this state, when that was not simply asked for.
     pub state_reason: Option<StateReason>,
     pub node_id: NodeId,
@@ -35,6 +37,8 @@ pub struct InstanceView {
     /// GiB.
     pub memory: Memory,
     pub gpu: u32,
+    /// Which GPUs of the node are its own, by index; no other instance has them.
+    pub gpus: Vec<u32>,
     pub owner: UserId,
     pub labels: Labels,
     /// Replaces the image's own command when not empty.
@@ -42,10 +46,35 @@ pub struct InstanceView {
     /// Names of the environment variables that were set; their values are not shown.
     pub env_names: Vec<String>,
     pub termination_protection: bool,
+    /// What becomes of it when its node stays unreachable.
+    pub on_node_loss: OnNodeLoss,
+    /// Grows when it is started anew on another node.
+    pub generation: u32,
+    /// What earlier generations may still have on the nodes they were on; it goes as soon as these answer.
+    pub remnants: Vec<RemnantView>,
     pub created_at: Timestamp,
     /// First time it ran.
     pub launched_at: Option<Timestamp>,
     pub terminated_at: Option<Timestamp>,
+}
+
+// Holds that node's capacity and ports until its container was seen to be gone; said once, at the field.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct RemnantView {
+    pub node_id: NodeId,
+    pub generation: u32,
+    /// When the instance left.
+    pub since: Timestamp,
+}
+
+impl RemnantView {
+    fn of(remnant: &Remnant) -> RemnantView {
+        RemnantView {
+            node_id: remnant.node_id.clone(),
+            generation: remnant.generation,
+            since: remnant.since,
+        }
+    }
 }
 
 impl InstanceView {
@@ -62,8 +91,8 @@ impl InstanceView {
             id: instance.id.clone(),
             name: instance.name.clone(),
             image: instance.image.clone(),
-            state: instance.state,
-            state_reason: instance.state_reason.clone(),
+            state: book.seen_state(instance),
+            state_reason: book.seen_reason(instance),
             node_id: instance.node_id.clone(),
             simulated: node.is_some_and(|it| it.is_simulated()),
             node_name: node.map_or_else(|| instance.node_id.to_string(), |it| it.hostname.clone()),
@@ -72,11 +101,15 @@ impl InstanceView {
             cpu: instance.resources.cpu,
             memory: instance.resources.memory,
             gpu: instance.resources.gpu,
+            gpus: instance.gpus.clone(),
             owner: instance.owner.clone(),
             labels: instance.labels.clone(),
             command: instance.command.clone(),
             env_names: instance.env.keys().cloned().collect(),
             termination_protection: instance.termination_protection,
+            on_node_loss: instance.on_node_loss,
+            generation: instance.generation,
+            remnants: instance.remnants.iter().map(RemnantView::of).collect(),
             created_at: instance.created_at,
             launched_at: instance.launched_at,
             terminated_at: instance.terminated_at,
@@ -94,7 +127,7 @@ impl InstanceView {
             self.node_id,
             if self.simulated { " (simulated)" } else { "" },
         );
-        if let (Some(address), InstanceState::Running) = (&self.address, self.state) {
+        if let (Some(address), SeenState::Running) = (&self.address, self.state) {
             text.push_str(&format!(", reached at {address}"));
         }
         if let Some(reason) = &self.state_reason {

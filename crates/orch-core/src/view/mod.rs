@@ -3,6 +3,8 @@
 pub mod image;
 pub mod instance;
 pub mod node;
+pub mod ray;
+pub mod registry;
 pub mod table;
 pub mod untrusted;
 pub mod user;

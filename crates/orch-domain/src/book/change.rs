@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Book, Slot};
+use crate::event::{self, Event, News};
 use crate::instance::Instance;
 use crate::name::{ApiKeyId, InstanceId, NodeId, UserId};
 use crate::node::Node;
-use crate::port::Holder;
+use crate::port::{Holder, PortBinding};
+use crate::registry::{RegistryCredential, RegistryHost};
 use crate::user::{ApiKey, User};
 
 /// One row to write, or to delete where the value is `None`. The changes of one transaction become durable together.
@@ -18,6 +20,16 @@ pub enum Change {
     Port(NodeId, u16, Option<Holder>),
     User(UserId, Option<Arc<User>>),
     ApiKey(ApiKeyId, Option<Arc<ApiKey>>),
+    RegistryCredential(RegistryHost, Option<Arc<RegistryCredential>>),
+}
+
+/// What a transaction comes to.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// What has to become durable.
+    pub rows: Vec<Change>,
+    /// What it tells those who follow events; durable with the rows.
+    pub news: Vec<News>,
 }
 
 /// Everything stored, as read at start-up.
@@ -28,7 +40,14 @@ pub struct Rows {
     pub ports: Vec<(NodeId, u16, Holder)>,
     pub users: Vec<User>,
     pub api_keys: Vec<ApiKey>,
+    /// Oldest first.
+    pub events: Vec<Event>,
+    pub registry_credentials: Vec<RegistryCredential>,
 }
+
+/// The rows that a step of the book replaced, to go back to.
+#[derive(Default)]
+pub struct Replaced(pub(super) Vec<Undo>);
 
 /// What a row was before.
 pub(super) enum Undo {
@@ -37,6 +56,7 @@ pub(super) enum Undo {
     Quarantine(NodeId, u16, Option<Holder>),
     User(UserId, Option<Arc<User>>),
     ApiKey(ApiKeyId, Option<Arc<ApiKey>>),
+    RegistryCredential(RegistryHost, Option<Arc<RegistryCredential>>),
 }
 
 impl Undo {
@@ -79,52 +99,76 @@ impl Undo {
                     None => book.api_keys.remove(&id),
                 };
             }
+            Undo::RegistryCredential(registry, old) => {
+                match old {
+                    Some(it) => book.registry_credentials.insert(registry, it),
+                    None => book.registry_credentials.remove(&registry),
+                };
+            }
         }
     }
 }
 
-/// The rows that a journal touched, each once, with their present values.
-pub(super) fn changes(book: &Book, journal: Vec<Undo>) -> Vec<Change> {
-    let mut changes = Vec::with_capacity(journal.len() + 2);
+/// The rows that a journal touched, each once, with their present values, and what became of each.
+pub(super) fn changes(book: &Book, journal: &[Undo]) -> Changes {
+    let mut rows = Vec::with_capacity(journal.len() + 2);
+    let mut news = Vec::with_capacity(journal.len());
     let mut ports: BTreeSet<(NodeId, u16)> = BTreeSet::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
-    for undo in &journal {
+    // The first entry about a row has it as it was before the transaction.
+    for undo in journal {
         match undo {
             Undo::Instance(id, old) => {
                 let new = book.instances.get(id);
                 for it in old.iter().chain(new) {
                     ports.extend(it.ports.iter().map(|port| (it.node_id.clone(), port.host_port)));
+                    for left in &it.remnants {
+                        let here = |port: &PortBinding| (left.node_id.clone(), port.host_port);
+                        ports.extend(left.ports.iter().map(here));
+                    }
                 }
                 if seen.insert(format!("i{id}")) {
-                    changes.push(Change::Instance(id.clone(), new.cloned()));
+                    event::instance(old.as_deref(), new.map(|it| &**it), &mut news);
+                    rows.push(Change::Instance(id.clone(), new.cloned()));
                 }
             }
-            Undo::Node(id, _) => {
+            Undo::Node(id, old) => {
                 if seen.insert(format!("n{id}")) {
-                    changes.push(Change::Node(
-                        id.clone(),
-                        book.nodes.get(id).map(|it| it.node.clone()),
-                    ));
+                    let new = book.nodes.get(id).map(|it| it.node.clone());
+                    event::node(old.as_deref(), new.as_deref(), &mut news);
+                    rows.push(Change::Node(id.clone(), new));
                 }
             }
+            // Ports are told of with the instance that has them.
             Undo::Quarantine(id, port, _) => {
                 ports.insert((id.clone(), *port));
             }
-            Undo::User(id, _) => {
+            Undo::User(id, old) => {
                 if seen.insert(format!("u{id}")) {
-                    changes.push(Change::User(id.clone(), book.users.get(id).cloned()));
+                    let new = book.users.get(id).cloned();
+                    event::user(old.as_deref(), new.as_deref(), &mut news);
+                    rows.push(Change::User(id.clone(), new));
                 }
             }
-            Undo::ApiKey(id, _) => {
+            Undo::ApiKey(id, old) => {
                 if seen.insert(format!("k{id}")) {
-                    changes.push(Change::ApiKey(id.clone(), book.api_keys.get(id).cloned()));
+                    let new = book.api_keys.get(id).cloned();
+                    event::api_key(old.as_deref(), new.as_deref(), &mut news);
+                    rows.push(Change::ApiKey(id.clone(), new));
+                }
+            }
+            Undo::RegistryCredential(registry, old) => {
+                if seen.insert(format!("r{registry}")) {
+                    let new = book.registry_credentials.get(registry).cloned();
+                    event::registry_credential(old.as_deref(), new.as_deref(), &mut news);
+                    rows.push(Change::RegistryCredential(registry.clone(), new));
                 }
             }
         }
     }
     for (node_id, port) in ports {
         let holder = book.nodes.get(&node_id).and_then(|it| it.ports.get(&port)).cloned();
-        changes.push(Change::Port(node_id, port, holder));
+        rows.push(Change::Port(node_id, port, holder));
     }
-    changes
+    Changes { rows, news }
 }

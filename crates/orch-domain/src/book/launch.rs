@@ -9,6 +9,7 @@ use crate::image::ImageRef;
 use crate::instance::{Goal, Instance, InstanceState, LaunchToken};
 use crate::label::Labels;
 use crate::name::{InstanceId, InstanceName, NodeId, UserId};
+use crate::node_loss::{OnNodeLoss, Wishes};
 use crate::placement::{self, Decision, Demand};
 use crate::port::{self, Holder, PortBinding, PortRequest};
 use crate::time::Timestamp;
@@ -26,6 +27,7 @@ pub struct Launch {
     pub labels: Labels,
     pub owner: UserId,
     pub termination_protection: bool,
+    pub on_node_loss: OnNodeLoss,
     /// Sizes, strategy and wishes about the node; its `n_ports` is taken from `ports`.
     pub demand: Demand,
     pub token: Option<LaunchToken>,
@@ -133,6 +135,7 @@ impl Book {
             self.first_to_try(&decision.node_id),
             now,
         )?;
+        let gpus = self.choose_gpus(&decision.node_id, launch.demand.resources.gpu)?;
         let id = loop {
             let id = InstanceId::new(now, random());
             if !self.instances.contains_key(&id) {
@@ -155,6 +158,7 @@ impl Book {
             generation: 1,
             resources: launch.demand.resources,
             ports,
+            gpus,
             env: launch.env.clone(),
             command: launch.command.clone(),
             labels: launch.labels.clone(),
@@ -165,13 +169,20 @@ impl Book {
             token: launch.token.clone(),
             termination_protection: launch.termination_protection,
             container_id: None,
+            on_node_loss: launch.on_node_loss,
+            wishes: Wishes {
+                role: launch.demand.role,
+                tags: launch.demand.tags.clone(),
+                strategy: launch.demand.strategy,
+            },
+            remnants: Vec::new(),
         });
         Ok((id, decision))
     }
 
     /// The lowest port, until one turned out to be somebody else's: such ports come in runs, so from then on the search
     /// goes on above all that is held.
-    fn first_to_try(&self, node_id: &NodeId) -> u16 {
+    pub(super) fn first_to_try(&self, node_id: &NodeId) -> u16 {
         let held = self.slot(node_id).map(|it| &it.ports).into_iter().flatten();
         let (mut highest, mut is_shared) = (0, false);
         for (port, holder) in held {
@@ -179,6 +190,19 @@ impl Book {
             is_shared |= matches!(holder, Holder::Quarantine { .. });
         }
         if is_shared { highest.saturating_add(1) } else { self.port_range.first() }
+    }
+
+    /// The lowest GPUs of the node that nobody holds.
+    pub(super) fn choose_gpus(&self, node_id: &NodeId, n: u32) -> Result<Vec<u32>, Error> {
+        let slot = self.slot(node_id).ok_or_else(|| Error::no_node(node_id))?;
+        let chosen: Vec<u32> = slot.free_gpus(slot.node.capacity.gpu).take(n as usize).collect();
+        if chosen.len() < n as usize {
+            return Err(Error::conflict(format!(
+                "node `{node_id}` has {} free GPUs and {n} are needed; terminate an instance there or launch elsewhere",
+                chosen.len()
+            )));
+        }
+        Ok(chosen)
     }
 
     pub(super) fn choose_ports(

@@ -124,11 +124,12 @@ impl Book {
         Ok(())
     }
 
-    /// Forgets terminated instances after an hour.
+    /// Forgets terminated instances after an hour, but none that may still have a container somewhere.
     pub fn expire_terminated(&mut self, now: Timestamp) -> Expired {
         let over: Vec<InstanceId> = self
             .instances
             .values()
+            .filter(|it| it.remnants.is_empty())
             .filter(|it| it.terminated_at.is_some_and(|at| TERMINATED_KEPT_MS <= now.since(at)))
             .map(|it| it.id.clone())
             .collect();

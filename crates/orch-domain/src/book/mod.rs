@@ -1,7 +1,7 @@
 //! Everything that is reserved or registered, in memory, with the rules that span records.
 //!
 //! Invariants, kept by `put_instance` and `remove_instance` alone and asserted by `check`:
-//! a host port of a node has one holder; the reservations of a node add up to `Slot::used`; what a user holds adds up
+//! a host port of a node has one holder, and so has a GPU; the reservations of a node add up to `Slot::used`; what a user holds adds up
 //! to its `Usage`. A mutation runs inside `transaction`: refused, it leaves the book as it was; accepted, it tells the
 //! exact changes that must become durable together.
 
@@ -9,14 +9,17 @@ mod change;
 mod launch;
 mod lifecycle;
 mod node;
+mod registry;
+mod relocation;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use change::{Change, Rows};
+pub use change::{Change, Changes, Replaced, Rows};
 pub use launch::{Launch, Reserved};
 pub use lifecycle::Expired;
+pub use relocation::Moved;
 pub use user::no_user;
 
 use crate::Error;
@@ -25,9 +28,11 @@ use crate::name::{ApiKeyId, ClientToken, InstanceId, NodeId, UserId};
 use crate::node::Node;
 use crate::placement::Candidate;
 use crate::port::{Holder, PortRange};
+use crate::registry::{RegistryCredential, RegistryHost};
 use crate::resource::Resources;
 use crate::user::{ApiKey, Usage, User};
 use change::Undo;
+use node::Held;
 
 pub struct Book {
     port_range: PortRange,
@@ -35,9 +40,12 @@ pub struct Book {
     nodes: BTreeMap<NodeId, Slot>,
     users: BTreeMap<UserId, Arc<User>>,
     api_keys: BTreeMap<ApiKeyId, Arc<ApiKey>>,
+    registry_credentials: BTreeMap<RegistryHost, Arc<RegistryCredential>>,
     usage: HashMap<UserId, Usage>,
     by_owner: HashMap<UserId, BTreeSet<InstanceId>>,
     by_token: HashMap<(UserId, ClientToken), BTreeSet<InstanceId>>,
+    /// Why instances that were to move could not. Not stored: the next attempt finds out again.
+    stuck: BTreeMap<InstanceId, String>,
     journal: Vec<Undo>,
 }
 
@@ -46,12 +54,22 @@ pub struct Slot {
     pub node: Arc<Node>,
     pub used: Resources,
     pub instances: BTreeSet<InstanceId>,
+    /// Of this node, by instances of it and by what instances that moved away left behind.
     pub ports: BTreeMap<u16, Holder>,
+    /// Instances that moved away and whose container has not been seen to be gone.
+    pub remnants: BTreeSet<InstanceId>,
+    /// Who has which GPU, by its index.
+    pub gpus: BTreeMap<u32, InstanceId>,
 }
 
 impl Slot {
     pub fn free(&self) -> Resources {
         self.node.capacity.minus(&self.used)
+    }
+
+    /// Indices below `n_gpus` that nobody holds, lowest first.
+    fn free_gpus(&self, n_gpus: u32) -> impl Iterator<Item = u32> {
+        (0..n_gpus).filter(|it| !self.gpus.contains_key(it))
     }
 }
 
@@ -63,9 +81,11 @@ impl Book {
             nodes: BTreeMap::new(),
             users: BTreeMap::new(),
             api_keys: BTreeMap::new(),
+            registry_credentials: BTreeMap::new(),
             usage: HashMap::new(),
             by_owner: HashMap::new(),
             by_token: HashMap::new(),
+            stuck: BTreeMap::new(),
             journal: Vec::new(),
         }
     }
@@ -89,7 +109,14 @@ impl Book {
         for key in rows.api_keys {
             book.put_api_key(key);
         }
-        for instance in rows.instances {
+        for credential in rows.registry_credentials {
+            book.set_registry_credential(credential);
+        }
+        // Rows from before GPUs were given out by index say how many they hold and not which: they come last and get
+        // what is left.
+        let (told, untold): (Vec<Instance>, Vec<Instance>) =
+            rows.instances.into_iter().partition(|it| !it.gpus.is_empty() || it.resources.gpu == 0);
+        for mut instance in told.into_iter().chain(untold) {
             if instance.state.holds_reservation() {
                 let Some(slot) = book.nodes.get(&instance.node_id) else {
                     return Err(format!(
@@ -97,16 +124,20 @@ impl Book {
                         instance.id, instance.node_id
                     ));
                 };
-                if let Some(it) = instance
-                    .ports
-                    .iter()
-                    .find(|it| matches!(slot.ports.get(&it.host_port), Some(Holder::Instance(_))))
-                {
-                    return Err(format!(
-                        "port {} of node {} has two holders, one is {}",
-                        it.host_port, instance.node_id, instance.id
-                    ));
+                if instance.gpus.is_empty() {
+                    instance.gpus =
+                        slot.free_gpus(u32::MAX).take(instance.resources.gpu as usize).collect();
                 }
+                slot.refuse_second_holder(&instance.id, &Held::by(&instance))?;
+            }
+            for remnant in &instance.remnants {
+                let Some(slot) = book.nodes.get(&remnant.node_id) else {
+                    return Err(format!(
+                        "instance {} left something on node {}, which is not stored",
+                        instance.id, remnant.node_id
+                    ));
+                };
+                slot.refuse_second_holder(&instance.id, &Held::by_remnant(remnant))?;
             }
             book.put_instance(instance);
         }
@@ -114,16 +145,25 @@ impl Book {
         Ok(book)
     }
 
-    /// Runs `work` on the book. Refused: everything is as before. Accepted: the changes to store, in one piece.
+    /// Runs `work` on the book. Refused: everything is as before. Accepted: the changes to store, in one piece, and what
+    /// they tell.
     pub fn transaction<T>(
         &mut self,
         work: impl FnOnce(&mut Book) -> Result<T, Error>,
-    ) -> Result<(T, Vec<Change>), Error> {
+    ) -> Result<(T, Changes), Error> {
+        self.step(work).map(|(out, changes, _)| (out, changes))
+    }
+
+    /// As `transaction`, with what the changes replaced: until they are durable they may have to go again.
+    pub fn step<T>(
+        &mut self,
+        work: impl FnOnce(&mut Book) -> Result<T, Error>,
+    ) -> Result<(T, Changes, Replaced), Error> {
         debug_assert!(self.journal.is_empty(), "transactions do not nest");
         match work(self) {
             Ok(out) => {
                 let journal = std::mem::take(&mut self.journal);
-                Ok((out, change::changes(self, journal)))
+                Ok((out, change::changes(self, &journal), Replaced(journal)))
             }
             Err(err) => {
                 self.take_back();
@@ -140,6 +180,13 @@ impl Book {
         let out = work(self);
         self.take_back();
         out
+    }
+
+    /// Takes back a step. Only the last one that was not taken back can be.
+    pub fn revert(&mut self, replaced: Replaced) {
+        debug_assert!(self.journal.is_empty(), "nothing is under way");
+        self.journal = replaced.0;
+        self.take_back();
     }
 
     fn take_back(&mut self) {
@@ -269,11 +316,14 @@ impl Book {
             usage.memory =
                 crate::resource::Memory::from_mib(usage.memory.mib() + it.resources.memory.mib());
             if let Some(slot) = self.nodes.get_mut(&it.node_id) {
-                slot.used = slot.used.plus(&it.resources);
+                slot.hold(&it.id, &Held::by(it));
                 slot.instances.insert(it.id.clone());
-                for port in &it.ports {
-                    slot.ports.insert(port.host_port, Holder::Instance(it.id.clone()));
-                }
+            }
+        }
+        for remnant in &it.remnants {
+            if let Some(slot) = self.nodes.get_mut(&remnant.node_id) {
+                slot.hold(&it.id, &Held::by_remnant(remnant));
+                slot.remnants.insert(it.id.clone());
             }
         }
         self.instances.insert(it.id.clone(), instance);
@@ -307,13 +357,14 @@ impl Book {
                 );
             }
             if let Some(slot) = self.nodes.get_mut(&it.node_id) {
-                slot.used = slot.used.minus(&it.resources);
+                slot.let_go(id, &Held::by(&it));
                 slot.instances.remove(id);
-                for port in &it.ports {
-                    if slot.ports.get(&port.host_port) == Some(&Holder::Instance(id.clone())) {
-                        slot.ports.remove(&port.host_port);
-                    }
-                }
+            }
+        }
+        for remnant in &it.remnants {
+            if let Some(slot) = self.nodes.get_mut(&remnant.node_id) {
+                slot.let_go(id, &Held::by_remnant(remnant));
+                slot.remnants.remove(id);
             }
         }
         Some(it)
@@ -329,16 +380,10 @@ impl Book {
                 crate::resource::Cpu::from_millis(sum.cpu.millis() + it.resources.cpu.millis());
             sum.memory =
                 crate::resource::Memory::from_mib(sum.memory.mib() + it.resources.memory.mib());
-            for port in &it.ports {
-                let holder =
-                    self.nodes.get(&it.node_id).and_then(|slot| slot.ports.get(&port.host_port));
-                if holder != Some(&Holder::Instance(it.id.clone())) {
-                    return Err(format!(
-                        "port {} of {} is held by {holder:?}, not {}",
-                        port.host_port, it.node_id, it.id
-                    ));
-                }
-            }
+            self.check_holds(it, &it.node_id, &Held::by(it))?;
+        }
+        for it in self.instances.values() {
+            self.check_remnants(it)?;
         }
         for (user, held) in &self.usage {
             let counted = usage.get(user).copied().unwrap_or_default();
@@ -355,15 +400,25 @@ impl Book {
                 .iter()
                 .filter(live)
                 .fold(Resources::default(), |sum, it| sum.plus(&self.instances[it].resources));
+            let sum = self.remnants_on(id).fold(sum, |sum, (_, it)| sum.plus(&it.resources));
             if sum != slot.used {
                 return Err(format!("{id} has {:?} in use, counted {sum:?}", slot.used));
+            }
+            for (gpu, holder) in &slot.gpus {
+                let is_held = |it: &Arc<Instance>| {
+                    it.node_id == *id && it.gpus.contains(gpu)
+                        || it.remnants.iter().any(|it| it.node_id == *id && it.gpus.contains(gpu))
+                };
+                if !self.instances.get(holder).is_some_and(is_held) {
+                    return Err(format!("GPU {gpu} of {id} is leaked by {holder}"));
+                }
             }
             for (port, holder) in &slot.ports {
                 if let Holder::Instance(instance) = holder
                     && !self
                         .instances
                         .get(instance)
-                        .is_some_and(|it| it.ports.iter().any(|it| it.host_port == *port))
+                        .is_some_and(|it| it.ports_on(id).any(|it| it.host_port == *port))
                 {
                     return Err(format!("port {port} of {id} is leaked by {instance}"));
                 }

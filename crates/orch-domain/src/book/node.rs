@@ -6,12 +6,31 @@ use std::sync::Arc;
 use super::change::Undo;
 use super::{Book, Slot};
 use crate::Error;
+use crate::instance::Instance;
 use crate::instance::ReasonCode;
 use crate::name::{InstanceId, NodeId};
 use crate::node::{EngineConfig, Node};
-use crate::port::Holder;
+use crate::node_loss::Remnant;
+use crate::port::{Holder, PortBinding};
 use crate::resource::Resources;
 use crate::time::Timestamp;
+
+/// What one generation of an instance holds on one node.
+pub(super) struct Held<'a> {
+    pub(super) resources: &'a Resources,
+    pub(super) ports: &'a [PortBinding],
+    pub(super) gpus: &'a [u32],
+}
+
+impl<'a> Held<'a> {
+    pub(super) fn by(instance: &'a Instance) -> Held<'a> {
+        Held { resources: &instance.resources, ports: &instance.ports, gpus: &instance.gpus }
+    }
+
+    pub(super) fn by_remnant(remnant: &'a Remnant) -> Held<'a> {
+        Held { resources: &remnant.resources, ports: &remnant.ports, gpus: &remnant.gpus }
+    }
+}
 
 impl Slot {
     pub(super) fn empty(node: Arc<Node>) -> Slot {
@@ -20,6 +39,48 @@ impl Slot {
             used: Resources::default(),
             instances: BTreeSet::new(),
             ports: BTreeMap::new(),
+            remnants: BTreeSet::new(),
+            gpus: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn hold(&mut self, id: &InstanceId, held: &Held<'_>) {
+        self.used = self.used.plus(held.resources);
+        for port in held.ports {
+            self.ports.insert(port.host_port, Holder::Instance(id.clone()));
+        }
+        self.gpus.extend(held.gpus.iter().map(|gpu| (*gpu, id.clone())));
+    }
+
+    pub(super) fn let_go(&mut self, id: &InstanceId, held: &Held<'_>) {
+        self.used = self.used.minus(held.resources);
+        for port in held.ports {
+            if self.ports.get(&port.host_port) == Some(&Holder::Instance(id.clone())) {
+                self.ports.remove(&port.host_port);
+            }
+        }
+        self.gpus.retain(|gpu, holder| holder != id || !held.gpus.contains(gpu));
+    }
+
+    /// An error when another holds one of its ports or GPUs already.
+    pub(super) fn refuse_second_holder(
+        &self,
+        id: &InstanceId,
+        held: &Held<'_>,
+    ) -> Result<(), String> {
+        let is_held =
+            |it: &&PortBinding| matches!(self.ports.get(&it.host_port), Some(Holder::Instance(_)));
+        if let Some(it) = held.ports.iter().find(is_held) {
+            return Err(format!(
+                "port {} of node {} has two holders, one is {id}",
+                it.host_port, self.node.id
+            ));
+        }
+        match held.gpus.iter().find(|it| self.gpus.contains_key(it)) {
+            None => Ok(()),
+            Some(it) => {
+                Err(format!("GPU {it} of node {} has two holders, one is {id}", self.node.id))
+            }
         }
     }
 }
@@ -48,6 +109,14 @@ impl Book {
             (EngineConfig::Sim(_), EngineConfig::Sim(_)) => true,
             (old, new) => old.is_same_engine(new),
         };
+        if !stays && !slot.remnants.is_empty() {
+            return Err(Error::conflict(format!(
+                "the present engine of node `{}` may still have what {} instances that moved away left there; it goes \
+                 when the engine answers",
+                node.id,
+                slot.remnants.len()
+            )));
+        }
         if !stays && !slot.instances.is_empty() {
             return Err(Error::conflict(format!(
                 "node `{}` has {} instances on its present engine; terminate them before it gets another",
@@ -83,13 +152,18 @@ impl Book {
         Ok(self.nodes[id].node.clone())
     }
 
-    /// Gives up a node that will not come back: its instances end, and what they held is free. Returns their ids.
+    /// Gives up a node that will not come back: its instances end, and what they, and others that had moved away, held
+    /// there is free. Returns the ids of those that ended.
     pub fn abandon_node(&mut self, id: &NodeId, now: Timestamp) -> Result<Vec<InstanceId>, Error> {
         let slot = self.nodes.get(id).ok_or_else(|| Error::no_node(id))?;
         let held: Vec<InstanceId> = slot.instances.iter().cloned().collect();
+        let left: Vec<InstanceId> = slot.remnants.iter().cloned().collect();
         for instance in &held {
             let reason = ReasonCode::NodeLost.because(format!("its node `{id}` was given up"));
             self.set_terminated(instance, Some(reason), now);
+        }
+        for instance in &left {
+            self.release_remnant(instance, id);
         }
         self.remove_node(id)?;
         Ok(held)
@@ -103,6 +177,13 @@ impl Book {
                 "node `{id}` still has {} instances; terminate them first, as `drain_node` with `action=terminate` does, or give \
                  them up with `force=true` when the machine is lost",
                 slot.instances.len()
+            )));
+        }
+        if !slot.remnants.is_empty() {
+            return Err(Error::conflict(format!(
+                "node `{id}` may still have what {} instances that moved away left there; that goes as soon as the node \
+                 answers, or is given up with `force=true` when the machine is lost",
+                slot.remnants.len()
             )));
         }
         let ports: Vec<u16> = slot.ports.keys().copied().collect();

@@ -1,5 +1,8 @@
 //! Reservations, ports, tokens and quotas, one transaction after another.
 
+mod life;
+mod relocation;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -8,8 +11,10 @@ use crate::instance::{Action, InstanceState, LaunchToken, ReasonCode};
 use crate::label::Labels;
 use crate::name::InstanceName;
 use crate::node::EngineConfig;
+use crate::node_loss::OnNodeLoss;
 use crate::placement::Demand;
 use crate::port::{PortRequest, Protocol};
+use crate::ray::RayFigures;
 use crate::resource::{Cpu, Memory};
 use crate::time::Timestamp;
 use crate::user::Quota;
@@ -26,12 +31,12 @@ fn book(n_nodes: usize, quota: u32) -> Book {
             it.add_user(user("ann", quota))
         })
         .unwrap();
-    assert_eq!(changes.len(), n_nodes + 1);
+    assert_eq!((changes.rows.len(), changes.news.len()), (n_nodes + 1, n_nodes + 1));
     book
 }
 
 fn node(id: &str) -> Node {
-    let capacity = Resources::new(Cpu::from_millis(4000), Memory::from_mib(4096), 0);
+    let capacity = Resources::new(Cpu::from_millis(4000), Memory::from_mib(4096), 3);
     Node { capacity, capacity_is_fixed: true, ..Node::test(id) }
 }
 
@@ -53,6 +58,7 @@ fn launch(count: u32, n_ports: u16) -> Launch {
         labels: Labels::default(),
         owner: UserId::try_new("ann").unwrap(),
         termination_protection: false,
+        on_node_loss: OnNodeLoss::Reschedule,
         demand: Demand {
             resources: Resources::new(Cpu::from_millis(1000), Memory::from_mib(512), 0),
             ..Demand::default()
@@ -67,11 +73,7 @@ fn with_token(mut launch: Launch, token: &str, is_derived: bool, arguments: &str
     launch
 }
 
-fn reserve(
-    book: &mut Book,
-    launch: &Launch,
-    now: Timestamp,
-) -> Result<(Reserved, Vec<Change>), Error> {
+fn reserve(book: &mut Book, launch: &Launch, now: Timestamp) -> Result<(Reserved, Changes), Error> {
     let mut seed = book.instances.len() as u32;
     book.transaction(|it| {
         it.reserve(launch, now, || {
@@ -86,7 +88,7 @@ fn a_reservation_is_record_ports_and_quota_in_one_piece() {
     let mut book = book(1, 5);
     let (reserved, changes) = reserve(&mut book, &launch(1, 2), NOW).unwrap();
     let id = &reserved.ids[0];
-    assert_eq!(changes.len(), 3, "{changes:?}");
+    assert_eq!(changes.rows.len(), 3, "{changes:?}");
     assert_eq!(book.usage(&UserId::try_new("ann").unwrap()).instances, 1);
     assert_eq!(
         book.slot(&NodeId::try_new("n0").unwrap()).unwrap().ports[&8001],
@@ -233,83 +235,79 @@ fn terminated_records_are_forgotten_after_an_hour() {
     );
     let (n, changes) =
         book.transaction(|it| Ok(it.expire_terminated(NOW.plus_millis(3_600_000)))).unwrap();
-    assert_eq!((n, &changes[0]), (1, &Change::Instance(id, None)));
+    assert_eq!((n, &changes.rows[0]), (1, &Change::Instance(id, None)));
+    assert_eq!(changes.news[0].kind, "instance.forgotten");
 }
 
-/// One step of a random life of the book.
-#[derive(Clone, Debug)]
-enum Step {
-    Launch { count: u32, n_ports: u16 },
-    Act { at: usize, action: usize },
-    Settle { at: usize },
-    Move { at: usize, attempt: u32 },
+fn relocate(book: &mut Book, id: &InstanceId, now: Timestamp) -> Result<Moved, Error> {
+    let why = ReasonCode::NodeUnreachable.because("its node is lost");
+    book.relocate(id, why, &BTreeSet::new(), &RayFigures::NotConfigured, now)
 }
 
-fn step() -> impl proptest::strategy::Strategy<Value = Step> {
-    use proptest::prelude::*;
-    prop_oneof![
-        (1u32..4, 0u16..4).prop_map(|(count, n_ports)| Step::Launch { count, n_ports }),
-        (0usize..20, 0usize..4).prop_map(|(at, action)| Step::Act { at, action }),
-        (0usize..20).prop_map(|at| Step::Settle { at }),
-        (0usize..20, 0u32..4).prop_map(|(at, attempt)| Step::Move { at, attempt }),
-    ]
+fn running(book: &mut Book, n_ports: u16) -> InstanceId {
+    let id = reserve(book, &launch(1, n_ports), NOW).unwrap().0.ids[0].clone();
+    book.transaction(|it| {
+        it.set_running(&id, "c".to_owned(), NOW);
+        Ok(())
+    })
+    .unwrap();
+    id
 }
 
-proptest::proptest! {
-    /// Whatever happens, sums agree, quota holds, and what is stored loads into the same book.
-    #[test]
-    fn invariants_survive_any_life(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut book = book(2, 6);
-        let mut stored: BTreeMap<InstanceId, Arc<Instance>> = BTreeMap::new();
-        let ann = UserId::try_new("ann").unwrap();
-        for (n, step) in steps.into_iter().enumerate() {
-            let now = NOW.plus_millis(n as u64 * 1000);
-            let pick = |book: &Book, at: usize| book.instances.keys().nth(at).cloned();
-            let result = match step {
-                Step::Launch { count, n_ports } => reserve(&mut book, &launch(count, n_ports), now).map(|it| it.1),
-                Step::Act { at, action } => match pick(&book, at) {
-                    Some(id) => book.transaction(|it| it.request(&id, Action::ALL[action], now)).map(|it| it.1),
-                    None => continue,
-                },
-                Step::Settle { at } => match pick(&book, at) {
-                    Some(id) => book.transaction(|it| {
-                        match it.instances[&id].state {
-                            InstanceState::Pending => it.set_running(&id, "c".to_owned(), now),
-                            InstanceState::Stopping => it.set_stopped(&id, None, now),
-                            InstanceState::ShuttingDown => it.set_terminated(&id, None, now),
-                            _ => {}
-                        }
-                        Ok(())
-                    }).map(|it| it.1),
-                    None => continue,
-                },
-                Step::Move { at, attempt } => match pick(&book, at) {
-                    Some(id) if book.instances[&id].state == InstanceState::Pending && !book.instances[&id].ports.is_empty() => {
-                        let taken = [book.instances[&id].ports[0].host_port];
-                        book.transaction(|it| it.move_ports(&id, &taken, attempt, now.plus_millis(5000), now)).map(|it| it.1)
-                    }
-                    _ => continue,
-                },
-            };
-            for change in result.into_iter().flatten() {
-                if let Change::Instance(id, value) = change {
-                    match value { Some(it) => stored.insert(id, it), None => stored.remove(&id) };
-                }
-            }
-            proptest::prop_assert_eq!(book.check(), Ok(()));
-            proptest::prop_assert!(book.usage(&ann).instances <= 6);
-            proptest::prop_assert_eq!(&stored, &book.instances);
+fn used(book: &Book, node_id: &str) -> u32 {
+    book.slot(&NodeId::try_new(node_id).unwrap()).unwrap().used.cpu.millis()
+}
+
+#[test]
+fn a_gpu_is_held_until_the_container_is_seen_gone() {
+    let mut book = book(1, 10);
+    let with_gpus = |n| {
+        let mut launch = launch(1, 0);
+        launch.demand.resources.gpu = n;
+        launch
+    };
+    let (first, changes) = reserve(&mut book, &with_gpus(2), NOW).unwrap();
+    let first = first.ids[0].clone();
+    assert_eq!(book.instance(&first).unwrap().gpus, [0, 1]);
+    assert!(matches!(&changes.rows[0], Change::Instance(_, Some(it)) if it.gpus == [0, 1]));
+    let second = reserve(&mut book, &with_gpus(1), NOW).unwrap().0.ids[0].clone();
+    assert_eq!(book.instance(&second).unwrap().gpus, [2]);
+    let refused = reserve(&mut book, &with_gpus(1), NOW).unwrap_err();
+    assert!(matches!(refused, Error::InsufficientCapacity(_)), "{refused}");
+
+    // Asked to end is not yet gone.
+    book.transaction(|it| it.request(&first, Action::Terminate, NOW)).unwrap();
+    reserve(&mut book, &with_gpus(1), NOW).unwrap_err();
+    book.transaction(|it| {
+        it.set_terminated(&first, None, NOW);
+        Ok(())
+    })
+    .unwrap();
+    let third = reserve(&mut book, &with_gpus(2), NOW).unwrap().0.ids[0].clone();
+    assert_eq!(book.instance(&third).unwrap().gpus, [0, 1]);
+    assert_eq!(book.check(), Ok(()));
+}
+
+#[test]
+fn rows_that_say_how_many_gpus_and_not_which_get_those_that_are_left() {
+    let on = |n, gpu, gpus: &[u32]| {
+        let plain = Instance::test(n);
+        let resources = Resources { gpu, ..plain.resources };
+        Instance {
+            node_id: NodeId::try_new("n0").unwrap(),
+            resources,
+            gpus: gpus.to_vec(),
+            ..plain
         }
-        let rows = Rows {
-            instances: stored.values().map(|it| (**it).clone()).collect(),
-            nodes: book.nodes.values().map(|it| (*it.node).clone()).collect(),
-            users: book.users.values().map(|it| (**it).clone()).collect(),
-            ..Rows::default()
-        };
-        let loaded = Book::load(book.port_range, rows).map_err(proptest::test_runner::TestCaseError::fail)?;
-        proptest::prop_assert_eq!(loaded.usage(&ann), book.usage(&ann));
-        proptest::prop_assert_eq!(&loaded.instances, &book.instances);
-    }
+    };
+    let rows = |instances| Rows { nodes: vec![node("n0")], instances, ..Rows::default() };
+    let range = PortRange::try_new(8000, 8009).unwrap();
+    let (old, new) = (on(1, 2, &[]), on(2, 1, &[1]));
+    let book = Book::load(range, rows(vec![old.clone(), new])).unwrap();
+    assert_eq!(book.instance(&old.id).unwrap().gpus, [0, 2]);
+    assert_eq!(book.check(), Ok(()));
+    let twice = Book::load(range, rows(vec![on(1, 1, &[1]), on(2, 1, &[1])]));
+    assert!(twice.err().unwrap().contains("GPU 1 of node n0 has two holders"));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Which node is chosen, and what a refusal says.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::node::{EngineConfig, NodeStatus};
+use crate::ray::{RayNode, RayNodeState, RayNodes};
 
 fn resources(cpu: u32, gib: u32) -> Resources {
     Resources::new(Cpu::from_millis(cpu * 1000), Memory::from_mib(gib * 1024), 0)
@@ -137,7 +140,108 @@ fn a_named_node_is_taken_whatever_its_role() {
     assert_eq!(decide(&nodes, &wanted).unwrap().node_id.as_str(), "store");
 }
 
+/// Nodes `a`, `b` … at addresses of their own, and what Ray has in use there of 4 CPUs, in thousandths.
+fn with_ray(ray: &[Option<u32>]) -> (Vec<(Node, Resources)>, RayFigures) {
+    let id = |i: usize| char::from(b'a' + i as u8).to_string();
+    let address = |i: usize| format!("10.0.0.{i}");
+    let nodes = (0..ray.len())
+        .map(|i| (Node { address: address(i), ..node(&id(i), 8, 16) }, Resources::default()))
+        .collect();
+    let of_ray = |(i, used): (usize, &Option<u32>)| {
+        let mut it = RayNode::test(&format!("ray-{i}"), &address(i));
+        it.usage.cpu_used = Some(Cpu::from_millis((*used)?));
+        Some(it)
+    };
+    let known = ray.iter().enumerate().filter_map(of_ray).collect();
+    let nodes_of_ray = Arc::new(RayNodes::new(known));
+    (nodes, RayFigures::Fresh { age_ms: 7000, nodes: nodes_of_ray })
+}
+
+#[test]
+fn what_ray_has_in_use_is_avoided_and_the_reasons_say_so() {
+    let (mut nodes, ray) = with_ray(&[Some(4000), Some(1000), None]);
+    let wanted = Demand { ray, ..demand(1, 1, Strategy::RayAware) };
+    // The third is not in Ray and counts by its reservations, of which it has the most.
+    nodes[2].1 = resources(4, 4);
+    let decision = decide(&nodes, &wanted).unwrap();
+    assert_eq!((decision.node_id.as_str(), decision.ray_load), ("b", Some(0.25)));
+    assert_eq!(decision.load_after, 0.125);
+    assert_eq!(
+        decision.reasons,
+        [
+            "ray-aware: of 3 nodes with room, `b` stays least loaded (12 % reserved, 25 % in use by Ray)",
+            "Ray's figures, 7 s old, were weighed for 2 of 3 nodes with room; the others count by their reservations"
+        ]
+    );
+    // With less of its own than the others have of Ray's, it is the one.
+    nodes[2].1 = resources(0, 0);
+    let decision = decide(&nodes, &wanted).unwrap();
+    assert_eq!((decision.node_id.as_str(), decision.ray_load), ("c", None));
+    // Another strategy does not look at Ray.
+    let spread = Demand { strategy: Strategy::Spread, ..wanted.clone() };
+    assert_eq!(decide(&nodes, &spread).unwrap().node_id.as_str(), "a");
+}
+
+#[test]
+fn figures_that_are_not_there_or_too_old_are_not_weighed() {
+    for (ray, words) in [
+        (RayFigures::NotConfigured, "not configured"),
+        (RayFigures::Stale { age_ms: None }, "not answered yet"),
+        (RayFigures::Stale { age_ms: Some(75_000) }, "75 s old, too old"),
+    ] {
+        let (nodes, _) = with_ray(&[Some(4000), Some(0)]);
+        let decision = decide(&nodes, &Demand { ray, ..demand(1, 1, Strategy::RayAware) }).unwrap();
+        assert_eq!(decision.node_id.as_str(), "a");
+        assert!(decision.reasons[1].contains(words), "{:?}", decision.reasons);
+    }
+}
+
+#[test]
+fn a_dead_ray_node_takes_nothing_and_gpus_count_for_those_who_want_one() {
+    let address = |i: usize| format!("10.0.0.{i}");
+    let mut nodes: Vec<_> = (0..2)
+        .map(|i| (Node { address: address(i), ..node(["a", "b"][i], 8, 16) }, resources(0, 0)))
+        .collect();
+    nodes.iter_mut().for_each(|it| it.0.capacity.gpu = 1);
+    let mut busy = RayNode::test("r", &address(0));
+    busy.usage.gpu_used = Some(1.0);
+    busy.usage.gpu_total = 1.0;
+    let ray =
+        |it: RayNode| RayFigures::Fresh { age_ms: 0, nodes: Arc::new(RayNodes::new(vec![it])) };
+    let mut wanted = Demand { ray: ray(busy.clone()), ..demand(1, 1, Strategy::RayAware) };
+    assert_eq!(decide(&nodes, &wanted).unwrap().node_id.as_str(), "a");
+    wanted.resources.gpu = 1;
+    assert_eq!(decide(&nodes, &wanted).unwrap().node_id.as_str(), "b");
+    wanted.ray = ray(RayNode { state: RayNodeState::Dead, ..busy });
+    assert_eq!(decide(&nodes, &wanted).unwrap().node_id.as_str(), "a");
+}
+
 proptest::proptest! {
+    #[test]
+    fn no_other_node_with_room_is_less_loaded_by_instances_and_ray(
+        sizes in proptest::collection::vec((0u32..8, 0u32..16, proptest::option::of(0u32..=4000)), 1..8),
+    ) {
+        let of_ray: Vec<Option<u32>> = sizes.iter().map(|it| it.2).collect();
+        let (mut nodes, ray) = with_ray(&of_ray);
+        for (node, (cpu, gib, _)) in nodes.iter_mut().zip(&sizes) {
+            node.1 = resources(*cpu, *gib);
+        }
+        let wanted = Demand { ray, ..demand(1, 1, Strategy::RayAware) };
+        let loaded = |i: usize| {
+            let own = load(&nodes[i].1.plus(&wanted.resources), &nodes[i].0.capacity);
+            own.max(of_ray[i].map_or(0.0, |it| f64::from(it) / 4000.0))
+        };
+        let decision = decide(&nodes, &wanted).unwrap();
+        let chosen = nodes.iter().position(|it| it.0.id == decision.node_id).unwrap();
+        for i in 0..nodes.len() {
+            proptest::prop_assert!(loaded(chosen) <= loaded(i), "{i} against {chosen}");
+        }
+        // Nothing known of Ray: the same as spread.
+        let blind = Demand { ray: RayFigures::NotConfigured, ..wanted.clone() };
+        let spread = Demand { strategy: Strategy::Spread, ..wanted.clone() };
+        proptest::prop_assert_eq!(decide(&nodes, &blind).unwrap().node_id, decide(&nodes, &spread).unwrap().node_id);
+    }
+
     #[test]
     fn the_chosen_node_has_room_and_none_is_refused_that_had(
         sizes in proptest::collection::vec((1u32..16, 1u32..64, 0u32..16, 0u32..64), 0..12),

@@ -21,6 +21,9 @@ pub(super) fn of(operation: &str) -> Option<Value> {
         "exec_in_instance" => json!({
             "list": {"summary": "List the root folder", "value": {"command": ["ls", "-l", "/"]}},
         }),
+        "pull_image" => json!({
+            "workers": {"summary": "On all workers", "value": {"image": "nginx:alpine", "role": "worker"}},
+        }),
         "login" => json!({
             "demo": {"summary": "The demo user of `--demo`", "value": {"username": "demo", "password": "demo"}},
         }),

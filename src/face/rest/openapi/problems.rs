@@ -22,6 +22,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             "error": {"type": "string", "enum": codes, "description": "Stable code, the same on every face"},
             "message": {"type": "string", "description": "What was asked, what is possible, what to do next"},
             "parameter": {"type": "string", "description": "`InvalidParameter`: which one"},
+            "host_key": {"type": "object", "description": "`InvalidParameter` of `ssh.accept_host_key` and `ssh.accept_jump_host_key`: the `place` that is not known yet, the `fingerprint` it shows and its `algorithm`"},
             "kind": {"type": "string", "description": "`NotFound`: of what kind"},
             "id": {"type": "string", "description": "`NotFound`, `IncorrectState`: of what"},
             "state": {"type": "string", "description": "`IncorrectState`: the present one"},

@@ -2,9 +2,11 @@
 //! does not change what is stored. A field is added with `#[serde(default)]`; anything more is a new version and a migration.
 
 pub(super) mod audit;
+pub(super) mod event;
 pub(super) mod instance;
 pub(super) mod node;
 pub(super) mod port;
+pub(super) mod registry;
 pub(super) mod user;
 
 use orch_domain::name::BrokenRule;
@@ -18,7 +20,7 @@ pub(super) enum BadRow {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Rule(#[from] BrokenRule),
-    #[error("it holds a digest that is not hexadecimal")]
+    #[error("it holds a digest or secret that is not hexadecimal")]
     Hex(#[from] hex::FromHexError),
     #[error("{0}")]
     Fingerprint(String),

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use orch_domain::health::StatusChange;
 use orch_domain::label::Labels;
 use orch_domain::name::{NodeId, Tag};
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
 use orch_domain::resource::{Cpu, Memory};
-use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshLogin};
+use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshHop, SshLogin};
 use orch_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -37,10 +38,22 @@ pub(in crate::store) struct NodeV1 {
     capacity: ResourcesV1,
     capacity_is_fixed: bool,
     #[serde(default)]
+    gpu_is_fixed: bool,
+    #[serde(default)]
     cordoned: bool,
     created_at: i64,
     status: StatusV1,
     status_since: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    status_changes: Vec<StatusChangeV1>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StatusChangeV1 {
+    at: i64,
+    from: StatusV1,
+    to: StatusV1,
+    reason: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,6 +73,18 @@ struct SshV1 {
     socket: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     host_key: Option<HostKeyV1>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    jumps: Vec<JumpV1>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct JumpV1 {
+    host: String,
+    port: u16,
+    user: String,
+    login: LoginV1,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_key: Option<HostKeyV1>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,6 +93,7 @@ enum LoginV1 {
     Usual,
     Agent,
     KeyFile(String),
+    Files { paths: Vec<String>, only_these: bool },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,10 +135,21 @@ impl From<&Node> for NodeV1 {
             description: it.description.clone(),
             capacity: it.capacity.into(),
             capacity_is_fixed: it.capacity_is_fixed,
+            gpu_is_fixed: it.gpu_is_fixed,
             cordoned: it.cordoned,
             created_at: it.created_at.as_millis(),
             status: it.status.into(),
             status_since: it.status_since.as_millis(),
+            status_changes: it
+                .status_changes
+                .iter()
+                .map(|it| StatusChangeV1 {
+                    at: it.at.as_millis(),
+                    from: it.from.into(),
+                    to: it.to.into(),
+                    reason: it.reason.clone(),
+                })
+                .collect(),
         }
     }
 }
@@ -131,10 +168,21 @@ impl TryFrom<NodeV1> for Node {
             description: it.description,
             capacity: it.capacity.into(),
             capacity_is_fixed: it.capacity_is_fixed,
+            gpu_is_fixed: it.gpu_is_fixed,
             cordoned: it.cordoned,
             created_at: Timestamp::from_millis(it.created_at),
             status: it.status.into(),
             status_since: Timestamp::from_millis(it.status_since),
+            status_changes: it
+                .status_changes
+                .into_iter()
+                .map(|it| StatusChange {
+                    at: Timestamp::from_millis(it.at),
+                    from: it.from.into(),
+                    to: it.to.into(),
+                    reason: it.reason,
+                })
+                .collect(),
         })
     }
 }
@@ -168,38 +216,88 @@ impl From<&SshEndpoint> for SshV1 {
             host: it.host.clone(),
             port: it.port,
             user: it.user.clone(),
-            login: match &it.login {
-                SshLogin::Usual => LoginV1::Usual,
-                SshLogin::Agent => LoginV1::Agent,
-                SshLogin::KeyFile(path) => LoginV1::KeyFile(path.clone()),
-            },
+            login: (&it.login).into(),
             socket: it.socket.clone(),
-            host_key: it.host_key.as_ref().map(|key| HostKeyV1 {
-                fingerprint: key.fingerprint.to_string(),
-                algorithm: key.algorithm.clone(),
-            }),
+            host_key: it.host_key.as_ref().map(HostKeyV1::from),
+            jumps: it.jumps.iter().map(JumpV1::from).collect(),
         }
+    }
+}
+
+impl From<&SshHop> for JumpV1 {
+    fn from(it: &SshHop) -> JumpV1 {
+        JumpV1 {
+            host: it.host.clone(),
+            port: it.port,
+            user: it.user.clone(),
+            login: (&it.login).into(),
+            host_key: it.host_key.as_ref().map(HostKeyV1::from),
+        }
+    }
+}
+
+impl From<&SshLogin> for LoginV1 {
+    fn from(it: &SshLogin) -> LoginV1 {
+        match it {
+            SshLogin::Usual => LoginV1::Usual,
+            SshLogin::Agent => LoginV1::Agent,
+            SshLogin::KeyFile(path) => LoginV1::KeyFile(path.clone()),
+            SshLogin::Files { paths, only_these } => {
+                LoginV1::Files { paths: paths.clone(), only_these: *only_these }
+            }
+        }
+    }
+}
+
+impl From<LoginV1> for SshLogin {
+    fn from(it: LoginV1) -> SshLogin {
+        match it {
+            LoginV1::Usual => SshLogin::Usual,
+            LoginV1::Agent => SshLogin::Agent,
+            LoginV1::KeyFile(path) => SshLogin::KeyFile(path),
+            LoginV1::Files { paths, only_these } => SshLogin::Files { paths, only_these },
+        }
+    }
+}
+
+impl From<&HostKey> for HostKeyV1 {
+    fn from(it: &HostKey) -> HostKeyV1 {
+        HostKeyV1 { fingerprint: it.fingerprint.to_string(), algorithm: it.algorithm.clone() }
+    }
+}
+
+impl TryFrom<HostKeyV1> for HostKey {
+    type Error = BadRow;
+    fn try_from(it: HostKeyV1) -> Result<HostKey, BadRow> {
+        let fingerprint = Fingerprint::try_new(&it.fingerprint).map_err(BadRow::Fingerprint)?;
+        Ok(HostKey { fingerprint, algorithm: it.algorithm })
     }
 }
 
 impl TryFrom<SshV1> for SshEndpoint {
     type Error = BadRow;
     fn try_from(it: SshV1) -> Result<SshEndpoint, BadRow> {
-        let host_key = |it: HostKeyV1| -> Result<HostKey, BadRow> {
-            let fingerprint = Fingerprint::try_new(&it.fingerprint).map_err(BadRow::Fingerprint)?;
-            Ok(HostKey { fingerprint, algorithm: it.algorithm })
-        };
         Ok(SshEndpoint {
             host: it.host,
             port: it.port,
             user: it.user,
-            login: match it.login {
-                LoginV1::Usual => SshLogin::Usual,
-                LoginV1::Agent => SshLogin::Agent,
-                LoginV1::KeyFile(path) => SshLogin::KeyFile(path),
-            },
+            login: it.login.into(),
             socket: it.socket,
-            host_key: it.host_key.map(host_key).transpose()?,
+            host_key: it.host_key.map(HostKey::try_from).transpose()?,
+            jumps: it.jumps.into_iter().map(SshHop::try_from).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl TryFrom<JumpV1> for SshHop {
+    type Error = BadRow;
+    fn try_from(it: JumpV1) -> Result<SshHop, BadRow> {
+        Ok(SshHop {
+            host: it.host,
+            port: it.port,
+            user: it.user,
+            login: it.login.into(),
+            host_key: it.host_key.map(HostKey::try_from).transpose()?,
         })
     }
 }
@@ -223,5 +321,31 @@ impl TryFrom<EngineV1> for EngineConfig {
                 unreachable: it.unreachable,
             }),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_from_before_status_changes_and_gpu_counts_loads() {
+        let row = r#"{"id":"n1","hostname":"n1","address":"127.0.0.1","role":"worker",
+            "engine":{"kind":"docker","endpoint":"unix:///var/run/docker.sock"},
+            "capacity":{"cpu_millis":2000,"memory_mib":1024,"gpu":0},"capacity_is_fixed":true,
+            "created_at":5,"status":"healthy","status_since":7}"#;
+        let node: Node = serde_json::from_str::<NodeV1>(row).unwrap().try_into().unwrap();
+        assert!(node.capacity_is_fixed && !node.gpu_is_fixed);
+        assert_eq!(node.status_changes, []);
+    }
+
+    #[test]
+    fn a_machine_that_was_stored_before_there_were_jumps_is_read() {
+        let row = r#"{"kind": "docker-over-ssh", "host": "10.0.0.7", "port": 22, "user": "root",
+                      "login": {"key-file": "~/.ssh/id"}, "socket": "/var/run/docker.sock"}"#;
+        let row: EngineV1 = serde_json::from_str(row).unwrap();
+        let EngineConfig::DockerOverSsh(ssh) = row.try_into().unwrap() else { panic!("over SSH") };
+        assert_eq!(ssh.login, SshLogin::KeyFile("~/.ssh/id".to_owned()));
+        assert!(ssh.jumps.is_empty());
     }
 }

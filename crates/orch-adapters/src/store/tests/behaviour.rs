@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use orch_core::ports::store::{AuditQuery, Store};
 use orch_domain::audit::AuditId;
+use orch_domain::book::Change;
 use orch_domain::name::UserId;
+use orch_domain::registry::{RegistryCredential, RegistryHost};
 use orch_domain::time::Timestamp;
 
 use super::super::backup::BackupError;
@@ -15,7 +17,7 @@ use super::super::migration::{Migration, SCHEMA};
 use super::super::table::{Operations, Table};
 use super::super::{FOLDER, OpenError, SledStore};
 use super::sample::launch;
-use super::{commit, shown};
+use super::{changes, commit, shown};
 
 #[test]
 fn the_identity_is_made_once() {
@@ -210,6 +212,43 @@ fn migrations_run_in_order_and_once() {
     assert!(
         matches!(refused, Err(OpenError::NewerSchema { found, known: SCHEMA }) if found == SCHEMA + 2)
     );
+}
+
+/// As the version before the logins at registries left it: of schema 1, and without their table.
+#[test]
+fn a_database_of_the_first_schema_is_taken_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(&dir.path().join(FOLDER));
+    fs_err::create_dir_all(layout.folder()).unwrap();
+    prepare(&layout).unwrap();
+    {
+        let disk = Disk::open_into(&layout, Unanswered::Kept, Arc::default(), 1, &[]);
+        assert!(disk.is_err(), "a new database is of the newest schema");
+        let disk = Disk::open(&layout, Unanswered::Kept).unwrap();
+        let tables = disk.tables();
+        let mut tables = tables.write();
+        let tables = tables.as_mut().unwrap();
+        tables.apply(std::iter::empty(), |it| it.schema = 1).unwrap();
+        tables.make_durable().unwrap();
+    }
+    drop(Disk::open_into(&layout, Unanswered::Kept, Arc::default(), 1, &[]).unwrap());
+    let store = SledStore::open(dir.path()).unwrap();
+    let registry = RegistryHost::try_new("ghcr.io").unwrap();
+    let credential = RegistryCredential {
+        registry: registry.clone(),
+        username: "ann".to_owned(),
+        sealed_password: vec![1, 2, 3],
+        set_by: UserId::try_new("ann").unwrap(),
+        set_at: Timestamp::from_millis(7),
+    };
+    let change = Change::RegistryCredential(registry, Some(Arc::new(credential.clone())));
+    commit(&store, changes(vec![change])).unwrap();
+    drop(store);
+    let store = SledStore::open(dir.path()).unwrap();
+    assert_eq!(store.load().unwrap().registry_credentials, [credential]);
+    drop(store);
+    let refused = Disk::open_into(&layout, Unanswered::Kept, Arc::default(), 1, &[]);
+    assert!(matches!(refused.err(), Some(OpenError::NewerSchema { known: 1, .. })));
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn commit(store: &SledStore, commit: Commit) -> Result<(), StoreError> {
 }
 
 fn changes(changes: Vec<Change>) -> Commit {
-    Commit { changes, audit: Vec::new() }
+    Commit { changes, ..Commit::default() }
 }
 
 /// Rows in an order of their own, to be compared.
@@ -29,6 +29,7 @@ fn sorted(mut rows: Rows) -> Rows {
     rows.ports.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     rows.users.sort_by(|a, b| a.id.cmp(&b.id));
     rows.api_keys.sort_by(|a, b| a.id.cmp(&b.id));
+    rows.registry_credentials.sort_by(|a, b| a.registry.cmp(&b.registry));
     rows
 }
 

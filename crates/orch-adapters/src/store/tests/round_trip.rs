@@ -7,6 +7,7 @@ use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::book::{Change, Rows};
 use orch_domain::name::{ApiKeyId, InstanceId, NodeId, UserId};
 use orch_domain::port::Holder;
+use orch_domain::registry::{RegistryCredential, RegistryHost};
 use orch_domain::time::Timestamp;
 use proptest::prelude::*;
 
@@ -22,8 +23,10 @@ struct Model {
     ports: BTreeMap<(NodeId, u16), Holder>,
     users: BTreeMap<UserId, orch_domain::user::User>,
     api_keys: BTreeMap<ApiKeyId, orch_domain::user::ApiKey>,
+    registry_credentials: BTreeMap<RegistryHost, RegistryCredential>,
     audit: BTreeMap<AuditId, AuditEntry>,
     last_audit: AuditId,
+    events: BTreeMap<u64, orch_domain::event::Event>,
 }
 
 fn put<K: Ord, V: Clone>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
@@ -44,11 +47,17 @@ impl Model {
                 Change::Port(id, port, it) => put(&mut self.ports, (id, port), it),
                 Change::User(id, it) => put(&mut self.users, id, it.map(|it| (*it).clone())),
                 Change::ApiKey(id, it) => put(&mut self.api_keys, id, it.map(|it| (*it).clone())),
+                Change::RegistryCredential(registry, it) => {
+                    put(&mut self.registry_credentials, registry, it.map(|it| (*it).clone()));
+                }
             }
         }
         for entry in &commit.audit {
             self.audit.insert(entry.id, entry.clone());
             self.last_audit = self.last_audit.max(entry.id);
+        }
+        for event in &commit.events {
+            self.events.insert(event.revision, (**event).clone());
         }
     }
 
@@ -63,6 +72,8 @@ impl Model {
                 .collect(),
             users: self.users.values().cloned().collect(),
             api_keys: self.api_keys.values().cloned().collect(),
+            events: self.events.values().cloned().collect(),
+            registry_credentials: self.registry_credentials.values().cloned().collect(),
         })
     }
 
@@ -94,6 +105,9 @@ proptest! {
         let n_before = model.audit.len();
         model.audit.retain(|id, _| trimmed < id.0);
         prop_assert_eq!(store.trim_audit(AuditId(trimmed)).unwrap(), n_before - model.audit.len());
+        let n_before = model.events.len();
+        model.events.retain(|revision, _| trimmed < *revision);
+        prop_assert_eq!(store.trim_events(trimmed).unwrap(), n_before - model.events.len());
         model.check(&store)?;
         let identity = store.identity().clone();
         drop(store);

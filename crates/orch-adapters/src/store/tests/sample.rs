@@ -7,6 +7,8 @@ use orch_core::ports::store::Commit;
 use orch_domain::audit::{AuditEntry, AuditId, Outcome};
 use orch_domain::book::Change;
 use orch_domain::caller::{Channel, Permission};
+use orch_domain::event::{Event, EventSubject, News, SubjectType};
+use orch_domain::health::StatusChange;
 use orch_domain::image::ImageRef;
 use orch_domain::instance::{Goal, Instance, InstanceState, LaunchToken, ReasonCode};
 use orch_domain::label::Labels;
@@ -14,9 +16,12 @@ use orch_domain::name::{
     ApiKeyId, ClientToken, InstanceId, InstanceName, NodeId, Tag, UserId, UserName,
 };
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
+use orch_domain::node_loss::{OnNodeLoss, Remnant, Wishes};
+use orch_domain::placement::Strategy as Placing;
 use orch_domain::port::{Holder, PortBinding, Protocol};
+use orch_domain::registry::{RegistryCredential, RegistryHost};
 use orch_domain::resource::{Cpu, Memory, Resources};
-use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshLogin};
+use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshHop, SshLogin};
 use orch_domain::time::Timestamp;
 use orch_domain::user::{ApiKey, Quota, User};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -52,7 +57,14 @@ pub(super) fn launch(n: u64) -> Commit {
             Change::Port(it.node_id.clone(), port(n) + 1, holder),
             Change::Instance(it.id.clone(), Some(Arc::new(it))),
         ],
+        events: vec![Arc::new(event(n))],
     }
+}
+
+pub(super) fn event(n: u64) -> Event {
+    let node_id = NodeId::try_new("local").unwrap();
+    let news = News::image_pulled(&ImageRef::try_new("nginx:alpine").unwrap(), &node_id);
+    news.event(n + 1, Timestamp::from_millis(n as i64), None, Some(AuditId(n + 1)))
 }
 
 pub(super) fn audit(n: u64, target: &InstanceId) -> AuditEntry {
@@ -110,7 +122,7 @@ fn permissions() -> impl Strategy<Value = Vec<Permission>> {
     vec(select(Permission::ALL.to_vec()), 0..4)
 }
 
-const REASONS: [ReasonCode; 15] = [
+const REASONS: [ReasonCode; 16] = [
     ReasonCode::UserInitiatedShutdown,
     ReasonCode::InstanceInitiatedShutdown,
     ReasonCode::CommandCompleted,
@@ -121,6 +133,7 @@ const REASONS: [ReasonCode; 15] = [
     ReasonCode::PortsExhausted,
     ReasonCode::NodeLost,
     ReasonCode::NodeUnreachable,
+    ReasonCode::Relocated,
     ReasonCode::OutOfMemory,
     ReasonCode::ContainerRemoved,
     ReasonCode::ContainerStopped,
@@ -128,13 +141,39 @@ const REASONS: [ReasonCode; 15] = [
     ReasonCode::EngineError,
 ];
 
+fn any_wishes() -> impl Strategy<Value = Wishes> {
+    let role = option::of(select(vec![Role::Master, Role::Worker, Role::Storage]));
+    let strategy = select(vec![Placing::Spread, Placing::Binpack]);
+    (role, btree_set("[a-z]{1,9}", 0..3), strategy).prop_map(|(role, tags, strategy)| Wishes {
+        role,
+        tags: tags.into_iter().map(|it| Tag::try_new(it).unwrap()).collect(),
+        strategy,
+    })
+}
+
+fn any_remnant() -> impl Strategy<Value = Remnant> {
+    let gpus = vec(any::<u32>(), 0..3);
+    (node_id(), any::<u32>(), resources(), vec(any_binding(), 0..3), gpus, time()).prop_map(
+        |(node_id, generation, resources, ports, gpus, since)| Remnant {
+            node_id,
+            generation,
+            resources,
+            ports,
+            gpus,
+            since,
+        },
+    )
+}
+
+fn any_binding() -> impl Strategy<Value = PortBinding> {
+    let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
+    (any::<u16>(), any::<u16>(), protocol).prop_map(|(container_port, host_port, protocol)| {
+        PortBinding { container_port, host_port, protocol }
+    })
+}
+
 fn any_instance() -> impl Strategy<Value = Instance> {
     let reason = (select(REASONS.to_vec()), text()).prop_map(|(code, text)| code.because(text));
-    let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
-    let binding =
-        (any::<u16>(), any::<u16>(), protocol).prop_map(|(container_port, host_port, protocol)| {
-            PortBinding { container_port, host_port, protocol }
-        });
     let token =
         ("[!-~]{1,64}", any::<bool>(), "[0-9a-f]{64}").prop_map(|(token, is_derived, sha)| {
             let token = ClientToken::try_new(token).unwrap();
@@ -148,15 +187,19 @@ fn any_instance() -> impl Strategy<Value = Instance> {
     );
     let times = (time(), time(), option::of(time()), option::of(time()));
     let names = (instance_id(), word(), "[a-z0-9]{1,9}(:[a-z0-9]{1,5})?", node_id(), user_id());
-    let maps = (btree_map(text(), text(), 0..4), vec(text(), 0..4), labels(), vec(binding, 0..3));
+    let devices = (vec(any_binding(), 0..3), vec(any::<u32>(), 0..3));
+    let maps = (btree_map(text(), text(), 0..4), vec(text(), 0..4), labels(), devices);
     let rest = (any::<u32>(), resources(), option::of(token), option::of("[0-9a-f]{64}"));
-    (states, times, names, maps, rest).prop_map(
+    let on_loss = select(vec![OnNodeLoss::Keep, OnNodeLoss::Reschedule]);
+    let loss = (on_loss, any_wishes(), vec(any_remnant(), 0..3));
+    (states, times, names, maps, rest, loss).prop_map(
         |(
             (state, state_reason, goal, termination_protection),
             (state_since, created_at, launched_at, terminated_at),
             (id, name, image, node_id, owner),
-            (env, command, labels, ports),
+            (env, command, labels, (ports, gpus)),
             (generation, resources, token, container_id),
+            (on_node_loss, wishes, remnants),
         )| Instance {
             id,
             name: InstanceName::try_new(name).unwrap(),
@@ -169,6 +212,7 @@ fn any_instance() -> impl Strategy<Value = Instance> {
             generation,
             resources,
             ports,
+            gpus,
             env,
             command,
             labels,
@@ -179,30 +223,40 @@ fn any_instance() -> impl Strategy<Value = Instance> {
             token,
             termination_protection,
             container_id,
+            on_node_loss,
+            wishes,
+            remnants,
         },
     )
 }
 
-fn any_ssh() -> impl Strategy<Value = SshEndpoint> {
+fn any_hop() -> impl Strategy<Value = SshHop> {
     let login = prop_oneof![
         Just(SshLogin::Usual),
         Just(SshLogin::Agent),
-        text().prop_map(SshLogin::KeyFile)
+        text().prop_map(SshLogin::KeyFile),
+        (vec(text(), 0..3), any::<bool>())
+            .prop_map(|(paths, only_these)| SshLogin::Files { paths, only_these }),
     ];
     let host_key = ("[A-Za-z0-9+/]{43}", option::of(text())).prop_map(|(digits, algorithm)| {
         let fingerprint = Fingerprint::try_new(&format!("SHA256:{digits}")).unwrap();
         HostKey { fingerprint, algorithm }
     });
-    (text(), any::<u16>(), text(), login, text(), option::of(host_key)).prop_map(
-        |(host, port, user, login, socket, host_key)| SshEndpoint {
-            host,
-            port,
-            user,
-            login,
-            socket,
-            host_key,
-        },
+    (text(), any::<u16>(), text(), login, option::of(host_key)).prop_map(
+        |(host, port, user, login, host_key)| SshHop { host, port, user, login, host_key },
     )
+}
+
+fn any_ssh() -> impl Strategy<Value = SshEndpoint> {
+    (any_hop(), text(), vec(any_hop(), 0..3)).prop_map(|(hop, socket, jumps)| SshEndpoint {
+        host: hop.host,
+        port: hop.port,
+        user: hop.user,
+        login: hop.login,
+        host_key: hop.host_key,
+        socket,
+        jumps,
+    })
 }
 
 fn any_engine() -> impl Strategy<Value = EngineConfig> {
@@ -234,17 +288,21 @@ fn any_node() -> impl Strategy<Value = Node> {
         select(vec![Role::Master, Role::Worker, Role::Storage]),
         select(NodeStatus::ALL.to_vec()),
         any_engine(),
-        any::<bool>(),
+        (any::<bool>(), any::<bool>()),
         any::<bool>(),
     );
+    let change =
+        (time(), select(NodeStatus::ALL.to_vec()), select(NodeStatus::ALL.to_vec()), text())
+            .prop_map(|(at, from, to, reason)| StatusChange { at, from, to, reason });
+    let since = (time(), vec(change, 0..3));
     let texts = (node_id(), text(), text(), text(), btree_set("[a-z]{1,9}", 0..3), labels());
-    (kinds, texts, resources(), time(), time()).prop_map(
+    (kinds, texts, resources(), time(), since).prop_map(
         |(
-            (role, status, engine, capacity_is_fixed, cordoned),
+            (role, status, engine, (capacity_is_fixed, gpu_is_fixed), cordoned),
             (id, hostname, address, description, tags, labels),
             capacity,
             created_at,
-            status_since,
+            (status_since, status_changes),
         )| Node {
             id,
             hostname,
@@ -256,10 +314,12 @@ fn any_node() -> impl Strategy<Value = Node> {
             description,
             capacity,
             capacity_is_fixed,
+            gpu_is_fixed,
             cordoned,
             created_at,
             status,
             status_since,
+            status_changes,
         },
     )
 }
@@ -289,6 +349,23 @@ fn any_api_key() -> impl Strategy<Value = ApiKey> {
             permissions,
             created_at,
             expires_at,
+        },
+    )
+}
+
+fn registry() -> impl Strategy<Value = RegistryHost> {
+    select(vec!["docker.io", "ghcr.io", "registry.example:5000"])
+        .prop_map(|it| RegistryHost::try_new(it).unwrap())
+}
+
+fn any_registry_credential() -> impl Strategy<Value = RegistryCredential> {
+    (registry(), text(), vec(any::<u8>(), 0..40), user_id(), time()).prop_map(
+        |(registry, username, sealed_password, set_by, set_at)| RegistryCredential {
+            registry,
+            username,
+            sealed_password,
+            set_by,
+            set_at,
         },
     )
 }
@@ -335,10 +412,60 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => user_id().prop_map(|it| Change::User(it, None)),
         2 => any_api_key().prop_map(|it| Change::ApiKey(it.id.clone(), Some(Arc::new(it)))),
         1 => (0..4u64).prop_map(|it| Change::ApiKey(ApiKeyId::new(it), None)),
+        1 => any_registry_credential()
+            .prop_map(|it| Change::RegistryCredential(it.registry.clone(), Some(Arc::new(it)))),
+        1 => registry().prop_map(|it| Change::RegistryCredential(it, None)),
     ]
 }
 
+fn any_event() -> impl Strategy<Value = Event> {
+    let kinds = vec![
+        SubjectType::Instance,
+        SubjectType::Node,
+        SubjectType::User,
+        SubjectType::ApiKey,
+        SubjectType::RegistryCredential,
+        SubjectType::Image,
+        SubjectType::Container,
+        SubjectType::Cluster,
+    ];
+    let subject = (select(kinds), text(), text()).prop_map(|(kind, id, name)| EventSubject {
+        kind,
+        id,
+        name,
+    });
+    let texts = (text(), text(), option::of(text()), option::of(text()));
+    let ids =
+        (option::of(node_id()), option::of(user_id()), option::of(user_id()), option::of(1..9u64));
+    // Few revisions, so that rows are replaced; a huge one, because keys must sort as numbers.
+    (prop_oneof![1..20u64, Just(1 << 40)], time(), subject, texts, ids).prop_map(
+        |(
+            revision,
+            at,
+            subject,
+            (kind, message, previous, state),
+            (node_id, owner, actor, audit_id),
+        )| {
+            let audit_id = audit_id.map(AuditId);
+            Event {
+                revision,
+                at,
+                kind,
+                subject,
+                node_id,
+                owner,
+                actor,
+                audit_id,
+                message,
+                previous,
+                state,
+            }
+        },
+    )
+}
+
 pub(super) fn any_commit() -> impl Strategy<Value = Commit> {
-    (vec(any_change(), 0..6), vec(any_audit(), 0..3))
-        .prop_map(|(changes, audit)| Commit { changes, audit })
+    let events = vec(any_event().prop_map(Arc::new), 0..3);
+    (vec(any_change(), 0..6), vec(any_audit(), 0..3), events)
+        .prop_map(|(changes, audit, events)| Commit { changes, audit, events })
 }

@@ -2,23 +2,35 @@
 
 use futures::FutureExt;
 use orch_domain::book::Rows;
+use orch_domain::image::ImageRef;
+use orch_domain::name::NodeId;
 use orch_domain::user::User;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::ports::store::{AuditQuery, StoreIdentity};
+use crate::service::event_log::Followed;
 
 type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 struct ScriptedStore {
     identity: StoreIdentity,
-    queued: Mutex<Vec<Answer>>,
+    queued: Mutex<Vec<(Answer, Vec<Arc<Event>>)>>,
+    /// The events of what became durable; of the rows it keeps none.
+    told: Mutex<Vec<Event>>,
+    is_unreadable: AtomicBool,
 }
 
 impl ScriptedStore {
     fn answer(&self, result: impl Fn() -> Result<(), StoreError>) {
-        self.queued.lock().drain(..).for_each(|it| drop(it.send(result())));
+        for (answer, events) in self.queued.lock().drain(..) {
+            let result = result();
+            if result.is_ok() {
+                self.told.lock().extend(events.iter().map(|it| (**it).clone()));
+            }
+            drop(answer.send(result));
+        }
     }
 }
 
@@ -27,11 +39,14 @@ impl Store for ScriptedStore {
         &self.identity
     }
     fn load(&self) -> Result<Rows, StoreError> {
-        Ok(Rows::default())
+        match self.is_unreadable.load(Ordering::Relaxed) {
+            true => Err(no_room()),
+            false => Ok(Rows { events: self.told.lock().clone(), ..Rows::default() }),
+        }
     }
-    fn commit(&self, _: Commit) -> oneshot::Receiver<Result<(), StoreError>> {
+    fn commit(&self, commit: Commit) -> oneshot::Receiver<Result<(), StoreError>> {
         let (answer, answered) = oneshot::channel();
-        self.queued.lock().push(answer);
+        self.queued.lock().push((answer, commit.events));
         answered
     }
     fn last_audit_id(&self) -> AuditId {
@@ -43,12 +58,25 @@ impl Store for ScriptedStore {
     fn trim_audit(&self, _: AuditId) -> Result<usize, StoreError> {
         Ok(0)
     }
+    fn trim_events(&self, _: u64) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+}
+
+fn no_room() -> StoreError {
+    StoreError::DiskFull { source: "no room".into() }
 }
 
 fn ledger() -> (Arc<ScriptedStore>, Ledger) {
     let identity = StoreIdentity { controller_id: "c".to_owned(), token_secret: [0; 32] };
-    let store = Arc::new(ScriptedStore { identity, queued: Mutex::default() });
-    let ledger = Ledger::open(store.clone(), Arc::default(), PortRange::DEFAULT).unwrap();
+    let store = Arc::new(ScriptedStore {
+        identity,
+        queued: Mutex::default(),
+        told: Mutex::default(),
+        is_unreadable: AtomicBool::new(false),
+    });
+    let clock = Arc::new(crate::ports::clock::SystemClock);
+    let ledger = Ledger::open(store.clone(), Arc::default(), clock, &Settings::default()).unwrap();
     (store, ledger)
 }
 
@@ -82,4 +110,100 @@ fn writers_that_failed_together_leave_nothing_behind() {
     assert!(third.as_mut().now_or_never().is_none());
     assert!(second.now_or_never().unwrap().is_err());
     assert_eq!(names(&ledger), ["cid"], "what failed is gone, and what came after stays");
+    let mut follower = ledger.log().follow(0);
+    assert!(follower.next().now_or_never().is_none(), "nothing was ever durable");
+    store.answer(|| Ok(()));
+    third.now_or_never().unwrap().unwrap();
+    let Some(Followed::Events(events)) = follower.next().now_or_never() else { panic!() };
+    let told: Vec<_> = events.iter().map(|it| (it.revision, it.subject.id.as_str())).collect();
+    assert_eq!(told, [(1, "cid")], "the revisions of what failed are given again");
+}
+
+#[test]
+fn events_come_in_the_order_of_the_commits_however_the_writers_wake() {
+    let (store, ledger) = ledger();
+    let mut first = Box::pin(ledger.write(None, |book| book.add_user(User::test("ann"))));
+    let mut second = Box::pin(ledger.write(None, |book| book.add_user(User::test("bob"))));
+    assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+    let mut follower = ledger.log().follow(0);
+    assert!(follower.next().now_or_never().is_none());
+    store.answer(|| Ok(()));
+    second.now_or_never().unwrap().unwrap();
+    let Some(Followed::Events(events)) = follower.next().now_or_never() else { panic!() };
+    let told: Vec<_> = events.iter().map(|it| it.subject.id.as_str()).collect();
+    assert_eq!(told, ["ann", "bob"]);
+    first.now_or_never().unwrap().unwrap();
+    assert!(follower.next().now_or_never().is_none(), "nothing comes twice");
+}
+
+#[test]
+fn what_failed_is_not_seen_while_the_store_cannot_be_read() {
+    let (store, ledger) = ledger();
+    let add =
+        |name: &'static str| Box::pin(ledger.write(None, |book| book.add_user(User::test(name))));
+    let (mut durable, mut left, mut first, mut second) =
+        (add("ann"), add("bob"), add("cid"), add("dan"));
+    assert!(durable.as_mut().now_or_never().is_none() && left.as_mut().now_or_never().is_none());
+    store.answer(|| Ok(()));
+    // A writer that left, and one that was not woken yet: their commits count all the same.
+    drop(left);
+    assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+    store.is_unreadable.store(true, Ordering::Relaxed);
+    store.answer(|| Err(no_room()));
+    assert!(second.now_or_never().unwrap().is_err());
+    assert_eq!(
+        names(&ledger),
+        ["ann", "bob"],
+        "those that failed are gone, those before them stay"
+    );
+    assert!(first.now_or_never().unwrap().is_err());
+    assert!(add("eve").now_or_never().unwrap().is_err(), "refused before anything is changed");
+    assert!(store.queued.lock().is_empty(), "and not even tried");
+    assert_eq!(names(&ledger), ["ann", "bob"]);
+    assert!(durable.now_or_never().unwrap().is_ok());
+
+    store.is_unreadable.store(false, Ordering::Relaxed);
+    assert!(add("fay").now_or_never().is_none(), "taken again");
+    assert_eq!(names(&ledger), ["fay"], "after what the store has, which is nothing here");
+}
+
+#[test]
+fn what_failed_is_never_told_and_nothing_is_announced_while_the_store_cannot_be_read() {
+    let (store, ledger) = ledger();
+    let image = ImageRef::try_new("web:1").unwrap();
+    let pulled = || News::image_pulled(&image, &NodeId::try_new("n1").unwrap());
+    let add =
+        |name: &'static str| Box::pin(ledger.write(None, |book| book.add_user(User::test(name))));
+    let mut follower = ledger.log().follow(0);
+    let mut told = || match follower.next().now_or_never() {
+        Some(Followed::Events(events)) => {
+            events.iter().map(|it| (it.revision, it.subject.id.clone())).collect()
+        }
+        Some(Followed::Missed(extent)) => panic!("{extent:?}"),
+        None => Vec::new(),
+    };
+    let mut durable = add("ann");
+    assert!(durable.as_mut().now_or_never().is_none());
+    store.answer(|| Ok(()));
+    let (mut announced, mut behind) = (Box::pin(ledger.announce(None, pulled())), add("bob"));
+    assert!(announced.as_mut().now_or_never().is_none());
+    assert!(behind.as_mut().now_or_never().is_none());
+    store.is_unreadable.store(true, Ordering::Relaxed);
+    store.answer(|| Err(no_room()));
+    assert!(announced.now_or_never().unwrap().is_err());
+    assert_eq!(names(&ledger), ["ann"], "what was queued behind an announcement fails with it");
+    assert!(behind.now_or_never().unwrap().is_err());
+    assert!(ledger.announce(None, pulled()).now_or_never().unwrap().is_err());
+    assert!(store.queued.lock().is_empty(), "not even tried");
+    assert!(told().is_empty(), "not shown before its writer wakes");
+    assert!(durable.now_or_never().unwrap().is_ok());
+    assert_eq!(told(), [(1, "ann".to_owned())], "durable before the failure");
+
+    store.is_unreadable.store(false, Ordering::Relaxed);
+    let mut again = Box::pin(ledger.announce(None, pulled()));
+    assert!(again.as_mut().now_or_never().is_none(), "taken again");
+    assert!(told().is_empty());
+    store.answer(|| Ok(()));
+    assert!(again.now_or_never().unwrap().is_ok());
+    assert_eq!(told(), [(2, "web:1".to_owned())], "the revisions of what failed are given again");
 }

@@ -1,0 +1,264 @@
+//! `GET /events` with `Accept: text/event-stream`: what happens, as server-sent events, from where the client left off.
+//!
+//! `id` is the revision, `event` the kind, `data` the event as `list_events` shows it. Nothing is kept for a client but
+//! its place in the log and a few events on the way: one that does not read is cut off, and goes on from its
+//! `Last-Event-ID` when it comes back.
+
+mod seats;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use axum::response::sse::Event as Sent;
+use http::HeaderMap;
+use orch_core::ops::ListEvents;
+use orch_core::service::event_log::{Extent, Followed, Follower};
+use orch_core::{Cx, Orch, gate};
+use orch_domain::Error;
+use orch_domain::caller::{Caller, Channel, Permission};
+use orch_domain::event::{Event, EventFilter, SubjectType};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use self::seats::Seat;
+pub(super) use self::seats::Seats;
+use crate::auth::Access;
+use crate::face::rest::problem::Problem;
+use crate::face::rest::{Rest, call};
+
+pub(super) const PATH: &str = "/events";
+/// As browsers send it when they connect again.
+const LAST_EVENT_ID: &str = "last-event-id";
+/// On the way to one client.
+const BUFFER: usize = 64;
+/// How long a client should wait before it connects again.
+const RETRY: Duration = Duration::from_secs(1);
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(50);
+
+/// Answers a stream that ends with the client, the server, or the credential.
+pub(super) async fn follow(
+    rest: &Rest,
+    cx: &Cx,
+    headers: HeaderMap,
+    arguments: Map<String, Value>,
+) -> Result<Response, Problem> {
+    let caller = cx.caller()?.clone();
+    let Wanted { since, filter } = wanted(&headers, arguments)?;
+    let seat = rest.event_seats.take(&caller.user)?;
+    let log = rest.orch.ledger.log();
+    let since = since.unwrap_or_else(|| log.extent().newest);
+    let (sender, receiver) = mpsc::channel(BUFFER);
+    let stream = Stream {
+        orch: rest.orch.clone(),
+        access: rest.access.clone(),
+        headers,
+        caller,
+        filter,
+        sender,
+        follower: log.follow(since),
+        at: since,
+        heartbeat: rest.orch.settings.heartbeat.max(SHORTEST_HEARTBEAT),
+        _seat: seat,
+    };
+    rest.orch.tracker.spawn(stream.run());
+    Ok(call::events(ReceiverStream::new(receiver).map(Ok)))
+}
+
+struct Wanted {
+    since: Option<u64>,
+    filter: EventFilter,
+}
+
+fn wanted(headers: &HeaderMap, mut arguments: Map<String, Value>) -> Result<Wanted, Error> {
+    let of_query = arguments.remove("last_event_id").map(|it| match it {
+        Value::String(text) => text,
+        other => other.to_string(),
+    });
+    // A browser connects again with the address it began with, so what it says beside that is newer.
+    let last = match headers.get(LAST_EVENT_ID) {
+        Some(it) => Some(it.to_str().unwrap_or("?").to_owned()),
+        None => of_query,
+    };
+    let last = last.map(|it| {
+        it.trim().parse::<u64>().map_err(|_| {
+            Error::invalid(
+                "last_event_id",
+                "it is not the `id` of an event, which is a whole number",
+            )
+        })
+    });
+    for name in ["before", "page_size", "page_token", "wait_seconds"] {
+        if arguments.contains_key(name) {
+            let message = "a stream does not take it; ask for `application/json` to list what was";
+            return Err(Error::invalid(name, message));
+        }
+    }
+    let request: ListEvents = serde_json::from_value(Value::Object(arguments)).map_err(|err| {
+        Error::invalid("", format!("a stream of events cannot be read so: {err}"))
+    })?;
+    Ok(Wanted { since: last.transpose()?.or(request.since_revision), filter: request.filter()? })
+}
+
+/// One client's stream.
+struct Stream {
+    orch: Arc<Orch>,
+    access: Arc<Access>,
+    /// With the credential, which is looked at again and again.
+    headers: HeaderMap,
+    caller: Caller,
+    filter: EventFilter,
+    sender: mpsc::Sender<Sent>,
+    follower: Follower,
+    /// Everything up to here was sent or is not for this client.
+    at: u64,
+    heartbeat: Duration,
+    _seat: Seat,
+}
+
+/// Why a stream ends.
+enum End {
+    /// The client is gone, or does not read.
+    Silent,
+    Shutdown,
+    Refused(Error),
+}
+
+impl Stream {
+    async fn run(mut self) {
+        let last = match self.send_all().await {
+            End::Silent => return,
+            End::Shutdown => Sent::default().event("end").data("{}"),
+            End::Refused(err) => call::error_event(&err.into()),
+        };
+        // Who has no room for it is told by the end of the stream.
+        drop(self.sender.try_send(last));
+    }
+
+    async fn send_all(&mut self) -> End {
+        let greeting = self.place().comment(format!("following after revision {}", self.at));
+        if let Err(end) = self.send(greeting.retry(RETRY)).await {
+            return end;
+        }
+        let mut beats = tokio::time::interval(self.heartbeat);
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        beats.reset();
+        loop {
+            let followed = tokio::select! {
+                () = self.orch.shutdown.cancelled() => return End::Shutdown,
+                () = self.sender.closed() => return End::Silent,
+                _ = beats.tick() => None,
+                it = self.follower.next() => Some(it),
+            };
+            let sent = match followed {
+                None => self.beat().await,
+                Some(Followed::Missed(extent)) => self.reset(extent).await,
+                Some(Followed::Events(events)) => self.send_events(&events).await,
+            };
+            if let Err(end) = sent {
+                return end;
+            }
+        }
+    }
+
+    /// A sign of life that takes the client's place along, so that what was not for it is not looked at again.
+    async fn beat(&mut self) -> Result<(), End> {
+        self.look_again()?;
+        let beat = self.place().comment("alive");
+        self.send(beat).await
+    }
+
+    async fn reset(&mut self, extent: Extent) -> Result<(), End> {
+        let data = json!({
+            "oldest_revision": extent.oldest,
+            "revision": extent.newest,
+            "message": format!(
+                "the events after revision {} are not kept any more (the oldest is {}); list anew what you watch, and go \
+                 on with what comes after revision {}",
+                self.at, extent.oldest, extent.newest
+            ),
+        });
+        self.at = extent.newest;
+        let reset = self.place().event("reset").data(data.to_string());
+        self.send(reset).await
+    }
+
+    async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), End> {
+        for event in events {
+            if matches!(event.subject.kind, SubjectType::ApiKey | SubjectType::User) {
+                self.look_again()?;
+            }
+            self.at = event.revision;
+            if !self.filter.matches(event) {
+                continue;
+            }
+            let Some(seen) = event.seen_by(&self.caller) else { continue };
+            let data = serde_json::to_string(&seen).expect("an event is plain data");
+            let event = self.place().event(&seen.kind).data(data);
+            self.send(event).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether this is still who it was, and may still look.
+    fn look_again(&mut self) -> Result<(), End> {
+        let caller = self.access.look_again(&self.headers, Channel::Rest).map_err(End::Refused)?;
+        gate::permit("list_events", Permission::Read, &Cx::new(Some(caller.clone())))
+            .map_err(End::Refused)?;
+        self.caller = caller;
+        Ok(())
+    }
+
+    fn place(&self) -> Sent {
+        Sent::default().id(self.at.to_string())
+    }
+
+    async fn send(&self, event: Sent) -> Result<(), End> {
+        tokio::select! {
+            sent = self.sender.send_timeout(event, 2 * self.heartbeat) => sent.map_err(|err| {
+                if let mpsc::error::SendTimeoutError::Timeout(_) = err {
+                    tracing::info!(user = %self.caller.user, "a client takes no events and is cut off");
+                }
+                End::Silent
+            }),
+            () = self.orch.shutdown.cancelled() => Err(End::Shutdown),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn since(header: Option<&str>, arguments: Value) -> Result<Option<u64>, Error> {
+        let mut headers = HeaderMap::new();
+        if let Some(it) = header {
+            headers.insert(LAST_EVENT_ID, it.parse().unwrap());
+        }
+        let Value::Object(arguments) = arguments else { panic!("an object") };
+        wanted(&headers, arguments).map(|it| it.since)
+    }
+
+    #[test]
+    fn the_header_is_newer_than_the_address() {
+        assert_eq!(since(None, json!({})).unwrap(), None);
+        assert_eq!(since(None, json!({"since_revision": 3})).unwrap(), Some(3));
+        assert_eq!(
+            since(None, json!({"since_revision": 3, "last_event_id": "4"})).unwrap(),
+            Some(4)
+        );
+        assert_eq!(since(None, json!({"last_event_id": 4})).unwrap(), Some(4));
+        assert_eq!(since(Some("5"), json!({"since_revision": 3})).unwrap(), Some(5));
+    }
+
+    #[test]
+    fn what_a_stream_cannot_heed_is_refused() {
+        assert!(since(Some("x"), json!({})).is_err());
+        assert!(since(Some("-1"), json!({})).is_err());
+        assert!(since(None, json!({"page_size": 3})).is_err());
+        assert!(since(None, json!({"kind": "nonsense"})).is_err());
+        assert!(since(None, json!({"follow": "yes"})).is_err());
+    }
+}
