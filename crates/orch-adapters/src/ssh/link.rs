@@ -1,8 +1,6 @@
 //! The connection to one machine: made when first needed, kept alive, and made anew when lost.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,28 +12,21 @@ use orch_domain::trouble::Trouble;
 use parking_lot::Mutex;
 use russh::ChannelOpenFailure;
 use russh::client::{self, Handle};
-use russh::keys::Algorithm;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::dial::{handshake, reach};
 use super::host_key::{Verifier, only};
 use super::run::{self, Printed};
 use super::{Channel, SshError, SshSettings, login, look};
 
 /// From the first packet to being logged in. Less than any call waits, so that who waits is told what hangs.
 const CONNECT: Duration = Duration::from_secs(9);
-/// Of these, for the machine to answer at all: three packets lost in a row.
-const REACH: Duration = Duration::from_secs(7);
 /// A connection without an answer for so long may be dead: whether the machine is there is then asked anew.
 const SILENCE: Duration = Duration::from_secs(1);
 /// For the server to open a socket that is on its own machine.
 const OPEN: Duration = Duration::from_secs(10);
-/// A connection that says nothing is asked this often, and given up after so many questions without an answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_TRIES: usize = 3;
 /// The wait after the first failure, which doubles with each further one up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -147,7 +138,10 @@ impl Link {
     }
 
     /// A stream to a port of a machine that this one can reach. Boxed, as a connection is made through connections.
-    fn open_port(self: &Arc<Link>, to: &SshHop) -> BoxFuture<'static, Result<Channel, SshError>> {
+    pub(super) fn open_port(
+        self: &Arc<Link>,
+        to: &SshHop,
+    ) -> BoxFuture<'static, Result<Channel, SshError>> {
         let (link, end) = (Arc::clone(self), End::Port(to.host.clone(), to.port));
         async move { link.open_end(end, Lane::Follow).await }.boxed()
     }
@@ -429,72 +423,6 @@ fn jittered(wait: Duration) -> Duration {
     // Without random numbers it is the whole wait, which is as good.
     getrandom::fill(&mut byte).ok();
     wait / 2 + wait.mul_f64(f64::from(byte[0]) / 510.0)
-}
-
-/// Agrees with the machine on keys and sees whether it is the right one; nobody is logged in yet.
-pub(super) async fn handshake(
-    endpoint: &SshHop,
-    via: Option<&Arc<Link>>,
-    verifier: Verifier,
-    keys: Cow<'static, [Algorithm]>,
-    reached: impl FnOnce(),
-) -> Result<Handle<Verifier>, SshError> {
-    match via {
-        None => {
-            let stream = reach(endpoint).await?;
-            reached();
-            agree(endpoint, stream, verifier, keys).await
-        }
-        Some(via) => {
-            let on_the_way =
-                |err| SshError::OnTheWay { to: endpoint.place(), cause: Box::new(err) };
-            let stream = via.open_port(endpoint).await.map_err(on_the_way)?;
-            reached();
-            agree(endpoint, stream, verifier, keys).await
-        }
-    }
-}
-
-async fn reach(endpoint: &SshHop) -> Result<TcpStream, SshError> {
-    let no_answer =
-        |why: String, trouble| SshError::NoAnswer { place: endpoint.place(), why, trouble };
-    let failed = |err: std::io::Error| match err.kind() {
-        ErrorKind::ConnectionRefused => {
-            no_answer("no SSH server listens there".to_owned(), Trouble::NothingListens)
-        }
-        // The name's own failures have no kind.
-        _ if err.raw_os_error().is_none() => no_answer(
-            format!("the name `{}` is not known here ({err})", endpoint.host),
-            Trouble::NameUnknown,
-        ),
-        _ => no_answer(err.to_string(), Trouble::NoAnswer),
-    };
-    let connect = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-    let stream = match tokio::time::timeout(REACH, connect).await {
-        Ok(it) => it.map_err(failed)?,
-        Err(_) => return Err(no_answer(format!("no answer within {REACH:?}"), Trouble::NoAnswer)),
-    };
-    // Requests are small, and each waits for its answer.
-    stream.set_nodelay(true).map_err(failed)?;
-    Ok(stream)
-}
-
-async fn agree(
-    endpoint: &SshHop,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    verifier: Verifier,
-    keys: Cow<'static, [Algorithm]>,
-) -> Result<Handle<Verifier>, SshError> {
-    let config = client::Config {
-        keepalive_interval: Some(KEEP_ALIVE),
-        keepalive_max: KEEP_ALIVE_TRIES,
-        preferred: russh::Preferred { key: keys, ..russh::Preferred::DEFAULT },
-        ..client::Config::default()
-    };
-    let expected = endpoint.host_key.as_ref().map(|it| &it.fingerprint);
-    client::connect_stream(Arc::new(config), stream, verifier)
-        .await
-        .map_err(|err| err.at(&endpoint.place(), expected))
 }
 
 #[cfg(test)]
