@@ -3,16 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use orch_domain::health::Level;
 use orch_domain::ssh::SshHop;
 use orch_domain::trouble::Trouble;
 use parking_lot::Mutex;
 use russh::ChannelOpenFailure;
 use russh::client::{self, Handle};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -63,6 +65,8 @@ pub struct Link {
     n_handshakes: AtomicU64,
     /// Whether the attempt to connect that is under way has got to the SSH server.
     is_reached: AtomicBool,
+    /// Told when it does.
+    reached: Notify,
     /// Runs what must not end with the caller that began it.
     tasks: TaskTracker,
     closes: CancellationToken,
@@ -104,6 +108,7 @@ impl Link {
             runs: Arc::new(Semaphore::new(1)),
             n_handshakes: AtomicU64::new(0),
             is_reached: AtomicBool::new(false),
+            reached: Notify::new(),
             tasks: TaskTracker::new(),
             _closes_when_dropped: closes.clone().drop_guard(),
             closes,
@@ -210,16 +215,16 @@ impl Link {
         tokio::time::timeout(OPEN, open).await.unwrap_or_else(|_| Err(self.lost()))
     }
 
-    /// Whether the machine is there: it answers on the connection to it or, where there is none or it is silent, takes
-    /// a new one, which ends before a word is said. May wait for ever.
-    pub async fn reach(&self) -> Result<(), SshError> {
+    /// Whether the machine is there: it answers on the connection to it or, where that is silent, takes a new one, which
+    /// ends before a word is said. Where there is none, one is begun: a second beside it would only fill what the SSH
+    /// server allows before the login. May wait for ever.
+    pub async fn reach(self: &Arc<Link>) -> Result<(), SshError> {
         let session = match &*self.state.lock() {
             State::Up { session, .. } => Some(Arc::clone(session)),
             State::Idle | State::Connecting(_) | State::Down { .. } => None,
         };
-        if let Some(session) = session
-            && let Ok(true) = tokio::time::timeout(SILENCE, session.answers()).await
-        {
+        let Some(session) = session else { return self.reach_anew().await };
+        if let Ok(true) = tokio::time::timeout(SILENCE, session.answers()).await {
             return Ok(());
         }
         match &self.via {
@@ -229,6 +234,26 @@ impl Link {
                 to: self.endpoint.place(),
                 cause: Box::new(err),
             }),
+        }
+    }
+
+    async fn reach_anew(self: &Arc<Link>) -> Result<(), SshError> {
+        let reached = self.reached.notified();
+        let connecting = self.session();
+        tokio::pin!(reached, connecting);
+        // Begun before the look at how far it is.
+        let outcome = match futures::poll!(&mut connecting) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending if self.is_reached.load(Ordering::Relaxed) => return Ok(()),
+            Poll::Pending => tokio::select! {
+                outcome = connecting => outcome,
+                () = reached => return Ok(()),
+            },
+        };
+        match outcome {
+            Err(err) if err.trouble().level() == Level::Address => Err(err),
+            // It was reached; what came of that is of the next level.
+            _ => Ok(()),
         }
     }
 
@@ -354,6 +379,7 @@ impl Link {
 
     fn start_connecting(self: &Arc<Link>, state: &mut State, failures: u32) -> Connecting {
         let link = Arc::clone(self);
+        self.is_reached.store(false, Ordering::Relaxed);
         let attempt = self.tasks.spawn(async move {
             let outcome =
                 tokio::time::timeout(CONNECT, link.connect()).await.unwrap_or_else(|_| {
@@ -387,8 +413,10 @@ impl Link {
         let keys = only(pinned.and_then(|it| it.algorithm.as_deref()));
         let mut handle = {
             let verifier = Verifier::new(&self.endpoint);
-            self.is_reached.store(false, Ordering::Relaxed);
-            let reached = || self.is_reached.store(true, Ordering::Relaxed);
+            let reached = || {
+                self.is_reached.store(true, Ordering::Relaxed);
+                self.reached.notify_waiters();
+            };
             handshake(&self.endpoint, self.via.as_ref(), verifier, keys, reached).await?
         };
         login::log_in(&mut handle, &self.endpoint, &self.settings).await?;
