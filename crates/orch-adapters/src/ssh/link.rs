@@ -227,14 +227,7 @@ impl Link {
         if let Ok(true) = tokio::time::timeout(SILENCE, session.answers()).await {
             return Ok(());
         }
-        match &self.via {
-            None => reach(&self.endpoint).await.map(drop),
-            // What is behind it is not to be reached from here, with a new connection or without.
-            Some(first) => Box::pin(first.reach()).await.map_err(|err| SshError::OnTheWay {
-                to: self.endpoint.place(),
-                cause: Box::new(err),
-            }),
-        }
+        self.reach_past_connections().await
     }
 
     async fn reach_anew(self: &Arc<Link>) -> Result<(), SshError> {
@@ -252,8 +245,22 @@ impl Link {
         };
         match outcome {
             Err(err) if err.trouble().level() == Level::Address => Err(err),
+            // Why it was lost is not known, and the next attempt is not due yet.
+            Err(err) if err.trouble() == Trouble::Lost => self.reach_past_connections().await,
             // It was reached; what came of that is of the next level.
             _ => Ok(()),
+        }
+    }
+
+    /// With a new connection, which ends before a word is said.
+    async fn reach_past_connections(&self) -> Result<(), SshError> {
+        match &self.via {
+            None => reach(&self.endpoint).await.map(drop),
+            // What is behind it is not to be reached from here, with a new connection or without.
+            Some(first) => Box::pin(first.reach()).await.map_err(|err| SshError::OnTheWay {
+                to: self.endpoint.place(),
+                cause: Box::new(err),
+            }),
         }
     }
 
