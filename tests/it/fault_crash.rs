@@ -64,10 +64,8 @@ impl Fault {
     /// The status of host 1 while it lasts.
     fn seen_as(self) -> Option<&'static str> {
         match self {
-            Fault::EngineFrozen | Fault::LinkCut | Fault::SshKilled | Fault::HostKeyChanged => {
-                Some("unreachable")
-            }
-            Fault::EngineKilled => Some("degraded"),
+            Fault::LinkCut | Fault::SshKilled | Fault::HostKeyChanged => Some("unreachable"),
+            Fault::EngineFrozen | Fault::EngineKilled => Some("degraded"),
             Fault::LinkFlaps | Fault::ConnectionsDropped | Fault::ContainersRemoved => None,
         }
     }

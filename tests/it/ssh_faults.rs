@@ -117,8 +117,8 @@ async fn a_machine_with_another_host_key_is_not_connected_to() {
     let refusal = cloud.refused(ADMIN, "exec_in_instance", run, ErrorCode::NodeUnreachable).await;
     assert!(refusal["message"].as_str().unwrap().contains("ALARM"), "{refusal}");
     // What is asked of it meanwhile waits, and none of it is sent there: not even a name to log in with.
-    let stop = json!({"id": instance["id"], "wait": false});
-    cloud.ok(ADMIN, "stop_instance", stop).await;
+    let end = json!({"id": instance["id"], "wait": false});
+    cloud.ok(ADMIN, "terminate_instance", end).await;
     let log = hosts.sshd_log(1);
     let (_, since) = log.split_at(before);
     assert!(since.contains("Connection from"), "it was looked at: {since}");
@@ -134,7 +134,7 @@ async fn a_machine_with_another_host_key_is_not_connected_to() {
     cloud.ok(ADMIN, "update_node", accept).await;
     becomes(&cloud, "healthy").await;
     rules.converge(&cloud, CONVERGED, "accepted").await;
-    assert_eq!(state(&cloud, &instance).await, "stopped", "what was asked for is done");
+    assert_eq!(state(&cloud, &instance).await, "terminated", "what was asked for is done");
     rules.clear(&cloud, "accepted").await;
     assert_eq!(hosts.containers(1).await, []);
 }

@@ -104,7 +104,7 @@ pub(super) async fn meet(
     let verifier = Verifier::new(&unknown);
     let seen = Arc::clone(&verifier.seen);
     let keys = only(kinds.iter().map(String::as_str));
-    let met = super::link::handshake(&unknown, via.as_ref(), verifier, keys, || ());
+    let met = super::dial::handshake(&unknown, via.as_ref(), verifier, keys, || ());
     let outcome = tokio::time::timeout(within, met).await;
     let Some(key) = seen.lock().clone() else {
         let place = endpoint.place();

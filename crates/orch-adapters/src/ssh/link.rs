@@ -1,41 +1,34 @@
 //! The connection to one machine: made when first needed, kept alive, and made anew when lost.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use orch_domain::health::Level;
 use orch_domain::ssh::SshHop;
 use orch_domain::trouble::Trouble;
 use parking_lot::Mutex;
 use russh::ChannelOpenFailure;
 use russh::client::{self, Handle};
-use russh::keys::Algorithm;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::dial::{handshake, reach};
 use super::host_key::{Verifier, only};
 use super::run::{self, Printed};
 use super::{Channel, SshError, SshSettings, login, look};
 
 /// From the first packet to being logged in. Less than any call waits, so that who waits is told what hangs.
 const CONNECT: Duration = Duration::from_secs(9);
-/// Of these, for the machine to answer at all: three packets lost in a row.
-const REACH: Duration = Duration::from_secs(7);
 /// A connection without an answer for so long may be dead: whether the machine is there is then asked anew.
 const SILENCE: Duration = Duration::from_secs(1);
 /// For the server to open a socket that is on its own machine.
 const OPEN: Duration = Duration::from_secs(10);
-/// A connection that says nothing is asked this often, and given up after so many questions without an answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_TRIES: usize = 3;
 /// The wait after the first failure, which doubles with each further one up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -72,6 +65,8 @@ pub struct Link {
     n_handshakes: AtomicU64,
     /// Whether the attempt to connect that is under way has got to the SSH server.
     is_reached: AtomicBool,
+    /// Told when it does.
+    reached: Notify,
     /// Runs what must not end with the caller that began it.
     tasks: TaskTracker,
     closes: CancellationToken,
@@ -113,6 +108,7 @@ impl Link {
             runs: Arc::new(Semaphore::new(1)),
             n_handshakes: AtomicU64::new(0),
             is_reached: AtomicBool::new(false),
+            reached: Notify::new(),
             tasks: TaskTracker::new(),
             _closes_when_dropped: closes.clone().drop_guard(),
             closes,
@@ -147,7 +143,10 @@ impl Link {
     }
 
     /// A stream to a port of a machine that this one can reach. Boxed, as a connection is made through connections.
-    fn open_port(self: &Arc<Link>, to: &SshHop) -> BoxFuture<'static, Result<Channel, SshError>> {
+    pub(super) fn open_port(
+        self: &Arc<Link>,
+        to: &SshHop,
+    ) -> BoxFuture<'static, Result<Channel, SshError>> {
         let (link, end) = (Arc::clone(self), End::Port(to.host.clone(), to.port));
         async move { link.open_end(end, Lane::Follow).await }.boxed()
     }
@@ -216,18 +215,45 @@ impl Link {
         tokio::time::timeout(OPEN, open).await.unwrap_or_else(|_| Err(self.lost()))
     }
 
-    /// Whether the machine is there: it answers on the connection to it or, where there is none or it is silent, takes
-    /// a new one, which ends before a word is said. May wait for ever.
-    pub async fn reach(&self) -> Result<(), SshError> {
+    /// Whether the machine is there: it answers on the connection to it or, where that is silent, takes a new one, which
+    /// ends before a word is said. Where there is none, one is begun: a second beside it would only fill what the SSH
+    /// server allows before the login. May wait for ever.
+    pub async fn reach(self: &Arc<Link>) -> Result<(), SshError> {
         let session = match &*self.state.lock() {
             State::Up { session, .. } => Some(Arc::clone(session)),
             State::Idle | State::Connecting(_) | State::Down { .. } => None,
         };
-        if let Some(session) = session
-            && let Ok(true) = tokio::time::timeout(SILENCE, session.answers()).await
-        {
+        let Some(session) = session else { return self.reach_anew().await };
+        if let Ok(true) = tokio::time::timeout(SILENCE, session.answers()).await {
             return Ok(());
         }
+        self.reach_past_connections().await
+    }
+
+    async fn reach_anew(self: &Arc<Link>) -> Result<(), SshError> {
+        let reached = self.reached.notified();
+        let connecting = self.session();
+        tokio::pin!(reached, connecting);
+        // Begun before the look at how far it is.
+        let outcome = match futures::poll!(&mut connecting) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending if self.is_reached.load(Ordering::Relaxed) => return Ok(()),
+            Poll::Pending => tokio::select! {
+                outcome = connecting => outcome,
+                () = reached => return Ok(()),
+            },
+        };
+        match outcome {
+            Err(err) if err.trouble().level() == Level::Address => Err(err),
+            // Why it was lost is not known, and the next attempt is not due yet.
+            Err(err) if err.trouble() == Trouble::Lost => self.reach_past_connections().await,
+            // It was reached; what came of that is of the next level.
+            _ => Ok(()),
+        }
+    }
+
+    /// With a new connection, which ends before a word is said.
+    async fn reach_past_connections(&self) -> Result<(), SshError> {
         match &self.via {
             None => reach(&self.endpoint).await.map(drop),
             // What is behind it is not to be reached from here, with a new connection or without.
@@ -360,6 +386,7 @@ impl Link {
 
     fn start_connecting(self: &Arc<Link>, state: &mut State, failures: u32) -> Connecting {
         let link = Arc::clone(self);
+        self.is_reached.store(false, Ordering::Relaxed);
         let attempt = self.tasks.spawn(async move {
             let outcome =
                 tokio::time::timeout(CONNECT, link.connect()).await.unwrap_or_else(|_| {
@@ -393,8 +420,10 @@ impl Link {
         let keys = only(pinned.and_then(|it| it.algorithm.as_deref()));
         let mut handle = {
             let verifier = Verifier::new(&self.endpoint);
-            self.is_reached.store(false, Ordering::Relaxed);
-            let reached = || self.is_reached.store(true, Ordering::Relaxed);
+            let reached = || {
+                self.is_reached.store(true, Ordering::Relaxed);
+                self.reached.notify_waiters();
+            };
             handshake(&self.endpoint, self.via.as_ref(), verifier, keys, reached).await?
         };
         login::log_in(&mut handle, &self.endpoint, &self.settings).await?;
@@ -429,72 +458,6 @@ fn jittered(wait: Duration) -> Duration {
     // Without random numbers it is the whole wait, which is as good.
     getrandom::fill(&mut byte).ok();
     wait / 2 + wait.mul_f64(f64::from(byte[0]) / 510.0)
-}
-
-/// Agrees with the machine on keys and sees whether it is the right one; nobody is logged in yet.
-pub(super) async fn handshake(
-    endpoint: &SshHop,
-    via: Option<&Arc<Link>>,
-    verifier: Verifier,
-    keys: Cow<'static, [Algorithm]>,
-    reached: impl FnOnce(),
-) -> Result<Handle<Verifier>, SshError> {
-    match via {
-        None => {
-            let stream = reach(endpoint).await?;
-            reached();
-            agree(endpoint, stream, verifier, keys).await
-        }
-        Some(via) => {
-            let on_the_way =
-                |err| SshError::OnTheWay { to: endpoint.place(), cause: Box::new(err) };
-            let stream = via.open_port(endpoint).await.map_err(on_the_way)?;
-            reached();
-            agree(endpoint, stream, verifier, keys).await
-        }
-    }
-}
-
-async fn reach(endpoint: &SshHop) -> Result<TcpStream, SshError> {
-    let no_answer =
-        |why: String, trouble| SshError::NoAnswer { place: endpoint.place(), why, trouble };
-    let failed = |err: std::io::Error| match err.kind() {
-        ErrorKind::ConnectionRefused => {
-            no_answer("no SSH server listens there".to_owned(), Trouble::NothingListens)
-        }
-        // The name's own failures have no kind.
-        _ if err.raw_os_error().is_none() => no_answer(
-            format!("the name `{}` is not known here ({err})", endpoint.host),
-            Trouble::NameUnknown,
-        ),
-        _ => no_answer(err.to_string(), Trouble::NoAnswer),
-    };
-    let connect = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-    let stream = match tokio::time::timeout(REACH, connect).await {
-        Ok(it) => it.map_err(failed)?,
-        Err(_) => return Err(no_answer(format!("no answer within {REACH:?}"), Trouble::NoAnswer)),
-    };
-    // Requests are small, and each waits for its answer.
-    stream.set_nodelay(true).map_err(failed)?;
-    Ok(stream)
-}
-
-async fn agree(
-    endpoint: &SshHop,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    verifier: Verifier,
-    keys: Cow<'static, [Algorithm]>,
-) -> Result<Handle<Verifier>, SshError> {
-    let config = client::Config {
-        keepalive_interval: Some(KEEP_ALIVE),
-        keepalive_max: KEEP_ALIVE_TRIES,
-        preferred: russh::Preferred { key: keys, ..russh::Preferred::DEFAULT },
-        ..client::Config::default()
-    };
-    let expected = endpoint.host_key.as_ref().map(|it| &it.fingerprint);
-    client::connect_stream(Arc::new(config), stream, verifier)
-        .await
-        .map_err(|err| err.at(&endpoint.place(), expected))
 }
 
 #[cfg(test)]

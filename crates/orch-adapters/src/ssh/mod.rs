@@ -10,6 +10,7 @@
 
 mod channel;
 mod config;
+mod dial;
 mod error;
 mod host_key;
 mod jump;

@@ -58,7 +58,7 @@ impl Operation for GetNode {
             let id = &self.node_id;
             let slot = book.slot(id).ok_or_else(|| Error::no_node(id))?;
             Ok(NodeDetails {
-                node: NodeView::of(slot, &orch.health),
+                node: NodeView::of(slot, &orch.health).with_ray(orch.ray_on(&slot.node)),
                 metrics: orch.health.metrics(id),
                 history: orch.health.history(id),
                 status_changes: slot.node.status_changes.clone(),
