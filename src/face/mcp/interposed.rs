@@ -57,8 +57,13 @@ impl Face {
         let (from_library, to_library) = tokio::io::split(theirs);
         let tracker = self.orch.tracker.clone();
         tracker.spawn(async move {
-            let inward = between.clone().inward(read, to_library);
-            let outward = between.outward(from_library);
+            // When the library has said its last word, there is nobody for the client to speak to.
+            let ended = CancellationToken::new();
+            let inward = between.clone().inward(read, to_library, ended.clone());
+            let outward = async {
+                between.outward(from_library).await;
+                ended.cancel();
+            };
             future::join3(inward, outward, write_all(write, frames)).await;
         });
         ours
@@ -71,14 +76,18 @@ impl Interposed {
         self: Arc<Interposed>,
         read: impl AsyncRead + Unpin,
         mut to_library: impl AsyncWrite + Unpin,
+        ended: CancellationToken,
     ) {
         let mut read = BufReader::with_capacity(64 * 1024, read);
         let mut line = Vec::new();
         loop {
             line.clear();
-            match read_line(&mut read, &mut line).await {
-                Ok(true) => {}
-                Ok(false) | Err(_) => break,
+            let read = tokio::select! {
+                read = read_line(&mut read, &mut line) => read,
+                () = ended.cancelled() => break,
+            };
+            if !matches!(read, Ok(true)) {
+                break;
             }
             if !self.take(&line) && to_library.write_all(&line).await.is_err() {
                 break;
