@@ -157,7 +157,11 @@ fn explain(look: &Look) -> Finding {
         Err(it) => {
             let level = it.trouble.level();
             let before = works(levels(Some(level)));
-            let message = it.message.trim_start_matches("engine: ");
+            // A check's message begins with its level, which is said here already.
+            let message = Level::ALL
+                .into_iter()
+                .find_map(|named| it.message.strip_prefix(&format!("{named}: ")))
+                .unwrap_or(&it.message);
             bad(subject, format!("{before}{level} FAILS: {message}\nhint: {}", it.trouble.hint()))
         }
     }
