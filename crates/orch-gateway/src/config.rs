@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use orch_domain::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use crate::shape::Shape;
 
 /// The servers of the file, by their configured names, which prefix their tools.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,7 +21,14 @@ pub struct Upstream {
     pub reach: Reach,
     /// Listed, but not connected to.
     pub disabled: bool,
+    /// The longest that one call may take.
+    pub timeout: Duration,
+    /// How its tools are offered.
+    pub tools: Shape,
 }
+
+/// Where the configuration names no time.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,8 +70,10 @@ struct Entry {
     headers: BTreeMap<String, Secret<String>>,
     #[serde(default)]
     disabled: bool,
-    #[serde(rename = "timeout")]
-    _timeout: Option<f64>,
+    /// Seconds.
+    timeout: Option<f64>,
+    #[serde(default)]
+    tools: Shape,
     #[serde(rename = "autoApprove")]
     _auto_approve: Option<Value>,
     #[serde(rename = "alwaysAllow")]
@@ -131,6 +143,15 @@ fn upstream(
     // Never the value: a misplaced secret must not end in a message.
     let entry: Entry = serde_json::from_value(value).map_err(|err| refuse(key, err.to_string()))?;
     let disabled = entry.disabled;
+    let timeout = match entry.timeout {
+        None => CALL_TIMEOUT,
+        Some(it) if (0.001..=86_400.0).contains(&it) => Duration::from_secs_f64(it),
+        Some(_) => {
+            let message = "it is the seconds that a call may take, 0.001 to 86400";
+            return Err(refuse(&format!("{key}.timeout"), message));
+        }
+    };
+    let tools = entry.tools;
     let reach = match (entry.command, entry.url) {
         (Some(command), None) if entry.kind != Some(Kind::Http) => {
             if command.trim().is_empty() {
@@ -160,7 +181,7 @@ fn upstream(
             ));
         }
     };
-    Ok(Upstream { reach, disabled })
+    Ok(Upstream { reach, disabled, timeout, tools })
 }
 
 fn expand_all(

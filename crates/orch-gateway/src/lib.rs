@@ -1,3 +1,16 @@
-//! Upstream MCP servers: which there are and how they are reached. Connecting to them is not here yet.
+//! Upstream MCP servers: which there are, the connections to them, what they offer, and how messages go there and back.
+//!
+//! `frame` and `members` carry messages without taking them apart; `upstream` holds connections, `server` keeps one server
+//! connected, `hub` all of them, and `edge` finds out what of a client's messages is for them. The program reads and checks
+//! the configuration; it does not connect to anybody yet.
 
+pub mod catalog;
 pub mod config;
+pub mod edge;
+pub mod frame;
+pub mod hub;
+pub mod members;
+pub mod names;
+pub mod server;
+pub mod shape;
+pub mod upstream;

@@ -1,0 +1,220 @@
+//! All upstream servers, and who of them has what.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use orch_domain::time::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use serde_json::json;
+use tokio::sync::broadcast;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::{Item, List};
+use crate::config::{McpConfig, Upstream};
+use crate::frame::{Raw, raw};
+use crate::members::Members;
+use crate::names::{Dialect, edge_name, parse_canonical};
+use crate::server::{Change, Server, Surroundings};
+use crate::upstream::handshake::Client;
+use crate::upstream::http;
+
+/// Changes a listener may lag behind; beyond, it is told to look at everything.
+const CHANGES: usize = 1024;
+/// How long calls under way may go on when their server's configuration has changed.
+const RELOAD_GRACE: Duration = Duration::from_secs(60);
+
+pub struct Hub {
+    around: Surroundings,
+    servers: RwLock<BTreeMap<String, Arc<Server>>>,
+    /// Which name at the edge stands for which tool; made anew when a list changed.
+    edge: Mutex<Option<Arc<EdgeNames>>>,
+    /// Changes only under the lock of `servers`.
+    is_ended: AtomicBool,
+}
+
+type EdgeNames = HashMap<String, (String, Arc<str>)>;
+
+/// What a new configuration came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    pub added: Vec<String>,
+    pub changed: Vec<String>,
+    pub removed: Vec<String>,
+    pub unchanged: Vec<String>,
+}
+
+impl Hub {
+    /// Without servers until `reload`. To be called inside a runtime.
+    pub fn new(
+        inherited: Vec<(String, String)>,
+        tasks: TaskTracker,
+        now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    ) -> reqwest::Result<Arc<Hub>> {
+        let client = Client {
+            capabilities: raw(&json!({})),
+            info: raw(&json!({"name": "mcp-orch", "version": env!("CARGO_PKG_VERSION")})),
+        };
+        let around = Surroundings {
+            http: http::client()?,
+            inherited: Arc::new(inherited),
+            tasks: tasks.clone(),
+            now,
+            changes: broadcast::Sender::new(CHANGES),
+            client: Arc::new(client),
+        };
+        let hub = Arc::new(Hub {
+            around,
+            servers: RwLock::default(),
+            edge: Mutex::default(),
+            is_ended: AtomicBool::new(false),
+        });
+        let mut changes = hub.changes();
+        let weak = Arc::downgrade(&hub);
+        tasks.spawn(async move {
+            while !matches!(changes.recv().await, Err(broadcast::error::RecvError::Closed)) {
+                let Some(hub) = weak.upgrade() else { return };
+                *hub.edge.lock() = None;
+            }
+        });
+        Ok(hub)
+    }
+
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.around.changes.subscribe()
+    }
+
+    /// By name.
+    pub fn servers(&self) -> Vec<Arc<Server>> {
+        self.servers.read().values().cloned().collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.servers.read().is_empty()
+    }
+
+    pub fn server(&self, name: &str) -> Option<Arc<Server>> {
+        self.servers.read().get(name).cloned()
+    }
+
+    /// The server of a tool or prompt, and its entry. Understands `server.tool` and what the edge makes of it.
+    pub fn find(&self, list: List, name: &str) -> Option<(Arc<Server>, Item)> {
+        if let Some((server, local)) = parse_canonical(name)
+            && let Some(server) = self.server(server)
+        {
+            let item = server.catalog().find(list, local)?.clone();
+            return Some((server, item));
+        }
+        let names = self.edge_names(list);
+        let (server, local) = names.get(name)?;
+        let server = self.server(server)?;
+        let item = server.catalog().find(list, local)?.clone();
+        Some((server, item))
+    }
+
+    fn edge_names(&self, list: List) -> Arc<EdgeNames> {
+        if list == List::Tools
+            && let Some(names) = &*self.edge.lock()
+        {
+            return names.clone();
+        }
+        let mut names = EdgeNames::new();
+        for server in self.servers() {
+            for item in server.catalog().of(list) {
+                let at_edge = edge_name(&server.name, &item.name);
+                names.insert(at_edge, (server.name.to_string(), item.name.clone()));
+            }
+        }
+        let names = Arc::new(names);
+        if list == List::Tools {
+            *self.edge.lock() = Some(names.clone());
+        }
+        names
+    }
+
+    /// One list over all servers, by server, with the names of the edge. Entries are as they came but for their names.
+    pub fn list(&self, list: List, dialect: Dialect) -> Vec<Raw> {
+        let mut out = Vec::new();
+        for server in self.servers() {
+            out.extend(server.catalog().of(list).iter().map(|it| match list {
+                List::Tools | List::Prompts => renamed(it, &dialect.name(&server.name, &it.name)),
+                List::Resources | List::Templates => it.json.clone(),
+            }));
+        }
+        out
+    }
+
+    /// Waits until every server has been tried, but for none longer than a moment from its start: who is slower is
+    /// listed when it is there, and the client is told.
+    pub async fn settled(&self) {
+        join_all(self.servers().into_iter().map(|it| async move { it.settled().await })).await;
+    }
+
+    /// Goes over to another configuration: only what differs is restarted.
+    pub async fn reload(&self, config: &McpConfig) -> Reloaded {
+        let mut report = Reloaded::default();
+        let mut ending = Vec::new();
+        {
+            let mut servers = self.servers.write();
+            if self.is_ended.load(Ordering::Relaxed) {
+                return report;
+            }
+            let names: Vec<String> = servers.keys().cloned().collect();
+            for name in names {
+                if !config.servers.contains_key(&name) {
+                    ending.extend(servers.remove(&name));
+                    report.removed.push(name);
+                }
+            }
+            for (name, spec) in &config.servers {
+                match servers.get(name) {
+                    Some(it) if it.spec == *spec => report.unchanged.push(name.clone()),
+                    old => {
+                        let is_new = old.is_none();
+                        let server = Server::start(name, spec.clone(), self.around.clone());
+                        ending.extend(servers.insert(name.clone(), server));
+                        if is_new { &mut report.added } else { &mut report.changed }
+                            .push(name.clone());
+                    }
+                }
+            }
+        }
+        *self.edge.lock() = None;
+        // Nobody waits for them: their calls end with the old configuration, new ones begin with the new.
+        for server in ending {
+            self.around.tasks.spawn(async move { server.stop(RELOAD_GRACE).await });
+        }
+        report
+    }
+
+    /// The present configuration.
+    pub fn config(&self) -> McpConfig {
+        let servers = self.servers.read();
+        let spec = |(name, server): (&String, &Arc<Server>)| -> (String, Upstream) {
+            (name.clone(), server.spec.clone())
+        };
+        McpConfig { servers: servers.iter().map(spec).collect() }
+    }
+
+    /// Ends all connections and children. Nothing is connected to after that.
+    pub async fn stop(&self) {
+        let servers = {
+            let mut servers = self.servers.write();
+            self.is_ended.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *servers)
+        };
+        join_all(servers.values().map(|it| it.stop(Duration::ZERO))).await;
+    }
+}
+
+fn renamed(item: &Item, name: &str) -> Raw {
+    match Members::of(&item.json) {
+        Some(mut members) => {
+            members.set("name", name);
+            members.to_raw()
+        }
+        None => item.json.clone(),
+    }
+}

@@ -1,0 +1,448 @@
+//! One upstream server: connected, listed and connected again, whatever becomes of it.
+//!
+//! What it offers is kept here and served at once, also while it is slow or gone. A call is one request upstream.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use orch_domain::time::Timestamp;
+use parking_lot::RwLock;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::{Catalog, Item, List, fetch};
+use crate::config::{Reach, Upstream};
+use crate::frame::{Frame, Kind, raw};
+use crate::members::Members;
+use crate::upstream::handshake::{self, Client, Welcome};
+use crate::upstream::http::HttpLink;
+use crate::upstream::stdio::StdioLink;
+use crate::upstream::{Era, Exchange, Link, LinkError};
+
+/// To connect, shake hands and list.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// A list that is being made for the first time is waited for this long.
+const FIRST_LIST: Duration = Duration::from_secs(3);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// A connection that held this long was a good one: the next failure starts the wait anew.
+const STABLE: Duration = Duration::from_secs(30);
+/// Changes that come together are looked at together.
+const COALESCE: Duration = Duration::from_millis(50);
+
+/// What all servers share.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub http: reqwest::Client,
+    /// Of this process's environment, what children may have.
+    pub inherited: Arc<Vec<(String, String)>>,
+    pub tasks: TaskTracker,
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Told what changed, for those who list.
+    pub changes: broadcast::Sender<Change>,
+    /// How this gateway introduces itself.
+    pub client: Arc<Client>,
+}
+
+/// Something a listener may want to know of a server.
+#[derive(Clone, Debug)]
+pub enum Change {
+    State {
+        server: Arc<str>,
+    },
+    List {
+        server: Arc<str>,
+        list: List,
+    },
+    /// A notification that goes on as it came: log messages, updates of resources.
+    Notification {
+        server: Arc<str>,
+        frame: Arc<Frame>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    Disabled,
+    Connecting,
+    Ready,
+    Failed { reason: String, next_retry: Timestamp },
+}
+
+pub struct Server {
+    pub name: Arc<str>,
+    pub spec: Upstream,
+    around: Surroundings,
+    state: RwLock<(State, Timestamp)>,
+    catalog: RwLock<Arc<Catalog>>,
+    live: watch::Sender<Option<Arc<Live>>>,
+    n_connections: AtomicU64,
+    settle_by: tokio::time::Instant,
+    /// Calls under way.
+    calls: TaskTracker,
+    /// Ends it for good.
+    stop: CancellationToken,
+    /// Has ended, with all that it started.
+    stopped: CancellationToken,
+}
+
+/// A connection in use.
+pub struct Live {
+    pub link: Arc<dyn Link>,
+    pub welcome: Welcome,
+}
+
+impl Server {
+    /// Begins to connect at once, unless it is disabled.
+    pub fn start(name: &str, spec: Upstream, around: Surroundings) -> Arc<Server> {
+        let state = if spec.disabled { State::Disabled } else { State::Connecting };
+        let server = Arc::new(Server {
+            name: name.into(),
+            spec,
+            state: RwLock::new((state, (around.now)())),
+            around: around.clone(),
+            catalog: RwLock::default(),
+            live: watch::Sender::new(None),
+            n_connections: AtomicU64::new(0),
+            settle_by: tokio::time::Instant::now() + FIRST_LIST,
+            calls: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        });
+        if server.spec.disabled {
+            server.stopped.cancel();
+        } else {
+            around.tasks.spawn(server.clone().run());
+        }
+        server
+    }
+
+    /// Where it stands, and since when.
+    pub fn state(&self) -> (State, Timestamp) {
+        self.state.read().clone()
+    }
+
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().clone()
+    }
+
+    /// What it said about itself when it was last connected to.
+    pub fn live(&self) -> Option<Arc<Live>> {
+        self.live.borrow().clone()
+    }
+
+    /// How often it was connected to since it was configured.
+    pub fn n_connections(&self) -> u64 {
+        self.n_connections.load(Ordering::Relaxed)
+    }
+
+    /// Lets calls under way end, at most for `grace`, and leaves nothing running.
+    pub async fn stop(&self, grace: Duration) {
+        self.calls.close();
+        // Those that take longer are cut off.
+        tokio::time::timeout(grace, self.calls.wait()).await.ok();
+        self.stop.cancel();
+        self.stopped.cancelled().await;
+    }
+
+    /// One request. A server whose session is over is connected to again, and asked once more: it did not take the
+    /// request.
+    pub async fn send(&self, method: &str, params: Members) -> Result<Exchange, LinkError> {
+        let live = self.connected().await?;
+        let sent = match self.send_over(&live, method, params.clone()).await {
+            Err(LinkError::SessionOver) => {
+                let live = self.connected().await?;
+                self.send_over(&live, method, params).await
+            }
+            sent => sent,
+        };
+        sent.map(|it| it.counted_by(&self.calls))
+    }
+
+    async fn send_over(
+        &self,
+        live: &Live,
+        method: &str,
+        mut params: Members,
+    ) -> Result<Exchange, LinkError> {
+        if live.welcome.terms.era == Era::Stateless {
+            let mut meta = params.object("_meta").unwrap_or_default();
+            for (key, value) in
+                handshake::meta(&self.around.client, &live.welcome.terms.version).iter()
+            {
+                if meta.get(key).is_none() {
+                    meta.set(key, value);
+                }
+            }
+            params.set("_meta", &meta);
+        }
+        live.link.send(method, Some(params.to_raw())).await
+    }
+
+    /// The connection, waited for while it is being made; a server that failed is not waited for.
+    async fn connected(&self) -> Result<Arc<Live>, LinkError> {
+        let mut live = self.live.subscribe();
+        let deadline = Instant::now() + CONNECT_LIMIT;
+        loop {
+            if let Some(it) = live.borrow_and_update().clone()
+                && !it.link.closed().is_cancelled()
+            {
+                return Ok(it);
+            }
+            let (state, _) = self.state();
+            let reason = match state {
+                State::Disabled => "it is disabled in its configuration".to_owned(),
+                State::Failed { reason, next_retry } => {
+                    format!("{reason}; it is tried again at {next_retry}")
+                }
+                State::Connecting | State::Ready => {
+                    let rest = deadline.saturating_duration_since(Instant::now());
+                    match tokio::time::timeout(rest, live.changed()).await {
+                        Ok(Ok(())) => continue,
+                        _ => "it is still being connected to".to_owned(),
+                    }
+                }
+            };
+            return Err(LinkError::Closed { reason });
+        }
+    }
+
+    /// Returns when the first try to connect has come to something, or took too long: a client that asks at once after
+    /// the start then sees servers that are quick.
+    pub async fn settled(&self) {
+        let mut live = self.live.subscribe();
+        let tried = async {
+            while self.n_connections() == 0 && self.state().0 == State::Connecting {
+                if live.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout_at(self.settle_by, tried).await.ok();
+    }
+
+    async fn run(self: Arc<Server>) {
+        let mut wait = FIRST_RETRY;
+        loop {
+            self.enter(State::Connecting);
+            let begun = Instant::now();
+            let (inbox, frames) = mpsc::unbounded_channel();
+            let reason = tokio::select! {
+                connected = tokio::time::timeout(CONNECT_LIMIT, self.connect(inbox)) => match connected {
+                    Ok(Ok(live)) => self.serve(live, frames).await,
+                    Ok(Err(err)) => err.to_string(),
+                    Err(_) => format!("it was not ready within {CONNECT_LIMIT:?}"),
+                },
+                () = self.stop.cancelled() => String::new(),
+            };
+            if self.stop.is_cancelled() {
+                break;
+            }
+            if STABLE < begun.elapsed() {
+                wait = FIRST_RETRY;
+            }
+            // A little apart, so that many that failed together do not come back together.
+            let jittered = wait.mul_f64(0.75 + 0.5 * jitter(&self.name, self.n_connections()));
+            let next_retry = (self.around.now)().plus_millis(jittered.as_millis() as u64);
+            tracing::warn!(
+                "the server `{}` failed: {reason}; it is tried again in {jittered:?}",
+                self.name
+            );
+            self.enter(State::Failed { reason, next_retry });
+            self.live.send_replace(None);
+            tokio::select! {
+                () = tokio::time::sleep(jittered) => {}
+                () = self.stop.cancelled() => break,
+            }
+            wait = (wait * 2).min(LAST_RETRY);
+        }
+        self.live.send_replace(None);
+        self.stopped.cancel();
+    }
+
+    fn enter(&self, state: State) {
+        *self.state.write() = (state, (self.around.now)());
+        self.around.changes.send(Change::State { server: self.name.clone() }).ok();
+        // Those who wait look at the state again.
+        self.live.send_modify(|_| {});
+    }
+
+    async fn connect(&self, inbox: crate::upstream::Inbox) -> Result<Arc<Live>, LinkError> {
+        let tasks = &self.around.tasks;
+        let link: Arc<dyn Link> = match &self.spec.reach {
+            reach @ Reach::Stdio { .. } => {
+                StdioLink::start(reach, &self.around.inherited, inbox, tasks)?
+            }
+            Reach::Http { url, headers } => {
+                HttpLink::new(self.around.http.clone(), url, headers, inbox, tasks)?
+            }
+        };
+        // Whatever happens until it is in use, nothing of it stays.
+        let guard = CloseOnDrop { link: Some(link.clone()), tasks: tasks.clone() };
+        let client = &self.around.client;
+        let welcome = handshake::shake_hands(&*link, client, CONNECT_LIMIT).await.map_err(
+            |err| match err {
+                LinkError::Closed { .. } => LinkError::Closed { reason: link.reason() },
+                err => err,
+            },
+        )?;
+        let mut catalog = Catalog::default();
+        for list in List::ALL {
+            let items = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
+            catalog.set(list, self.shaped(list, items));
+        }
+        self.n_connections.fetch_add(1, Ordering::Relaxed);
+        *self.catalog.write() = Arc::new(catalog);
+        guard.keep();
+        Ok(Arc::new(Live { link, welcome }))
+    }
+
+    /// Until the connection ends; says why it did.
+    async fn serve(&self, live: Arc<Live>, mut frames: mpsc::UnboundedReceiver<Frame>) -> String {
+        self.live.send_replace(Some(live.clone()));
+        self.enter(State::Ready);
+        for list in List::ALL {
+            self.tell_changed(list);
+        }
+        let mut listening = self.listen(&live).await;
+        loop {
+            let frame = tokio::select! {
+                Some(frame) = frames.recv() => Some(frame),
+                said = next_of(&mut listening) => said,
+                () = live.link.closed().cancelled() => return live.link.reason(),
+                () = self.stop.cancelled() => {
+                    live.link.close().await;
+                    return String::new();
+                }
+            };
+            match frame {
+                Some(frame) => self.take(&live, frame, &mut frames).await,
+                // The subscription ended; what it would have told is found at the next connection.
+                None => listening = None,
+            }
+        }
+    }
+
+    /// In the stateless era a server says only what it is asked to say.
+    async fn listen(&self, live: &Live) -> Option<Exchange> {
+        if live.welcome.terms.era != Era::Stateless {
+            return None;
+        }
+        let mut params = Members::default();
+        params.set(
+            "notifications",
+            &serde_json::json!({
+                "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true
+            }),
+        );
+        self.send_over(live, "subscriptions/listen", params).await.ok()
+    }
+
+    async fn take(&self, live: &Live, frame: Frame, more: &mut mpsc::UnboundedReceiver<Frame>) {
+        match frame.kind() {
+            Kind::Response => {}
+            Kind::Request => {
+                let answer = answer(frame);
+                // A connection that ends takes its questions along.
+                live.link.tell(answer).await.ok();
+            }
+            Kind::Notification => {
+                let lists = List::of_change(frame.method.as_deref().unwrap_or_default());
+                if lists.is_empty() {
+                    let change =
+                        Change::Notification { server: self.name.clone(), frame: Arc::new(frame) };
+                    self.around.changes.send(change).ok();
+                    return;
+                }
+                let mut changed: Vec<List> = lists.to_vec();
+                let mut rest = Vec::new();
+                tokio::time::sleep(COALESCE).await;
+                while let Ok(frame) = more.try_recv() {
+                    match List::of_change(frame.method.as_deref().unwrap_or_default()) {
+                        [] => rest.push(frame),
+                        lists => changed.extend(lists.iter().filter(|it| !lists.contains(it))),
+                    }
+                }
+                for list in changed {
+                    self.relist(live, list).await;
+                }
+                for frame in rest {
+                    Box::pin(self.take(live, frame, more)).await;
+                }
+            }
+        }
+    }
+
+    async fn relist(&self, live: &Live, list: List) {
+        match fetch(&*live.link, &live.welcome, &self.around.client, list, CONNECT_LIMIT).await {
+            Ok(items) => {
+                {
+                    let mut catalog = self.catalog.write();
+                    let mut new = Catalog::clone(&catalog);
+                    new.set(list, self.shaped(list, items));
+                    *catalog = Arc::new(new);
+                }
+                self.tell_changed(list);
+            }
+            Err(err) => tracing::warn!("`{}` of `{}`: {err}", list.method(), self.name),
+        }
+    }
+
+    fn shaped(&self, list: List, items: Vec<Item>) -> Vec<Item> {
+        if list == List::Tools { self.spec.tools.apply(items) } else { items }
+    }
+
+    fn tell_changed(&self, list: List) {
+        self.around.changes.send(Change::List { server: self.name.clone(), list }).ok();
+    }
+}
+
+async fn next_of(listening: &mut Option<Exchange>) -> Option<Frame> {
+    match listening {
+        Some(exchange) => exchange.next().await.ok().filter(|it| it.method.is_some()),
+        None => std::future::pending().await,
+    }
+}
+
+/// What a server asks of nobody in particular: whether we are there.
+fn answer(request: Frame) -> Frame {
+    let id = request.id.clone().unwrap_or_else(|| raw(&()));
+    match request.method.as_deref() {
+        Some("ping") => Frame::result(id, raw(&serde_json::json!({}))),
+        _ => Frame::error(
+            id,
+            -32601,
+            "the gateway has nobody to ask this; it declared no such capability",
+        ),
+    }
+}
+
+/// 0 to 1, different for each server and try.
+fn jitter(name: &str, n: u64) -> f64 {
+    let mut hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(std::process::id());
+    for byte in name.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    (hash % 1000) as f64 / 1000.0
+}
+
+struct CloseOnDrop {
+    link: Option<Arc<dyn Link>>,
+    tasks: TaskTracker,
+}
+
+impl CloseOnDrop {
+    fn keep(mut self) {
+        self.link = None;
+    }
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.tasks.spawn(async move { link.close().await });
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Finds out which era a server speaks, and what it offers.
+
+use std::time::Duration;
+
+use orch_domain::text;
+use serde_json::json;
+
+use super::{Era, Link, LinkError, Terms};
+use crate::frame::{Frame, Raw, raw};
+use crate::members::Members;
+
+pub const STATELESS: &str = "2026-07-28";
+pub const LATEST_SESSION: &str = "2025-11-25";
+const SESSION: [&str; 4] = [LATEST_SESSION, "2025-06-18", "2025-03-26", "2024-11-05"];
+
+pub const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
+pub const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+pub const INFO_KEY: &str = "io.modelcontextprotocol/clientInfo";
+
+/// A server of the session era may not answer a question it does not know.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// What a server said about itself.
+#[derive(Clone, Debug)]
+pub struct Welcome {
+    pub terms: Terms,
+    pub capabilities: Members,
+    pub info: Members,
+    pub instructions: Option<String>,
+    /// The whole answer, as it came.
+    pub answer: Raw,
+}
+
+/// On whose behalf the connection is made.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// What the client can do, as it said it: what it cannot must not be asked of it.
+    pub capabilities: Raw,
+    pub info: Raw,
+}
+
+/// Asks with `server/discover`, and shakes hands where that is not known.
+pub async fn shake_hands(
+    link: &dyn Link,
+    client: &Client,
+    limit: Duration,
+) -> Result<Welcome, LinkError> {
+    match discover(link, client, PROBE.min(limit)).await {
+        Ok(welcome) => Ok(welcome),
+        // These do not change by asking otherwise.
+        Err(
+            err @ (LinkError::Closed { .. }
+            | LinkError::Unreachable { .. }
+            | LinkError::Unauthorized { .. }
+            | LinkError::Spawn { .. }),
+        ) => Err(err),
+        Err(_) => initialize(link, client, limit).await,
+    }
+}
+
+/// `_meta` of every request in the era without handshakes.
+pub fn meta(client: &Client, version: &str) -> Members {
+    let mut meta = Members::default();
+    meta.set(VERSION_KEY, version);
+    meta.set(CAPABILITIES_KEY, &client.capabilities);
+    meta.set(INFO_KEY, &client.info);
+    meta
+}
+
+async fn discover(link: &dyn Link, client: &Client, limit: Duration) -> Result<Welcome, LinkError> {
+    let mut params = Members::default();
+    params.set("_meta", &meta(client, STATELESS));
+    let answer = ask(link, "server/discover", params.to_raw(), limit).await?;
+    let members = object("server/discover", &answer)?;
+    let versions: Vec<String> = members
+        .get("supportedVersions")
+        .and_then(|it| serde_json::from_str(it.get()).ok())
+        .unwrap_or_default();
+    if !versions.iter().any(|it| it == STATELESS) {
+        return Err(LinkError::Malformed {
+            method: "server/discover".to_owned(),
+            message: format!("it does not speak {STATELESS}"),
+        });
+    }
+    let terms = Terms { version: STATELESS.to_owned(), era: Era::Stateless };
+    link.settle(terms.clone());
+    Ok(welcome(terms, members, answer))
+}
+
+async fn initialize(
+    link: &dyn Link,
+    client: &Client,
+    limit: Duration,
+) -> Result<Welcome, LinkError> {
+    let params = json!({
+        "protocolVersion": LATEST_SESSION, "capabilities": client.capabilities, "clientInfo": client.info
+    });
+    let answer = ask(link, "initialize", raw(&params), limit).await?;
+    let members = object("initialize", &answer)?;
+    let version = members.text("protocolVersion").unwrap_or_default();
+    if !SESSION.contains(&version.as_str()) {
+        return Err(LinkError::Malformed {
+            method: "initialize".to_owned(),
+            message: format!(
+                "it speaks the protocol version `{}`, and this gateway {STATELESS}, {}",
+                text::excerpt(&version, 40),
+                SESSION.join(", ")
+            ),
+        });
+    }
+    let terms = Terms { version, era: Era::Session };
+    link.tell(Frame::notification("notifications/initialized", None)).await?;
+    link.settle(terms.clone());
+    Ok(welcome(terms, members, answer))
+}
+
+fn welcome(terms: Terms, members: Members, answer: Raw) -> Welcome {
+    Welcome {
+        terms,
+        capabilities: members.object("capabilities").unwrap_or_default(),
+        info: members.object("serverInfo").unwrap_or_default(),
+        instructions: members.text("instructions"),
+        answer,
+    }
+}
+
+/// One request and its result, within `limit`.
+pub async fn ask(
+    link: &dyn Link,
+    method: &str,
+    params: Raw,
+    limit: Duration,
+) -> Result<Raw, LinkError> {
+    let asked = async {
+        let mut exchange = link.send(method, Some(params)).await?;
+        exchange.answer().await
+    };
+    let frame = tokio::time::timeout(limit, asked)
+        .await
+        .map_err(|_| LinkError::Timeout { method: method.to_owned(), after: limit })??;
+    if let Some(error) = &frame.error {
+        let error = Members::of(error).unwrap_or_default();
+        return Err(LinkError::Refused {
+            method: method.to_owned(),
+            code: error.get("code").and_then(|it| it.get().parse().ok()).unwrap_or(0),
+            message: text::excerpt(&error.text("message").unwrap_or_default(), 300),
+        });
+    }
+    frame.result.ok_or_else(|| LinkError::Malformed {
+        method: method.to_owned(),
+        message: "the answer has no result".to_owned(),
+    })
+}
+
+fn object(method: &str, answer: &Raw) -> Result<Members, LinkError> {
+    Members::of(answer).ok_or_else(|| LinkError::Malformed {
+        method: method.to_owned(),
+        message: "the result is no object".to_owned(),
+    })
+}

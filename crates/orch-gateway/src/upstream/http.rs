@@ -1,0 +1,463 @@
+//! A server over streamable HTTP: every request is a POST, answered by JSON or by a stream of events.
+//!
+//! In the session era there is besides one GET stream for what belongs to no request, a broken stream is taken up where
+//! it broke, and a request is cancelled by a message. In the stateless era closing the stream cancels.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::{Method, StatusCode};
+use orch_domain::secret::Secret;
+use parking_lot::Mutex;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response};
+use sse_stream::{Sse, SseStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::pending::Pending;
+use super::{Era, Exchange, Inbox, Link, LinkError, Terms};
+use crate::frame::{Frame, Raw, raw};
+use crate::members::Members;
+
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// One message, as over stdio.
+const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+/// Between two tries to take up a broken stream, unless the server names another time.
+const RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(30);
+/// Tries in a row that bring nothing.
+const MAX_RETRIES: u32 = 5;
+/// How long the goodbye to a session may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// A client for all servers: connections are kept and used again.
+pub fn client() -> reqwest::Result<Client> {
+    // Fails only when it was done before.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    // To another host, headers with secrets must not follow.
+    let policy = Policy::custom(|attempt| {
+        let is_same =
+            attempt.previous().last().is_some_and(|it| it.origin() == attempt.url().origin());
+        if is_same && attempt.previous().len() < 5 { attempt.follow() } else { attempt.stop() }
+    });
+    Client::builder()
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(policy)
+        .user_agent(concat!("mcp-orch/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+pub struct HttpLink {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+struct Shared {
+    client: Client,
+    url: String,
+    headers: HeaderMap,
+    pending: Arc<Pending>,
+    terms: Mutex<Option<Terms>>,
+    session_id: Mutex<Option<HeaderValue>>,
+    closed: CancellationToken,
+    reason: Mutex<String>,
+}
+
+impl HttpLink {
+    pub fn new(
+        client: Client,
+        url: &str,
+        headers: &BTreeMap<String, Secret<String>>,
+        inbox: Inbox,
+        tasks: &TaskTracker,
+    ) -> Result<Arc<HttpLink>, LinkError> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let bad = || LinkError::Unreachable {
+                message: format!("its configured header `{name}` is no HTTP header"),
+            };
+            let key = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
+            let mut value = HeaderValue::try_from(value.expose().as_str()).map_err(|_| bad())?;
+            value.set_sensitive(true);
+            map.insert(key, value);
+        }
+        let shared = Shared {
+            client,
+            url: url.to_owned(),
+            headers: map,
+            pending: Pending::new(inbox),
+            terms: Mutex::default(),
+            session_id: Mutex::default(),
+            closed: CancellationToken::new(),
+            reason: Mutex::default(),
+        };
+        Ok(Arc::new(HttpLink { shared: Arc::new(shared), tasks: tasks.clone() }))
+    }
+}
+
+#[async_trait]
+impl Link for HttpLink {
+    async fn send(&self, method: &str, params: Option<Raw>) -> Result<Exchange, LinkError> {
+        let gone = CancellationToken::new();
+        let (cancel, shared, tasks) = (gone.clone(), self.shared.clone(), self.tasks.clone());
+        let is_session = shared.era() == Some(Era::Session);
+        let (id, frame, exchange) = self.shared.pending.begin(method, params, move |id| {
+            cancel.cancel();
+            if is_session {
+                let params = serde_json::json!({"requestId": id, "reason": "the caller went away"});
+                let frame = Frame::notification("notifications/cancelled", Some(raw(&params)));
+                tasks.spawn(async move {
+                    // Nobody is left to be told that it did not arrive.
+                    tokio::time::timeout(GOODBYE, shared.tell(&frame)).await.ok();
+                });
+            }
+        });
+        let shared = self.shared.clone();
+        let method = method.to_owned();
+        self.tasks.spawn(async move {
+            let asked = tokio::select! {
+                asked = shared.ask(id, &method, &frame) => asked,
+                () = gone.cancelled() => return,
+                () = shared.closed.cancelled() => Err(LinkError::Closed { reason: shared.reason.lock().clone() }),
+            };
+            if let Err(err) = asked {
+                shared.pending.fail(id, err);
+            }
+        });
+        Ok(exchange)
+    }
+
+    async fn tell(&self, frame: Frame) -> Result<(), LinkError> {
+        self.shared.tell(&frame).await
+    }
+
+    fn settle(&self, terms: Terms) {
+        let era = terms.era;
+        *self.shared.terms.lock() = Some(terms);
+        if era == Era::Session {
+            let shared = self.shared.clone();
+            self.tasks.spawn(async move {
+                let closed = shared.closed.clone();
+                tokio::select! {
+                    () = shared.listen() => {}
+                    () = closed.cancelled() => {}
+                }
+            });
+        }
+    }
+
+    fn closed(&self) -> &CancellationToken {
+        &self.shared.closed
+    }
+
+    fn reason(&self) -> String {
+        self.shared.reason.lock().clone()
+    }
+
+    async fn close(&self) {
+        self.shared.end("it was closed");
+        let session_id = self.shared.session_id.lock().take();
+        if let Some(id) = session_id {
+            let goodbye = self.shared.request(Method::DELETE).header(SESSION_ID, id).send();
+            // A server that is gone, or keeps no sessions, needs none.
+            tokio::time::timeout(GOODBYE, goodbye).await.ok();
+        }
+    }
+}
+
+/// How a stream of events ended.
+enum End {
+    Answered,
+    /// With the id of the last event, if it had one, and the time to wait that the server named.
+    Broken {
+        last: Option<String>,
+        retry: Option<Duration>,
+    },
+}
+
+impl Shared {
+    fn era(&self) -> Option<Era> {
+        self.terms.lock().as_ref().map(|it| it.era)
+    }
+
+    fn end(&self, reason: &str) {
+        if !self.closed.is_cancelled() {
+            *self.reason.lock() = reason.to_owned();
+            self.closed.cancel();
+        }
+    }
+
+    fn request(&self, method: Method) -> reqwest::RequestBuilder {
+        let mut request = self.client.request(method, &self.url).headers(self.headers.clone());
+        if let Some(terms) = &*self.terms.lock() {
+            request = request.header(VERSION, &terms.version);
+        }
+        request
+    }
+
+    fn in_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match self.session_id.lock().clone() {
+            Some(id) => request.header(SESSION_ID, id),
+            None => request,
+        }
+    }
+
+    fn post(&self, frame: &Frame) -> reqwest::RequestBuilder {
+        let mut request = self
+            .in_session(self.request(Method::POST))
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json, text/event-stream");
+        if self.era() != Some(Era::Session)
+            && let Some(method) = &frame.method
+        {
+            request = request.header(METHOD, method);
+            if let Some(name) = name_of(method, frame.params.as_ref()) {
+                request = request.header(NAME, header_text(&name));
+            }
+        }
+        request.body(frame.to_line())
+    }
+
+    /// Sends a request and takes in all that is answered.
+    async fn ask(&self, id: u64, method: &str, frame: &Frame) -> Result<(), LinkError> {
+        let response = self.post(frame).send().await.map_err(unreachable)?;
+        let response = self.checked(response, method).await?;
+        if let Some(id) = response.headers().get(SESSION_ID)
+            && method == "initialize"
+        {
+            *self.session_id.lock() = Some(id.clone());
+        }
+        match media_type(&response) {
+            "application/json" => {
+                let body = body(response, method).await?;
+                let frame = Frame::parse(&body).map_err(|err| malformed(method, &err))?;
+                if self.pending.deliver_on(id, frame) {
+                    return Ok(());
+                }
+                Err(LinkError::Malformed {
+                    method: method.to_owned(),
+                    message: "the answer has another id than the request".to_owned(),
+                })
+            }
+            "text/event-stream" => self.follow(id, method, response).await,
+            other => Err(LinkError::Malformed {
+                method: method.to_owned(),
+                message: format!("its answer is of the type `{other}`"),
+            }),
+        }
+    }
+
+    /// Reads the stream of a request to its answer, over as many connections as that takes.
+    async fn follow(&self, id: u64, method: &str, response: Response) -> Result<(), LinkError> {
+        let mut response = Some(response);
+        let mut last = None;
+        let mut n_tries = 0;
+        loop {
+            let mut wait = RETRY;
+            if let Some(response) = response.take() {
+                match self.read(response, |frame| self.pending.deliver_on(id, frame)).await {
+                    End::Answered => return Ok(()),
+                    End::Broken { last: seen, retry } => {
+                        if seen.is_some() {
+                            (last, n_tries) = (seen, 0);
+                        }
+                        wait = retry.unwrap_or(RETRY).min(MAX_RETRY);
+                    }
+                }
+            }
+            let Some(event) = &last else {
+                let reason = "the stream of the answer broke off".to_owned();
+                return Err(LinkError::Closed { reason });
+            };
+            n_tries += 1;
+            if MAX_RETRIES < n_tries || !self.pending.is_waiting(id) {
+                let reason =
+                    "the stream of the answer broke off and could not be taken up".to_owned();
+                return Err(LinkError::Closed { reason });
+            }
+            tokio::time::sleep(wait).await;
+            let request = self.in_session(self.request(Method::GET)).header(LAST_EVENT_ID, event);
+            match request.header(ACCEPT, "text/event-stream").send().await {
+                Ok(it) if it.status().is_success() => response = Some(it),
+                Ok(it) if it.status() == StatusCode::NOT_FOUND => return Err(self.session_over()),
+                Ok(it) => {
+                    return Err(LinkError::Status {
+                        status: it.status().as_u16(),
+                        method: method.to_owned(),
+                    });
+                }
+                Err(err) => tracing::debug!("a stream is not taken up yet: {err}"),
+            }
+        }
+    }
+
+    /// What the server says on its own, for as long as the connection lasts. Not every server has such a stream.
+    async fn listen(&self) {
+        let mut last: Option<String> = None;
+        let mut wait = RETRY;
+        loop {
+            let mut request =
+                self.in_session(self.request(Method::GET)).header(ACCEPT, "text/event-stream");
+            if let Some(last) = &last {
+                request = request.header(LAST_EVENT_ID, last);
+            }
+            match request.send().await {
+                Ok(it) if it.status().is_success() && media_type(&it) == "text/event-stream" => {
+                    let deliver = |frame| {
+                        self.pending.deliver(frame);
+                        false
+                    };
+                    if let End::Broken { last: seen, retry } = self.read(it, deliver).await {
+                        wait = retry.unwrap_or(RETRY);
+                        last = seen.or(last);
+                    }
+                }
+                Ok(it)
+                    if it.status() == StatusCode::NOT_FOUND && self.session_id.lock().is_some() =>
+                {
+                    self.session_over();
+                    return;
+                }
+                Ok(it) if it.status().is_client_error() || it.status().is_success() => return,
+                _ => wait = (wait * 2).min(MAX_RETRY),
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Hands on every message of the stream, until `deliver` says that it was the last.
+    async fn read(&self, response: Response, deliver: impl Fn(Frame) -> bool) -> End {
+        let mut events = SseStream::from_bytes_stream(response.bytes_stream());
+        let (mut last, mut retry) = (None, None);
+        while let Some(Ok(event)) = events.next().await {
+            let Sse { event: kind, data, id, retry: wait } = event;
+            last = id.or(last);
+            retry = wait.map(Duration::from_millis).or(retry);
+            let Some(data) = data.filter(|it| !it.trim().is_empty()) else { continue };
+            if kind.is_some_and(|it| it != "message") || MAX_MESSAGE < data.len() {
+                continue;
+            }
+            match Frame::parse(data.as_bytes()) {
+                Ok(frame) => {
+                    if deliver(frame) {
+                        return End::Answered;
+                    }
+                }
+                Err(err) => tracing::warn!("a server sent an event that is no message: {err}"),
+            }
+        }
+        End::Broken { last, retry }
+    }
+
+    async fn tell(&self, frame: &Frame) -> Result<(), LinkError> {
+        let what = frame.method.as_deref().unwrap_or("a response");
+        let response = self.post(frame).send().await.map_err(unreachable)?;
+        self.checked(response, what).await.map(drop)
+    }
+
+    fn session_over(&self) -> LinkError {
+        self.session_id.lock().take();
+        self.end("it has forgotten our session");
+        LinkError::SessionOver
+    }
+
+    /// Refusals become errors, unless they carry an answer of the protocol.
+    async fn checked(&self, response: Response, method: &str) -> Result<Response, LinkError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = response.headers().get(WWW_AUTHENTICATE);
+            let challenge = challenge.and_then(|it| it.to_str().ok()).map(str::to_owned);
+            return Err(LinkError::Unauthorized { challenge });
+        }
+        if status == StatusCode::NOT_FOUND && self.session_id.lock().is_some() {
+            return Err(self.session_over());
+        }
+        let status = status.as_u16();
+        if media_type(&response) == "application/json"
+            && let Ok(body) = body(response, method).await
+            && let Ok(frame) = Frame::parse(&body)
+            && let Some(error) = frame.error.as_ref().and_then(Members::of)
+        {
+            // The era without handshakes says in this way which versions it speaks.
+            let code = error.get("code").and_then(|it| it.get().parse().ok()).unwrap_or(0);
+            let message = error.text("message").unwrap_or_default();
+            return Err(LinkError::Refused { method: method.to_owned(), code, message });
+        }
+        Err(LinkError::Status { status, method: method.to_owned() })
+    }
+}
+
+fn unreachable(err: reqwest::Error) -> LinkError {
+    // The whole chain, without the URL: it may hold a secret.
+    let err = err.without_url();
+    let mut message = err.to_string();
+    let mut source = std::error::Error::source(&err);
+    while let Some(err) = source {
+        message = format!("{message}: {err}");
+        source = err.source();
+    }
+    LinkError::Unreachable { message }
+}
+
+fn malformed(method: &str, err: &crate::frame::FrameError) -> LinkError {
+    LinkError::Malformed { method: method.to_owned(), message: err.to_string() }
+}
+
+fn media_type(response: &Response) -> &str {
+    let value = response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or("");
+    value.split(';').next().unwrap_or("").trim()
+}
+
+async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(unreachable)?;
+        if MAX_MESSAGE < body.len() + chunk.len() {
+            return Err(LinkError::Malformed {
+                method: method.to_owned(),
+                message: format!("it is larger than {MAX_MESSAGE} bytes"),
+            });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// What the header `Mcp-Name` repeats of the body.
+fn name_of(method: &str, params: Option<&Raw>) -> Option<String> {
+    let key = match method {
+        "tools/call" | "prompts/get" => "name",
+        "resources/read" => "uri",
+        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
+        _ => return None,
+    };
+    Members::of_params(params).text(key)
+}
+
+/// Text as a header has it: what is not plain ASCII is sent in base64 between marks.
+fn header_text(text: &str) -> String {
+    use base64::Engine;
+    let is_plain = text.bytes().all(|it| (0x20..0x7f).contains(&it))
+        && text.trim() == text
+        && !(text.starts_with("=?base64?") && text.ends_with("?="));
+    if is_plain {
+        return text.to_owned();
+    }
+    format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(text))
+}

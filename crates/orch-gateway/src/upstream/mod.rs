@@ -1,0 +1,79 @@
+//! Connections to upstream servers, which carry frames and understand only what they must: ids, progress tokens, and
+//! which answer belongs to which request.
+
+pub mod exchange;
+pub mod handshake;
+pub mod http;
+mod pending;
+pub mod stdio;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use exchange::Exchange;
+
+use crate::frame::{Frame, Raw};
+
+/// One live connection to an upstream server.
+#[async_trait]
+pub trait Link: Send + Sync {
+    /// Sends one request. What the server says about it comes out of the exchange in the order it was said.
+    async fn send(&self, method: &str, params: Option<Raw>) -> Result<Exchange, LinkError>;
+
+    /// Sends what is not answered: a notification, or the answer to a request of the server.
+    async fn tell(&self, frame: Frame) -> Result<(), LinkError>;
+
+    /// From now on, requests are made as this handshake found out.
+    fn settle(&self, terms: Terms);
+
+    /// Cancelled when the connection has ended; `reason` then says why.
+    fn closed(&self) -> &CancellationToken;
+
+    /// Why it ended, for people; what the server wrote to its standard error last is part of it.
+    fn reason(&self) -> String;
+
+    /// Ends it, and with it a child process and all it started.
+    async fn close(&self);
+}
+
+/// What comes from a server and belongs to no request of ours: its own requests, list changes, log messages.
+pub type Inbox = mpsc::UnboundedSender<Frame>;
+
+/// What both sides agreed on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    pub version: String,
+    pub era: Era,
+}
+
+/// The protocol has two: with a handshake and sessions up to 2025-11-25, and without either since 2026-07-28.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    Session,
+    Stateless,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("`{command}` could not be started: {message}")]
+    Spawn { command: String, message: String },
+    #[error("the connection has ended: {reason}")]
+    Closed { reason: String },
+    #[error("it could not be reached: {message}")]
+    Unreachable { message: String },
+    /// The words of an HTTP status; the body is not shown, it may hold anything.
+    #[error("it answered {status} to `{method}`")]
+    Status { status: u16, method: String },
+    #[error("it wants a login (HTTP 401); give it a header `Authorization` in its configuration")]
+    Unauthorized { challenge: Option<String> },
+    /// Its session is over: a new handshake is due.
+    #[error("it has forgotten our session")]
+    SessionOver,
+    #[error("it answered `{method}` with what is no message of the protocol: {message}")]
+    Malformed { method: String, message: String },
+    #[error("it did not answer `{method}` within {after:?}")]
+    Timeout { method: String, after: std::time::Duration },
+    #[error("it refused `{method}`: {message} ({code})")]
+    Refused { method: String, code: i64, message: String },
+}
