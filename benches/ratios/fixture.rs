@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use orch_adapters::engines::NodeEngines;
 use orch_adapters::store::SledStore;
-use orch_core::operation::Answer;
+use orch_core::operation::{Answer, Op};
 use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
 use orch_core::ports::failpoint::NoFailpoints;
@@ -141,12 +141,13 @@ pub(crate) fn instance(n: usize, n_nodes: usize) -> Instance {
     }
 }
 
+/// Made once: the whole catalogue comes with its schemas.
+pub(crate) fn list_instances() -> Op {
+    ops::catalogue().into_iter().find(|it| it.spec.name == "list_instances").expect("the operation")
+}
+
 /// One page of all instances, through the gate.
-pub(crate) async fn list(orch: &Arc<Orch>, page_token: &str) -> Answer {
-    let op = ops::catalogue()
-        .into_iter()
-        .find(|it| it.spec.name == "list_instances")
-        .expect("the operation");
+pub(crate) async fn list(op: &Op, orch: &Arc<Orch>, page_token: &str) -> Answer {
     let arguments = serde_json::json!({"page_size": 1000, "page_token": page_token});
     (op.call)(orch.clone(), cx(), arguments).await.expect("listed")
 }

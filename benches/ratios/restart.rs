@@ -12,7 +12,7 @@ use orch_core::service::event_log::Followed;
 use orch_domain::instance::{Instance, InstanceState};
 use orch_domain::node::{EngineConfig, Node, SimConfig};
 
-use crate::fixture::{self, list, open_with};
+use crate::fixture::{self, list, list_instances, open_with};
 use crate::{Figure, percentile, show};
 
 const N_NODES: usize = 1_000;
@@ -59,11 +59,12 @@ pub(crate) async fn measure() -> Vec<Figure> {
     serving.push(last);
     orch.start_tasks();
     // Serving goes on beside it.
+    let op = list_instances();
     let mut listed = Vec::new();
     while n_terminated(&orch) < N_NODES || !was_reconciled(&orch) {
         assert!(begun.elapsed() < Duration::from_secs(300), "it comes to an end");
         let started = Instant::now();
-        list(&orch, "").await;
+        list(&op, &orch, "").await;
         listed.push(started.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -99,7 +100,7 @@ pub(crate) async fn measure() -> Vec<Figure> {
 async fn serve(dir: &Path, engines: &Arc<NodeEngines>) -> (Arc<Orch>, Duration) {
     let started = Instant::now();
     let orch = open_with(dir, engines.clone());
-    let answer = list(&orch, "").await;
+    let answer = list(&list_instances(), &orch, "").await;
     let elapsed = started.elapsed();
     assert_eq!(answer.value["total_count"], N_INSTANCES, "all of them are there");
     (orch, elapsed)
