@@ -10,7 +10,7 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOp
 use crate::{Figure, percentile, show};
 
 #[path = "../../tests/it/harness/image.rs"]
-mod image;
+pub(crate) mod image;
 
 const N_SERIAL: usize = 60;
 const N_AT_ONCE: usize = 16;

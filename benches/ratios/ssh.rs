@@ -8,14 +8,12 @@ use orch_domain::image::ImageRef;
 use orch_domain::node::{EngineConfig, Node};
 use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshLogin};
 
-use crate::docker::{Server, drift};
+use crate::docker::{Server, drift, image};
 use crate::{Figure, fixture, percentile, show};
 
 #[path = "../../tests/it/harness/hosts.rs"]
 #[expect(dead_code, clippy::unwrap_used, reason = "made for the tests, which use all of it")]
 mod hosts;
-#[path = "../../tests/it/harness/image.rs"]
-mod image;
 
 const N_CALLS: usize = 1_000;
 
