@@ -10,11 +10,12 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOp
 use crate::{Figure, percentile, show};
 
 #[path = "../../tests/it/harness/image.rs"]
-mod image;
+pub(crate) mod image;
 
 const N_SERIAL: usize = 60;
 const N_AT_ONCE: usize = 16;
 const N_ROUNDS: usize = 5;
+const N_DRIFTS: usize = 40;
 
 pub(crate) async fn measure() -> Vec<Figure> {
     let Ok(docker) = Docker::connect_with_unix_defaults() else { return Vec::new() };
@@ -23,7 +24,8 @@ pub(crate) async fn measure() -> Vec<Figure> {
         return Vec::new();
     }
     image::ensure(&docker).await;
-    let server = Server::start().await;
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let server = Server::start(dir, &["--demo"]).await;
     let raw = Raw::like_ours(docker, &server).await;
 
     let (mut floor, mut ours) = (Vec::new(), Vec::new());
@@ -49,7 +51,10 @@ pub(crate) async fn measure() -> Vec<Figure> {
         ours_at_once.push(started.elapsed());
         futures::future::join_all(ids.iter().map(|it| server.terminate(it))).await;
     }
+    let drift =
+        drift("docker: a removal behind our back, p95", &server, &raw.docker, "local").await;
     vec![
+        drift,
         figure("docker: launch over REST to running, p50", &mut ours, &mut floor, 0.5, 1.10),
         figure("docker: launch over REST to running, p99", &mut ours, &mut floor, 0.99, 1.25),
         figure(
@@ -60,6 +65,36 @@ pub(crate) async fn measure() -> Vec<Figure> {
             1.05,
         ),
     ]
+}
+
+/// From the beginning of a removal behind our back until the record says so. The removal itself is the floor.
+pub(crate) async fn drift(
+    name: &'static str,
+    server: &Server,
+    docker: &Docker,
+    node_id: &str,
+) -> Figure {
+    let (mut noticed, mut removals) = (Vec::new(), Vec::new());
+    for n in 0..N_DRIFTS {
+        let id = server.launch_on(node_id, &format!("drift-{n}")).await;
+        let started = Instant::now();
+        let options = RemoveContainerOptionsBuilder::new().force(true).build();
+        docker.remove_container(&format!("mo-{id}"), Some(options)).await.expect("removed");
+        removals.push(started.elapsed());
+        while server.get(&format!("/instances/{id}")).await["state"] != "terminated" {
+            assert!(started.elapsed() < Duration::from_secs(60), "the removal is noticed");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        noticed.push(started.elapsed());
+    }
+    let p95 = percentile(&mut noticed, 0.95);
+    Figure {
+        name,
+        measured: format!("{} (p50 {})", show(p95), show(percentile(&mut noticed, 0.5))),
+        floor: format!("{} (the removal, p95)", show(percentile(&mut removals, 0.95))),
+        limit: "250 ms".to_owned(),
+        holds: p95 <= Duration::from_millis(250),
+    }
 }
 
 fn figure(
@@ -133,7 +168,7 @@ fn name(n: usize) -> String {
 }
 
 /// The product, as its own process.
-struct Server {
+pub(crate) struct Server {
     child: tokio::process::Child,
     _dir: tempfile::TempDir,
     url: String,
@@ -141,11 +176,11 @@ struct Server {
 }
 
 impl Server {
-    async fn start() -> Server {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    pub(crate) async fn start(dir: tempfile::TempDir, more: &[&str]) -> Server {
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_mcp-orch"))
-            .args(["serve", "--demo", "--no-auth", "--port", "0", "--data-dir"])
+            .args(["serve", "--no-auth", "--port", "0", "--data-dir"])
             .arg(dir.path())
+            .args(more)
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .kill_on_drop(true)
@@ -172,15 +207,31 @@ impl Server {
         Server { child, _dir: dir, url, client }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> serde_json::Value {
+        let res = self.client.get(format!("{}{path}", self.url)).send().await.expect("answered");
+        serde_json::from_slice(&res.bytes().await.expect("a body")).expect("JSON")
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: serde_json::Value) -> serde_json::Value {
+        let res = self.client.post(format!("{}{path}", self.url)).body(body.to_string());
+        let res = res.header("content-type", "application/json").send().await.expect("answered");
+        serde_json::from_slice(&res.bytes().await.expect("a body")).expect("JSON")
+    }
+
     async fn launch(&self, name: &str) -> String {
+        self.launch_on("local", name).await
+    }
+
+    async fn launch_on(&self, node_id: &str, name: &str) -> String {
         let body = serde_json::json!({
             "name": name, "image": image::NAME, "ports": [80], "cpu": 0.05, "memory": 0.0625,
-            "command": ["sleep", "3600"], "node_id": "local"
+            "command": ["sleep", "3600"], "node_id": node_id
         });
-        let res = self.client.post(format!("{}/instances", self.url)).body(body.to_string());
-        let res = res.header("content-type", "application/json").send().await.expect("answered");
-        let body: serde_json::Value =
-            serde_json::from_slice(&res.bytes().await.expect("a body")).expect("JSON");
+        let body = self.post("/instances", body).await;
         assert_eq!(body["state"], "running", "{body}");
         body["id"].as_str().expect("an id").to_owned()
     }

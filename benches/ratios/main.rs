@@ -9,7 +9,9 @@ mod fixture;
 mod floor;
 mod health;
 mod process;
+mod restart;
 mod scale;
+mod ssh;
 mod store;
 
 use std::time::Duration;
@@ -39,11 +41,20 @@ fn main() {
     if wanted("health") {
         figures.extend(runtime.block_on(health::measure()));
     }
+    if wanted("restart") {
+        figures.extend(runtime.block_on(restart::measure()));
+    }
+    if wanted("memory") {
+        figures.extend(runtime.block_on(process::loaded()));
+    }
     if wanted("process") {
         figures.extend(process::measure());
     }
     if wanted("docker") {
         figures.extend(runtime.block_on(docker::measure()));
+    }
+    if wanted("ssh") {
+        figures.extend(runtime.block_on(ssh::measure()));
     }
     println!("\n| figure | measured | floor | limit | holds |\n|---|---|---|---|---|");
     for it in figures {

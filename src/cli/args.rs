@@ -80,7 +80,7 @@ pub(super) enum Command {
     Events(EventsArgs),
     /// Add mcp-orch to the configuration of an MCP client.
     Install(InstallArgs),
-    /// Nodes in bulk.
+    /// Register machines as nodes, one or many.
     Nodes {
         #[command(subcommand)]
         command: NodesCommand,
@@ -89,13 +89,17 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Write the whole state into one file; a server may run meanwhile.
     Backup {
+        /// Where to write it.
         file: PathBuf,
         /// Replace a file that is there already.
         #[arg(long)]
         force: bool,
     },
     /// Make the state of an empty data directory from a backup.
-    Restore { file: PathBuf },
+    Restore {
+        /// What `backup` wrote.
+        file: PathBuf,
+    },
     /// Print the completions of a shell.
     #[command(after_help = COMPLETIONS)]
     Completions { shell: clap_complete::Shell },

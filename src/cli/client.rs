@@ -19,6 +19,7 @@ use rmcp::transport::streamable_http_client::{
 };
 use rmcp::{ClientHandler, ClientServiceExt};
 use serde_json::{Map, Value};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::stdio;
 use crate::app::Kind;
+use crate::app::data_dir::DataDir;
 use crate::config::{Config, Env};
 
 /// How this client introduces itself; audit tells it from an agent's by this name.
@@ -101,6 +103,14 @@ impl Connection {
                 Err(err)
             }
         }
+    }
+
+    /// To whoever serves the data directory now, and never to this process in its place.
+    pub(super) async fn attached(data_dir: &DataDir) -> anyhow::Result<Connection> {
+        let stream = UnixStream::connect(data_dir.socket()).await.context(
+            "the server of this data directory is just starting or ending; run this again in a moment",
+        )?;
+        over(tokio::io::split(stream)).await
     }
 
     /// To a server anywhere, by its URL with or without `/mcp`.

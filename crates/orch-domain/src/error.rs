@@ -178,7 +178,7 @@ impl Shortage {
                     text.push_str(&format!(" gpu {}", it.gpu));
                 }
             }
-            None => text.push_str("; terminate an instance or register a node, then try again"),
+            None => text.push_str("; terminate an instance, or register a node or bring one back (`list_nodes` shows how they are), then try again"),
         }
         text
     }

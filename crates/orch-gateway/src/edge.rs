@@ -46,7 +46,9 @@ pub struct Forward {
 /// The era a request is written in: the later one says its version each time.
 pub fn era_of(params: Option<&Raw>) -> Era {
     let is_stateless = params.is_some_and(|it| it.get().contains(VERSION_KEY))
-        && Members::of_params(params).object("_meta").is_some_and(|it| it.get(VERSION_KEY).is_some());
+        && Members::of_params(params)
+            .object("_meta")
+            .is_some_and(|it| it.get(VERSION_KEY).is_some());
     if is_stateless { Era::Stateless } else { Era::Session }
 }
 
@@ -82,12 +84,16 @@ impl Hub {
         let (server, item) = self.find(list, &name)?;
         params.set("name", &*item.origin);
         if list == List::Tools
-            && let Some(filled) = server.spec.tools.with_defaults(&item.origin, params.get("arguments"))
+            && let Some(filled) =
+                server.spec.tools.with_defaults(&item.origin, params.get("arguments"))
         {
             params.set("arguments", &filled);
         }
         let target = crate::names::canonical(&server.name, &item.name);
-        Some(Forward { is_tool_call: list == List::Tools, ..self.forward(frame, server, target, params) })
+        Some(Forward {
+            is_tool_call: list == List::Tools,
+            ..self.forward(frame, server, target, params)
+        })
     }
 
     fn by_uri(&self, frame: &Frame) -> Option<Forward> {
@@ -112,7 +118,13 @@ impl Hub {
         Some(self.forward(frame, server, target, params))
     }
 
-    fn forward(&self, frame: &Frame, server: Arc<Server>, target: String, params: Members) -> Forward {
+    fn forward(
+        &self,
+        frame: &Frame,
+        server: Arc<Server>,
+        target: String,
+        params: Members,
+    ) -> Forward {
         Forward {
             limit: server.spec.timeout,
             server,
@@ -179,7 +191,8 @@ impl Forward {
     pub async fn send(mut self, id: Raw) -> Result<Answering, LinkError> {
         let deadline = Instant::now() + self.limit;
         self.cross();
-        let sent = tokio::time::timeout_at(deadline, self.server.send(&self.method, self.params.clone()));
+        let sent =
+            tokio::time::timeout_at(deadline, self.server.send(&self.method, self.params.clone()));
         let exchange = sent.await.unwrap_or_else(|_| Err(self.timed_out()))?;
         Ok(Answering { exchange, id, deadline, forward: self })
     }
@@ -237,7 +250,11 @@ impl Answering {
             }
             // A question to the client; none was announced as able to answer any.
             let id = frame.id.clone().unwrap_or_else(|| raw(&()));
-            let refusal = Frame::error(id, -32601, "the client behind the gateway declared no such capability");
+            let refusal = Frame::error(
+                id,
+                -32601,
+                "the client behind the gateway declared no such capability",
+            );
             if let Some(live) = self.forward.server.live() {
                 live.link.tell(refusal).await?;
             }
@@ -268,7 +285,12 @@ impl Answering {
 
 /// A failure of the connection as the client is to see it: of a tool call, a result that the model reads; of anything
 /// else, a protocol error.
-pub fn failed(forward_is_tool_call: bool, era: Era, id: Raw, described: &serde_json::Value) -> Frame {
+pub fn failed(
+    forward_is_tool_call: bool,
+    era: Era,
+    id: Raw,
+    described: &serde_json::Value,
+) -> Frame {
     let message = described["message"].as_str().unwrap_or_default();
     if !forward_is_tool_call {
         let mut frame = Frame::error(id, -32603, message);
@@ -315,7 +337,10 @@ mod tests {
             of(r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#),
             Era::Stateless
         );
-        assert_eq!(of(r#"{"arguments":{"io.modelcontextprotocol/protocolVersion":1}}"#), Era::Session);
+        assert_eq!(
+            of(r#"{"arguments":{"io.modelcontextprotocol/protocolVersion":1}}"#),
+            Era::Session
+        );
         assert_eq!(era_of(None), Era::Session);
     }
 }

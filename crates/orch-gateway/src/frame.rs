@@ -45,7 +45,9 @@ pub enum Kind {
 pub enum FrameError {
     #[error("it is not a JSON-RPC 2.0 message: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("it is neither a request nor a response: it has no `method`, and not one of `result` and `error`")]
+    #[error(
+        "it is neither a request nor a response: it has no `method`, and not one of `result` and `error`"
+    )]
     Shapeless,
 }
 
@@ -158,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line() {
-        let frame = Frame::parse(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\n\"a\": 1\r\n}}").unwrap();
+        let frame =
+            Frame::parse(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\n\"a\": 1\r\n}}").unwrap();
         let line = frame.to_line();
         assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
         assert_eq!(Frame::parse(&line).unwrap().to_line(), line);

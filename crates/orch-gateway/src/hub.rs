@@ -65,7 +65,12 @@ impl Hub {
             changes: broadcast::Sender::new(CHANGES),
             client: Arc::new(client),
         };
-        let hub = Arc::new(Hub { around, servers: RwLock::default(), edge: Mutex::default(), is_ended: AtomicBool::new(false) });
+        let hub = Arc::new(Hub {
+            around,
+            servers: RwLock::default(),
+            edge: Mutex::default(),
+            is_ended: AtomicBool::new(false),
+        });
         let mut changes = hub.changes();
         let weak = Arc::downgrade(&hub);
         tasks.spawn(async move {
@@ -170,7 +175,8 @@ impl Hub {
                         let is_new = old.is_none();
                         let server = Server::start(name, spec.clone(), self.around.clone());
                         ending.extend(servers.insert(name.clone(), server));
-                        if is_new { &mut report.added } else { &mut report.changed }.push(name.clone());
+                        if is_new { &mut report.added } else { &mut report.changed }
+                            .push(name.clone());
                     }
                 }
             }

@@ -1,6 +1,7 @@
-//! Upstream MCP servers: which there are, the connections to them, and what they offer.
+//! Upstream MCP servers: which there are, the connections to them, what they offer, and how messages go there and back.
 //!
-//! `frame` and `members` carry messages without taking them apart; `upstream` holds connections.
+//! `frame` and `members` carry messages without taking them apart; `upstream` holds connections, `server` keeps one server
+//! connected, `hub` all of them, and `edge` finds out what of a client's messages is for them.
 
 pub mod catalog;
 pub mod config;

@@ -49,8 +49,7 @@ pub fn edge_name(server: &str, tool: &str) -> String {
     if plain.len() <= MAX_EDGE_NAME && plain.chars().all(is_allowed) && is_unambiguous {
         return plain;
     }
-    let mut name: String =
-        plain.chars().map(|it| if is_allowed(it) { it } else { '_' }).collect();
+    let mut name: String = plain.chars().map(|it| if is_allowed(it) { it } else { '_' }).collect();
     name.truncate(MAX_EDGE_NAME - N_HASH - 1);
     name.push('_');
     let digest = Sha256::digest(format!("{server}\0{tool}"));
@@ -78,7 +77,8 @@ mod tests {
 
     #[test]
     fn pairs_that_would_read_the_same_do_not() {
-        let pairs = [("a", "b__c"), ("a__b", "c"), ("a_", "b"), ("a", "_b"), ("a", "b.c"), ("a", "b_c")];
+        let pairs =
+            [("a", "b__c"), ("a__b", "c"), ("a_", "b"), ("a", "_b"), ("a", "b.c"), ("a", "b_c")];
         let names: HashMap<String, _> =
             pairs.iter().map(|(server, tool)| (edge_name(server, tool), (server, tool))).collect();
         assert_eq!(names.len(), pairs.len(), "{names:?}");

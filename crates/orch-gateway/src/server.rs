@@ -49,10 +49,18 @@ pub struct Surroundings {
 /// Something a listener may want to know of a server.
 #[derive(Clone, Debug)]
 pub enum Change {
-    State { server: Arc<str> },
-    List { server: Arc<str>, list: List },
+    State {
+        server: Arc<str>,
+    },
+    List {
+        server: Arc<str>,
+        list: List,
+    },
     /// A notification that goes on as it came: log messages, updates of resources.
-    Notification { server: Arc<str>, frame: Arc<Frame> },
+    Notification {
+        server: Arc<str>,
+        frame: Arc<Frame>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -161,7 +169,9 @@ impl Server {
     ) -> Result<Exchange, LinkError> {
         if live.welcome.terms.era == Era::Stateless {
             let mut meta = params.object("_meta").unwrap_or_default();
-            for (key, value) in handshake::meta(&self.around.client, &live.welcome.terms.version).iter() {
+            for (key, value) in
+                handshake::meta(&self.around.client, &live.welcome.terms.version).iter()
+            {
                 if meta.get(key).is_none() {
                     meta.set(key, value);
                 }
@@ -236,7 +246,10 @@ impl Server {
             // A little apart, so that many that failed together do not come back together.
             let jittered = wait.mul_f64(0.75 + 0.5 * jitter(&self.name, self.n_connections()));
             let next_retry = (self.around.now)().plus_millis(jittered.as_millis() as u64);
-            tracing::warn!("the server `{}` failed: {reason}; it is tried again in {jittered:?}", self.name);
+            tracing::warn!(
+                "the server `{}` failed: {reason}; it is tried again in {jittered:?}",
+                self.name
+            );
             self.enter(State::Failed { reason, next_retry });
             self.live.send_replace(None);
             tokio::select! {
@@ -269,10 +282,12 @@ impl Server {
         // Whatever happens until it is in use, nothing of it stays.
         let guard = CloseOnDrop { link: Some(link.clone()), tasks: tasks.clone() };
         let client = &self.around.client;
-        let welcome = handshake::shake_hands(&*link, client, CONNECT_LIMIT).await.map_err(|err| match err {
-            LinkError::Closed { .. } => LinkError::Closed { reason: link.reason() },
-            err => err,
-        })?;
+        let welcome = handshake::shake_hands(&*link, client, CONNECT_LIMIT).await.map_err(
+            |err| match err {
+                LinkError::Closed { .. } => LinkError::Closed { reason: link.reason() },
+                err => err,
+            },
+        )?;
         let mut catalog = Catalog::default();
         for list in List::ALL {
             let items = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
@@ -285,11 +300,7 @@ impl Server {
     }
 
     /// Until the connection ends; says why it did.
-    async fn serve(
-        &self,
-        live: Arc<Live>,
-        mut frames: mpsc::UnboundedReceiver<Frame>,
-    ) -> String {
+    async fn serve(&self, live: Arc<Live>, mut frames: mpsc::UnboundedReceiver<Frame>) -> String {
         self.live.send_replace(Some(live.clone()));
         self.enter(State::Ready);
         for list in List::ALL {
@@ -329,12 +340,7 @@ impl Server {
         self.send_over(live, "subscriptions/listen", params).await.ok()
     }
 
-    async fn take(
-        &self,
-        live: &Live,
-        frame: Frame,
-        more: &mut mpsc::UnboundedReceiver<Frame>,
-    ) {
+    async fn take(&self, live: &Live, frame: Frame, more: &mut mpsc::UnboundedReceiver<Frame>) {
         match frame.kind() {
             Kind::Response => {}
             Kind::Request => {
@@ -345,7 +351,8 @@ impl Server {
             Kind::Notification => {
                 let lists = List::of_change(frame.method.as_deref().unwrap_or_default());
                 if lists.is_empty() {
-                    let change = Change::Notification { server: self.name.clone(), frame: Arc::new(frame) };
+                    let change =
+                        Change::Notification { server: self.name.clone(), frame: Arc::new(frame) };
                     self.around.changes.send(change).ok();
                     return;
                 }
@@ -404,7 +411,11 @@ fn answer(request: Frame) -> Frame {
     let id = request.id.clone().unwrap_or_else(|| raw(&()));
     match request.method.as_deref() {
         Some("ping") => Frame::result(id, raw(&serde_json::json!({}))),
-        _ => Frame::error(id, -32601, "the gateway has nobody to ask this; it declared no such capability"),
+        _ => Frame::error(
+            id,
+            -32601,
+            "the gateway has nobody to ask this; it declared no such capability",
+        ),
     }
 }
 

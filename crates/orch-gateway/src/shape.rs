@@ -37,7 +37,9 @@ impl Shape {
         if self.is_plain() {
             return tools;
         }
-        let matches = |patterns: &[String], name: &str| patterns.iter().any(|it| WildMatch::new(it).matches(name));
+        let matches = |patterns: &[String], name: &str| {
+            patterns.iter().any(|it| WildMatch::new(it).matches(name))
+        };
         let mut names = std::collections::HashSet::new();
         tools
             .into_iter()
@@ -129,7 +131,10 @@ mod tests {
         let filled = it.with_defaults("read_file", Some(&given)).unwrap();
         assert_eq!(filled.get(), r#"{"path":"a","mode":"text"}"#);
         let given = raw(&json!({"mode": "binary"}));
-        assert_eq!(it.with_defaults("read_file", Some(&given)).unwrap().get(), r#"{"mode":"binary"}"#);
+        assert_eq!(
+            it.with_defaults("read_file", Some(&given)).unwrap().get(),
+            r#"{"mode":"binary"}"#
+        );
         assert!(it.with_defaults("write_file", None).is_none());
     }
 

@@ -67,7 +67,8 @@ async fn all(
             looks
         }
         Locking::Held(_) => {
-            let connection = Connection::local(config.clone(), env).await?;
+            // Who asks how things are takes nobody's place.
+            let connection = Connection::attached(&dir).await?;
             let asked = tokio::time::timeout(PATIENCE, ask(&connection, only)).await;
             connection.close().await?;
             asked.context("the server does not answer")?
@@ -157,7 +158,11 @@ fn explain(look: &Look) -> Finding {
         Err(it) => {
             let level = it.trouble.level();
             let before = works(levels(Some(level)));
-            let message = it.message.trim_start_matches("engine: ");
+            // A check's message begins with its level, which is said here already.
+            let message = Level::ALL
+                .into_iter()
+                .find_map(|named| it.message.strip_prefix(&format!("{named}: ")))
+                .unwrap_or(&it.message);
             bad(subject, format!("{before}{level} FAILS: {message}\nhint: {}", it.trouble.hint()))
         }
     }

@@ -171,13 +171,22 @@ impl Stream {
     }
 
     async fn reset(&mut self, extent: Extent) -> Result<(), End> {
+        // A place ahead of all there is comes from another database, such as one before a `restore`.
+        let why = match self.at > extent.newest {
+            true => {
+                format!("there is no revision {} here (the newest is {})", self.at, extent.newest)
+            }
+            false => format!(
+                "the events after revision {} are not kept any more (the oldest is {})",
+                self.at, extent.oldest
+            ),
+        };
         let data = json!({
             "oldest_revision": extent.oldest,
             "revision": extent.newest,
             "message": format!(
-                "the events after revision {} are not kept any more (the oldest is {}); list anew what you watch, and go \
-                 on with what comes after revision {}",
-                self.at, extent.oldest, extent.newest
+                "{why}; list anew what you watch, and go on with what comes after revision {}",
+                extent.newest
             ),
         });
         self.at = extent.newest;

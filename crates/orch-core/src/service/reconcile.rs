@@ -127,7 +127,10 @@ impl Orch {
                         book.change_instance(id, |it| it.goal = Goal::Stopped);
                         book.set_stopped(id, Some(reason), now);
                     }
-                    Truth::IsGone => book.set_terminated(id, Some(container_removed()), now),
+                    Truth::IsGone => {
+                        let why = container_removed(book, &before.node_id);
+                        book.set_terminated(id, Some(why), now);
+                    }
                 }
                 Ok(true)
             })

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use orch_domain::Error;
+use orch_domain::book::Book;
 use orch_domain::instance::{Instance, InstanceState, ReasonCode, StateReason};
-use orch_domain::name::InstanceId;
+use orch_domain::name::{InstanceId, NodeId};
 use tracing::Instrument;
 
 use crate::Orch;
@@ -225,7 +226,8 @@ impl Orch {
                     .instance(&instance.id)
                     .is_some_and(|it| it.generation == instance.generation)
                 {
-                    book.set_terminated(&instance.id, Some(container_removed()), now);
+                    let why = container_removed(book, &instance.node_id);
+                    book.set_terminated(&instance.id, Some(why), now);
                 }
                 Ok(())
             })
@@ -234,8 +236,12 @@ impl Orch {
     }
 }
 
-pub(crate) fn container_removed() -> StateReason {
-    ReasonCode::ContainerRemoved.because("its container was removed on the node, not by mcp-orch")
+pub(crate) fn container_removed(book: &Book, node_id: &NodeId) -> StateReason {
+    let is_simulated = book.slot(node_id).is_some_and(|it| it.node.is_simulated());
+    ReasonCode::ContainerRemoved.because(match is_simulated {
+        true => "its simulated container is gone: a simulated node forgets its containers when the server ends",
+        false => "its container was removed on the node, not by mcp-orch",
+    })
 }
 
 /// `verb`, or a timeout when the engine hangs.

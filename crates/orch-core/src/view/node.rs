@@ -140,8 +140,12 @@ impl NodeView {
             format!("; in Ray {}, {} ({:.0} s ago)", it.state, it.usage.line(), it.age_seconds)
         });
         let cordoned = if self.cordoned { ", cordoned" } else { "" };
+        let gpu = match self.capacity.gpu {
+            0 => String::new(),
+            all => format!(", {} of {all} GPUs free", self.free.gpu),
+        };
         format!(
-            "node `{}` ({} {}) is {}{cordoned}: {} and {} free of {} and {}, {} instances{ray}",
+            "node `{}` ({} {}) is {}{cordoned}: {} and {} free of {} and {}{gpu}, {} instances{ray}",
             self.id,
             self.role,
             shown_engine(&self.engine),

@@ -174,8 +174,8 @@ impl Book {
         let slot = self.nodes.get(id).ok_or_else(|| Error::no_node(id))?;
         if !slot.instances.is_empty() {
             return Err(Error::conflict(format!(
-                "node `{id}` still has {} instances; terminate them first, as `drain_node` with `action=terminate` does, or give \
-                 them up with `force=true` when the machine is lost",
+                "node `{id}` still holds instances ({}); empty it first with `drain_node` and `action=move` or \
+                 `action=terminate`, or give them up with `force=true` when the machine is lost",
                 slot.instances.len()
             )));
         }

@@ -61,7 +61,7 @@ pub(crate) fn instance(before: Option<&Instance>, after: Option<&Instance>, news
             ("reason of its state", old.state_reason != new.state_reason),
             ("goal", old.goal != new.goal),
             ("what becomes of it when its node is lost", old.on_node_loss != new.on_node_loss),
-            ("what it left on other nodes", old.remnants != new.remnants),
+            ("what may be left of it on nodes it moved away from", old.remnants != new.remnants),
         ]);
         news.push(about("instance.changed", format!("{shown} was changed: {changed}")));
     }

@@ -67,11 +67,7 @@ pub fn meta(client: &Client, version: &str) -> Members {
     meta
 }
 
-async fn discover(
-    link: &dyn Link,
-    client: &Client,
-    limit: Duration,
-) -> Result<Welcome, LinkError> {
+async fn discover(link: &dyn Link, client: &Client, limit: Duration) -> Result<Welcome, LinkError> {
     let mut params = Members::default();
     params.set("_meta", &meta(client, STATELESS));
     let answer = ask(link, "server/discover", params.to_raw(), limit).await?;

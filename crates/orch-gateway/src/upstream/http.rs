@@ -47,7 +47,8 @@ pub fn client() -> reqwest::Result<Client> {
     drop(rustls::crypto::ring::default_provider().install_default());
     // To another host, headers with secrets must not follow.
     let policy = Policy::custom(|attempt| {
-        let is_same = attempt.previous().last().is_some_and(|it| it.origin() == attempt.url().origin());
+        let is_same =
+            attempt.previous().last().is_some_and(|it| it.origin() == attempt.url().origin());
         if is_same && attempt.previous().len() < 5 { attempt.follow() } else { attempt.stop() }
     });
     Client::builder()
@@ -180,7 +181,10 @@ impl Link for HttpLink {
 enum End {
     Answered,
     /// With the id of the last event, if it had one, and the time to wait that the server named.
-    Broken { last: Option<String>, retry: Option<Duration> },
+    Broken {
+        last: Option<String>,
+        retry: Option<Duration>,
+    },
 }
 
 impl Shared {
@@ -279,7 +283,8 @@ impl Shared {
             };
             n_tries += 1;
             if MAX_RETRIES < n_tries || !self.pending.is_waiting(id) {
-                let reason = "the stream of the answer broke off and could not be taken up".to_owned();
+                let reason =
+                    "the stream of the answer broke off and could not be taken up".to_owned();
                 return Err(LinkError::Closed { reason });
             }
             tokio::time::sleep(wait).await;
@@ -319,7 +324,9 @@ impl Shared {
                         last = seen.or(last);
                     }
                 }
-                Ok(it) if it.status() == StatusCode::NOT_FOUND && self.session_id.lock().is_some() => {
+                Ok(it)
+                    if it.status() == StatusCode::NOT_FOUND && self.session_id.lock().is_some() =>
+                {
                     self.session_over();
                     return;
                 }

@@ -56,7 +56,7 @@ impl Pending {
     /// Takes what came in to whom it belongs.
     pub(super) fn deliver(&self, mut frame: Frame) {
         if frame.method.is_none() {
-            let id = frame.id.as_ref().and_then(|it| number(it));
+            let id = frame.id.as_ref().and_then(number);
             if let Some(waiting) = id.and_then(|it| self.requests.lock().remove(&it)) {
                 waiting.sender.send(Ok(frame)).ok();
             }
@@ -65,7 +65,7 @@ impl Pending {
         }
         if frame.is("notifications/progress") {
             let mut params = Members::of_params(frame.params.as_ref());
-            let Some(id) = params.get(TOKEN).and_then(|it| number(it)) else { return };
+            let Some(id) = params.get(TOKEN).and_then(number) else { return };
             let requests = self.requests.lock();
             let Some(Waiting { sender, token: Some(token) }) = requests.get(&id) else { return };
             params.set(TOKEN, token);
@@ -81,7 +81,7 @@ impl Pending {
     /// The answer says whether the request is answered with it.
     pub(super) fn deliver_on(&self, id: u64, frame: Frame) -> bool {
         if frame.method.is_none() {
-            let is_answer = frame.id.as_ref().and_then(|it| number(it)) == Some(id);
+            let is_answer = frame.id.as_ref().and_then(number) == Some(id);
             self.deliver(frame);
             return is_answer;
         }
@@ -157,10 +157,7 @@ mod tests {
         let params = r#"{"name":"a","_meta":{"progressToken":"mine","x":1}}"#;
         let params = Some(serde_json::from_str(params).unwrap());
         let (id, sent, mut exchange) = pending.begin("tools/call", params, |_| panic!("answered"));
-        assert_eq!(
-            sent.params.unwrap().get(),
-            r#"{"name":"a","_meta":{"progressToken":1,"x":1}}"#,
-        );
+        assert_eq!(sent.params.unwrap().get(), r#"{"name":"a","_meta":{"progressToken":1,"x":1}}"#,);
         for i in 0..20 {
             pending.deliver(frame(&format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{id},"progress":{i}.50}}}}"#

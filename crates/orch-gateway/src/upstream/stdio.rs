@@ -36,8 +36,21 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// What a program needs to find itself and its home. Everything else it is told in its configuration.
 pub const INHERITED: [&str; 15] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
-    "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
 ];
 
 pub struct StdioLink {
@@ -90,7 +103,8 @@ impl StdioLink {
                 _ => err.to_string(),
             },
         })?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
             let message = "its streams could not be opened".to_owned();
             return Err(LinkError::Spawn { command: command.clone(), message });
@@ -254,7 +268,9 @@ async fn read_line(
         let end = available.iter().position(|it| *it == b'\n');
         let n = end.map_or(available.len(), |it| it + 1);
         if MAX_LINE < line.len() + n {
-            return Err(std::io::Error::other(format!("it sent a message of over {MAX_LINE} bytes")));
+            return Err(std::io::Error::other(format!(
+                "it sent a message of over {MAX_LINE} bytes"
+            )));
         }
         line.extend_from_slice(&available[..n]);
         from.consume(n);
