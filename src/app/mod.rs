@@ -130,7 +130,8 @@ impl App {
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;
-        let face = Arc::new(Face::new(orch.clone(), shutdown.clone()).with_hub(gateway.hub.clone()));
+        let face =
+            Arc::new(Face::new(orch.clone(), shutdown.clone()).with_hub(gateway.hub.clone()));
         let http = match kind {
             Kind::Server { demo } => {
                 Some(Http::bind(&orch, config, demo, face.clone(), shutdown.clone()).await?)

@@ -23,7 +23,8 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("mcp-config.json");
         fs_err::write(&file, json!({"mcpServers": servers}).to_string()).unwrap();
-        let setup = Setup::no_auth(dir.path()).argument("--mcp-config").argument(file.to_str().unwrap());
+        let setup =
+            Setup::no_auth(dir.path()).argument("--mcp-config").argument(file.to_str().unwrap());
         let server = setup.start().await;
         let mut site = Site { server, dir, http: http(), session: String::new() };
         site.session = site.initialize().await;
@@ -43,7 +44,8 @@ impl Site {
         let response = self.post(&request.to_string()).await;
         let session = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
         response.text().await.unwrap();
-        let request = self.http.post(format!("{}/mcp", self.server.url)).header("mcp-session-id", &session);
+        let request =
+            self.http.post(format!("{}/mcp", self.server.url)).header("mcp-session-id", &session);
         let done = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
         let done = request
             .header("content-type", "application/json")
@@ -60,7 +62,11 @@ impl Site {
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
             .body(body.to_owned());
-        if self.session.is_empty() { request } else { request.header("mcp-session-id", &self.session) }
+        if self.session.is_empty() {
+            request
+        } else {
+            request.header("mcp-session-id", &self.session)
+        }
     }
 
     async fn post(&self, body: &str) -> reqwest::Response {
@@ -129,7 +135,8 @@ async fn what_goes_through_is_what_was_said() {
     // Both names are understood, and REST says the canonical one.
     let answer = site.ask("tools/call", json!({"name": "counting.strange"})).await;
     assert_eq!(answer["result"]["structuredContent"]["p"], 0.7, "{answer}");
-    let (status, answer) = site.server.call("POST", "/tools/counting.strange", Some(json!({}))).await;
+    let (status, answer) =
+        site.server.call("POST", "/tools/counting.strange", Some(json!({}))).await;
     assert_eq!((status, &answer["structuredContent"]["p"]), (200, &json!(0.7)));
     let audit = site.server.get("/audit").await.to_string();
     assert!(audit.contains("counting.strange"), "{audit}");
@@ -141,8 +148,9 @@ async fn progress_comes_in_order_and_before_the_answer() {
     let site = Site::before_one(&upstream).await;
     for i in 0..200 {
         let token = json!(format!("token {i}"));
-        let frames =
-            site.frames(&call(&json!(i), "counting__strange", &json!({"progressToken": token}))).await;
+        let frames = site
+            .frames(&call(&json!(i), "counting__strange", &json!({"progressToken": token})))
+            .await;
         assert_eq!(frames.len(), N_PROGRESS + 1, "call {i}: {frames:?}");
         for (n, frame) in frames[..N_PROGRESS].iter().enumerate() {
             let wanted = format!(
@@ -151,7 +159,10 @@ async fn progress_comes_in_order_and_before_the_answer() {
             );
             assert_eq!(*frame, wanted);
         }
-        assert_eq!(frames[N_PROGRESS], format!(r#"{{"jsonrpc":"2.0","id":{i},"result":{STRANGE}}}"#));
+        assert_eq!(
+            frames[N_PROGRESS],
+            format!(r#"{{"jsonrpc":"2.0","id":{i},"result":{STRANGE}}}"#)
+        );
     }
 }
 
@@ -182,7 +193,8 @@ async fn a_withdrawn_call_is_cancelled_there_by_the_id_it_has_there() {
         let word = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
         site.post(&word.to_string()).await;
     };
-    let (response, ()) = within("the end of the call", futures::future::join(request, withdrawn)).await;
+    let (response, ()) =
+        within("the end of the call", futures::future::join(request, withdrawn)).await;
     assert_eq!(response.unwrap().text().await.unwrap(), "");
     upstream.until("notifications/cancelled", 1).await;
 
@@ -193,11 +205,13 @@ async fn a_withdrawn_call_is_cancelled_there_by_the_id_it_has_there() {
         futures::future::select(std::pin::pin!(request), std::pin::pin!(gone)).await;
     }
     upstream.until("notifications/cancelled", 2).await;
-    let cancelled = eventually("both ids", || async {
-        Some(upstream.cancelled()).filter(|it| it.len() == 2)
-    })
-    .await;
-    assert!(cancelled.iter().all(Value::is_u64), "the ids are ours and not the client's: {cancelled:?}");
+    let cancelled =
+        eventually("both ids", || async { Some(upstream.cancelled()).filter(|it| it.len() == 2) })
+            .await;
+    assert!(
+        cancelled.iter().all(Value::is_u64),
+        "the ids are ours and not the client's: {cancelled:?}"
+    );
     assert_ne!(cancelled[0], cancelled[1]);
 
     // Others were not.
@@ -347,8 +361,11 @@ async fn children_are_restarted_and_leave_nothing() {
     };
     // A child of ours, ended behind the gateway's back.
     let first = pids()[0];
-    rustix::process::kill_process(rustix::process::Pid::from_raw(first).unwrap(), rustix::process::Signal::KILL)
-        .unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(first).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
     eventually("another child", || async { (pids().len() == 2).then_some(()) }).await;
     site.until_state("inner", "ready").await;
     let answer = site.ask("tools/call", json!({"name": "inner__whoami"})).await;

@@ -11,10 +11,10 @@ use crate::catalog::List;
 use crate::frame::{Frame, Raw, raw};
 use crate::hub::Hub;
 use crate::members::Members;
-use crate::names::Dialect;
 use crate::server::Server;
 use crate::upstream::handshake::VERSION_KEY;
 use crate::upstream::{Era, Exchange, LinkError};
+use crate::view::View;
 
 /// Members of `_meta` that belong to one side of the gateway.
 const OF_ONE_SIDE: &str = "io.modelcontextprotocol/";
@@ -54,7 +54,7 @@ pub fn era_of(params: Option<&Raw>) -> Era {
 
 impl Hub {
     /// Looks at a message of a client.
-    pub fn claim(&self, frame: &Frame) -> Claim {
+    pub fn claim(&self, frame: &Frame, view: &View) -> Claim {
         let Some(method) = frame.method.as_deref().filter(|_| frame.id.is_some()) else {
             return Claim::Own;
         };
@@ -65,23 +65,23 @@ impl Hub {
             return Claim::Own;
         }
         let forward = match method {
-            "tools/call" => self.by_name(frame, List::Tools),
-            "prompts/get" => self.by_name(frame, List::Prompts),
-            "resources/read" => self.by_uri(frame),
-            "completion/complete" => self.by_reference(frame),
+            "tools/call" => self.by_name(frame, List::Tools, view),
+            "prompts/get" => self.by_name(frame, List::Prompts, view),
+            "resources/read" => self.by_uri(frame, view),
+            "completion/complete" => self.by_reference(frame, view),
             _ => None,
         };
         forward.map_or(Claim::Own, Claim::Forward)
     }
 
-    fn by_name(&self, frame: &Frame, list: List) -> Option<Forward> {
+    fn by_name(&self, frame: &Frame, list: List, view: &View) -> Option<Forward> {
         let mut params = Members::of_params(frame.params.as_ref());
         let name = params.text("name")?;
         // Own names have neither; looking further would cost every own call.
         if !name.contains('.') && !name.contains('_') {
             return None;
         }
-        let (server, item) = self.find(list, &name)?;
+        let (server, item) = self.find(list, &name, view)?;
         params.set("name", &*item.origin);
         if list == List::Tools
             && let Some(filled) =
@@ -96,22 +96,22 @@ impl Hub {
         })
     }
 
-    fn by_uri(&self, frame: &Frame) -> Option<Forward> {
+    fn by_uri(&self, frame: &Frame, view: &View) -> Option<Forward> {
         let params = Members::of_params(frame.params.as_ref());
-        let server = self.owner_of(&params.text("uri")?)?;
+        let server = self.owner_of(&params.text("uri")?, view)?;
         let target = format!("resources of {}", server.name);
         Some(self.forward(frame, server, target, params))
     }
 
-    fn by_reference(&self, frame: &Frame) -> Option<Forward> {
+    fn by_reference(&self, frame: &Frame, view: &View) -> Option<Forward> {
         let mut params = Members::of_params(frame.params.as_ref());
         let mut reference = params.object("ref")?;
         let server = if let Some(name) = reference.text("name") {
-            let (server, item) = self.find(List::Prompts, &name)?;
+            let (server, item) = self.find(List::Prompts, &name, view)?;
             reference.set("name", &*item.origin);
             server
         } else {
-            self.owner_of(&reference.text("uri")?)?
+            self.owner_of(&reference.text("uri")?, view)?
         };
         params.set("ref", &reference);
         let target = format!("completions of {}", server.name);
@@ -137,8 +137,9 @@ impl Hub {
     }
 
     /// The server that listed a resource, or a template that it may be made of.
-    fn owner_of(&self, uri: &str) -> Option<Arc<Server>> {
-        let servers = self.servers();
+    fn owner_of(&self, uri: &str, view: &View) -> Option<Arc<Server>> {
+        let mut servers = self.servers();
+        servers.retain(|it| view.shows_server(&it.name));
         let listed = servers.iter().find(|it| it.catalog().find(List::Resources, uri).is_some());
         let templated = || {
             servers.iter().find(|it| {
@@ -149,13 +150,13 @@ impl Hub {
     }
 
     /// Adds what the servers behind have to our own answer of a list. Only its last page is longer for it.
-    pub fn extend(&self, list: List, dialect: Dialect, answer: &mut Frame) {
+    pub fn extend(&self, list: List, view: &View, answer: &mut Frame) {
         let Some(mut result) = answer.result.as_ref().and_then(Members::of) else { return };
         if result.get("nextCursor").is_some_and(|it| it.get() != "null") {
             return;
         }
         let Some(mut items) = result.array(list.member()) else { return };
-        items.extend(self.list(list, dialect));
+        items.extend(self.list(list, view));
         result.set(list.member(), &items);
         answer.result = Some(result.to_raw());
     }

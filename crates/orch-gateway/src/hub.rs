@@ -16,10 +16,11 @@ use crate::catalog::{Item, List};
 use crate::config::{McpConfig, Upstream};
 use crate::frame::{Raw, raw};
 use crate::members::Members;
-use crate::names::{Dialect, edge_name, parse_canonical};
+use crate::names::{edge_name, parse_canonical};
 use crate::server::{Change, Server, Surroundings};
 use crate::upstream::handshake::Client;
 use crate::upstream::http;
+use crate::view::View;
 
 /// Changes a listener may lag behind; beyond, it is told to look at everything.
 const CHANGES: usize = 1024;
@@ -100,18 +101,18 @@ impl Hub {
     }
 
     /// The server of a tool or prompt, and its entry. Understands `server.tool` and what the edge makes of it.
-    pub fn find(&self, list: List, name: &str) -> Option<(Arc<Server>, Item)> {
+    pub fn find(&self, list: List, name: &str, view: &View) -> Option<(Arc<Server>, Item)> {
         if let Some((server, local)) = parse_canonical(name)
             && let Some(server) = self.server(server)
         {
             let item = server.catalog().find(list, local)?.clone();
-            return Some((server, item));
+            return view.shows(list, &server.name, local).then_some((server, item));
         }
         let names = self.edge_names(list);
         let (server, local) = names.get(name)?;
         let server = self.server(server)?;
         let item = server.catalog().find(list, local)?.clone();
-        Some((server, item))
+        view.shows(list, &server.name, local).then_some((server, item))
     }
 
     fn edge_names(&self, list: List) -> Arc<EdgeNames> {
@@ -135,11 +136,16 @@ impl Hub {
     }
 
     /// One list over all servers, by server, with the names of the edge. Entries are as they came but for their names.
-    pub fn list(&self, list: List, dialect: Dialect) -> Vec<Raw> {
+    pub fn list(&self, list: List, view: &View) -> Vec<Raw> {
         let mut out = Vec::new();
         for server in self.servers() {
-            out.extend(server.catalog().of(list).iter().map(|it| match list {
-                List::Tools | List::Prompts => renamed(it, &dialect.name(&server.name, &it.name)),
+            let catalog = server.catalog();
+            let shown =
+                catalog.of(list).iter().filter(|it| view.shows(list, &server.name, &it.name));
+            out.extend(shown.map(|it| match list {
+                List::Tools | List::Prompts => {
+                    renamed(it, &view.dialect.name(&server.name, &it.name))
+                }
                 List::Resources | List::Templates => it.json.clone(),
             }));
         }

@@ -14,3 +14,4 @@ pub mod port;
 pub mod server;
 pub mod shape;
 pub mod upstream;
+pub mod view;

@@ -74,8 +74,15 @@ impl Gateway {
     pub fn read(file: &std::path::Path, lookup: &Lookup) -> Result<McpConfig, Error> {
         let text = match fs_err::read_to_string(file) {
             Ok(it) => it,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(McpConfig::default()),
-            Err(err) => return Err(Error::invalid("", format!("the file of servers cannot be read: {err}"))),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(McpConfig::default());
+            }
+            Err(err) => {
+                return Err(Error::invalid(
+                    "",
+                    format!("the file of servers cannot be read: {err}"),
+                ));
+            }
         };
         McpConfig::parse(&text, &|name| lookup(name))
             .map_err(|err| Error::invalid("", format!("`{}`: {err}", file.display())))
@@ -83,7 +90,10 @@ impl Gateway {
 
     /// Changes the entries of the file, all else in it staying as it is, and goes over to it. Nothing is changed when
     /// the result would not be valid.
-    async fn edit(&self, change: impl FnOnce(&mut Map<String, Value>) -> Result<(), Error>) -> Result<(), Error> {
+    async fn edit(
+        &self,
+        change: impl FnOnce(&mut Map<String, Value>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let _editing = self.editing.lock().await;
         let unwritable = |err: std::io::Error| Error::Unavailable {
             message: "the file of servers could not be written; nothing was changed".to_owned(),
@@ -95,7 +105,10 @@ impl Gateway {
             Err(err) => return Err(unwritable(err)),
         };
         let mut root: Map<String, Value> = serde_json::from_str(&text).map_err(|err| {
-            Error::conflict(format!("`{}` is not valid JSON ({err}); mend it first", self.file.display()))
+            Error::conflict(format!(
+                "`{}` is not valid JSON ({err}); mend it first",
+                self.file.display()
+            ))
         })?;
         let servers = root.entry("mcpServers").or_insert_with(|| json!({}));
         let Value::Object(servers) = servers else {
@@ -217,9 +230,8 @@ impl ToolServers for Gateway {
 
     async fn reload(&self) -> Result<ReloadedServers, Error> {
         let _editing = self.editing.lock().await;
-        let config = Gateway::read(&self.file, &self.lookup).map_err(|err| {
-            Error::invalid("", format!("{err}; the servers go on as they were"))
-        })?;
+        let config = Gateway::read(&self.file, &self.lookup)
+            .map_err(|err| Error::invalid("", format!("{err}; the servers go on as they were")))?;
         let report = self.hub.reload(&config).await;
         Ok(ReloadedServers {
             added: report.added,
@@ -253,12 +265,16 @@ fn view(server: &Server) -> ToolServer {
         State::Disabled => (ServerState::Disabled, None, None),
         State::Connecting => (ServerState::Connecting, None, None),
         State::Ready => (ServerState::Ready, None, None),
-        State::Failed { reason, next_retry } => (ServerState::Failed, Some(reason), Some(next_retry)),
+        State::Failed { reason, next_retry } => {
+            (ServerState::Failed, Some(reason), Some(next_retry))
+        }
     };
     let (transport, target) = match &server.spec.reach {
         Reach::Stdio { command, .. } => ("stdio", command.clone()),
         // What is behind the `?` may be a key.
-        Reach::Http { url, .. } => ("http", url.split(['?', '#']).next().unwrap_or_default().to_owned()),
+        Reach::Http { url, .. } => {
+            ("http", url.split(['?', '#']).next().unwrap_or_default().to_owned())
+        }
     };
     let live = server.live();
     let info = live.as_ref().map(|it| &it.welcome.info);
@@ -331,7 +347,9 @@ pub fn failure(server: &Server, err: LinkError) -> Error {
     }
     let said = text::excerpt(&text::sanitize(&err.to_string()), EXCERPT);
     Error::UpstreamError {
-        message: format!("the server `{name}` did not take the call: {said}; `list_servers` shows how it is"),
+        message: format!(
+            "the server `{name}` did not take the call: {said}; `list_servers` shows how it is"
+        ),
         server: name,
     }
 }

@@ -33,9 +33,9 @@ use tokio_util::task::TaskTracker;
 
 use super::Face;
 use super::server::Server;
+use crate::auth::{self, Access};
 pub(super) use relayed::Relays;
 use relayed::Taken;
-use crate::auth::{self, Access};
 
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Of a body that is refused, this much is still read: a client that is cut off while it writes sees a broken
@@ -185,9 +185,11 @@ async fn post(endpoint: &Endpoint, request: Request, user: UserId) -> Response {
     if endpoint.face.hub.as_ref().is_some_and(|it| !it.is_empty())
         && let Ok(frame) = Frame::parse(&body)
     {
-        match relayed::take(&endpoint.face, &endpoint.sessions, &parts, frame, answering.clone()).await {
+        match relayed::take(&endpoint.face, &endpoint.sessions, &parts, frame, answering.clone())
+            .await
+        {
             Taken::Answered(response) => return response,
-            Taken::List(it) => list = Some(it),
+            Taken::List(it, view) => list = Some((it, view)),
             Taken::Not => {}
         }
     }
@@ -203,8 +205,8 @@ async fn post(endpoint: &Endpoint, request: Request, user: UserId) -> Response {
     }
     let is_stream = text_of(response.headers(), header::CONTENT_TYPE.as_str())
         .is_some_and(|it| it.starts_with("text/event-stream"));
-    if let Some(list) = list {
-        return relayed::extended(&endpoint.face, list, is_stream, response).await;
+    if let Some((list, view)) = list {
+        return relayed::extended(&endpoint.face, list, view, is_stream, response).await;
     }
     if !is_stream {
         return response;

@@ -10,7 +10,7 @@ use orch_domain::caller::Caller;
 use orch_gateway::catalog::List;
 use orch_gateway::edge::Claim;
 use orch_gateway::frame::{Frame, Kind};
-use orch_gateway::names::Dialect;
+use orch_gateway::view::View;
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::sync::mpsc;
@@ -28,6 +28,7 @@ const OUTGOING: usize = 256;
 struct Interposed {
     face: Arc<Face>,
     caller: Caller,
+    view: View,
     out: mpsc::Sender<Vec<u8>>,
     /// Our own lists under way, by the ids of their requests.
     lists: Mutex<HashMap<String, List>>,
@@ -48,6 +49,7 @@ impl Face {
         let between = Arc::new(Interposed {
             face: self.clone(),
             caller,
+            view: View::default(),
             out,
             lists: Mutex::default(),
             relays: Mutex::default(),
@@ -113,7 +115,7 @@ impl Interposed {
         }
         let cx = Cx::new(Some(self.caller.clone()));
         let Some(id) = frame.id.clone() else { return false };
-        match self.face.claim(&frame, &cx) {
+        match self.face.claim(&frame, &cx, &self.view) {
             Claim::Own => false,
             Claim::List(list) => {
                 self.lists.lock().insert(id.get().to_owned(), list);
@@ -178,7 +180,7 @@ impl Interposed {
         let list = self.lists.lock().remove(frame.id.as_ref()?.get())?;
         let hub = self.face.hub.as_ref()?;
         hub.settled().await;
-        hub.extend(list, Dialect::default(), &mut frame);
+        hub.extend(list, &self.view, &mut frame);
         let mut line = frame.to_line();
         line.push(b'\n');
         Some(line)

@@ -12,6 +12,7 @@ use orch_gateway::edge::{Answering, Claim, Forward, failed};
 use orch_gateway::frame::{Frame, Raw, raw};
 use orch_gateway::port::failure;
 use orch_gateway::upstream::Era;
+use orch_gateway::view::View;
 use serde_json::Value;
 
 use super::Face;
@@ -25,9 +26,9 @@ pub(super) struct Relay {
 
 impl Face {
     /// What of a client's message is not ours to answer alone. Servers behind are for those who may call their tools.
-    pub(super) fn claim(&self, frame: &Frame, cx: &Cx) -> Claim {
+    pub(super) fn claim(&self, frame: &Frame, cx: &Cx, view: &View) -> Claim {
         let Some(hub) = &self.hub else { return Claim::Own };
-        match hub.claim(frame) {
+        match hub.claim(frame, view) {
             Claim::List(list) if gate::authorise(&CallTool::SPEC, cx).is_ok() => Claim::List(list),
             Claim::List(_) => Claim::Own,
             claim => claim,
@@ -42,11 +43,16 @@ impl Face {
         cx: &Cx,
     ) -> Result<Relay, Frame> {
         let (is_call, era, server) = (forward.is_tool_call, forward.era(), forward.server.clone());
-        let refused = |err: &Error| failed(is_call, era, id.clone(), &Value::Object(err.describe()));
+        let refused =
+            |err: &Error| failed(is_call, era, id.clone(), &Value::Object(err.describe()));
         let begun = if is_call {
-            Some(gate::begin(&self.orch, &CallTool::SPEC, cx, &forward.target).map_err(|err| refused(&err))?)
+            Some(
+                gate::begin(&self.orch, &CallTool::SPEC, cx, &forward.target)
+                    .map_err(|err| refused(&err))?,
+            )
         } else {
-            gate::permit(CallTool::SPEC.name, Permission::Execute, cx).map_err(|err| refused(&err))?;
+            gate::permit(CallTool::SPEC.name, Permission::Execute, cx)
+                .map_err(|err| refused(&err))?;
             None
         };
         match forward.send(id.clone()).await {

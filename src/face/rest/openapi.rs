@@ -130,7 +130,9 @@ fn request_body(
     let Value::Object(mut schema) = embedded(&Value::Object(op.input.clone())) else { return None };
     if let Some(body) = route.body {
         let schema = schema.get("properties")?.get(body)?.clone();
-        return Some(json!({"required": false, "content": {"application/json": {"schema": schema}}}));
+        return Some(
+            json!({"required": false, "content": {"application/json": {"schema": schema}}}),
+        );
     }
     let properties = schema.get_mut("properties")?.as_object_mut()?;
     properties.retain(|name, _| is_left(name));

@@ -113,14 +113,16 @@ async fn serve(
     body: Bytes,
 ) -> Response {
     let inner = upstream.0.clone();
-    let session = headers.get("mcp-session-id").and_then(|it| it.to_str().ok()?.parse::<usize>().ok());
+    let session =
+        headers.get("mcp-session-id").and_then(|it| it.to_str().ok()?.parse::<usize>().ok());
     if session.is_some_and(|it| it <= inner.forgotten.load(Ordering::Relaxed)) {
         return StatusCode::NOT_FOUND.into_response();
     }
     if method == Method::GET {
         let changed = futures::stream::unfold(inner, |inner| async move {
             inner.grown.notified().await;
-            let word = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
+            let word =
+                "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
             Some((Ok::<_, std::io::Error>(word), inner))
         });
         return events(Body::from_stream(changed));
@@ -139,12 +141,16 @@ async fn serve(
         }
         return StatusCode::ACCEPTED.into_response();
     };
-    let answer = |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.get());
+    let answer =
+        |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.get());
     match asked.as_str() {
         "initialize" => {
             let n = inner.n_sessions.fetch_add(1, Ordering::Relaxed) + 1;
             let result = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true}},"serverInfo":{"name":"counting","version":"1"}}"#;
-            ([("content-type", "application/json"), ("mcp-session-id", &n.to_string())], answer(result))
+            (
+                [("content-type", "application/json"), ("mcp-session-id", &n.to_string())],
+                answer(result),
+            )
                 .into_response()
         }
         "tools/list" => {

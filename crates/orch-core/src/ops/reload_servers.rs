@@ -27,7 +27,11 @@ impl Summary for ReloadedServers {
         .filter(|(_, names)| !names.is_empty())
         .map(|(word, names)| format!("{word}: {}", names.join(", ")))
         .collect();
-        if parts.is_empty() { "no upstream servers are configured".to_owned() } else { parts.join("; ") }
+        if parts.is_empty() {
+            "no upstream servers are configured".to_owned()
+        } else {
+            parts.join("; ")
+        }
     }
 }
 

@@ -119,7 +119,13 @@ impl ToolServers for NoToolServers {
         Vec::new()
     }
 
-    async fn call(&self, server: &str, _: &str, _: Map<String, Value>, _: &Cx) -> Result<Value, Error> {
+    async fn call(
+        &self,
+        server: &str,
+        _: &str,
+        _: Map<String, Value>,
+        _: &Cx,
+    ) -> Result<Value, Error> {
         Err(no_server(server))
     }
 

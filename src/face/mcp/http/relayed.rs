@@ -14,7 +14,7 @@ use orch_gateway::catalog::List;
 use orch_gateway::edge::Claim;
 use orch_gateway::frame::{Frame, Kind};
 use orch_gateway::members::Members;
-use orch_gateway::names::Dialect;
+use orch_gateway::view::View;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -36,7 +36,7 @@ pub(in crate::face::mcp) struct Relays(Mutex<HashMap<(String, String), Cancellat
 pub(super) enum Taken {
     Answered(Response),
     /// Ours to answer, with more to come to it.
-    List(List),
+    List(List, View),
     Not,
 }
 
@@ -59,9 +59,10 @@ pub(super) async fn take(
         };
     }
     let cx = Cx::new(caller(parts));
-    let forward = match face.claim(&frame, &cx) {
+    let view = View::default();
+    let forward = match face.claim(&frame, &cx, &view) {
         Claim::Own => return Taken::Not,
-        Claim::List(list) => return Taken::List(list),
+        Claim::List(list) => return Taken::List(list, view),
         Claim::Forward(it) => it,
     };
     let Some(id) = frame.id.clone() else { return Taken::Not };
@@ -129,6 +130,7 @@ fn stream(relay: Relay, withdrawal: Withdrawal, answering: TaskTrackerToken) -> 
 pub(super) async fn extended(
     face: &Face,
     list: List,
+    view: View,
     is_stream: bool,
     response: Response,
 ) -> Response {
@@ -145,7 +147,7 @@ pub(super) async fn extended(
     let extend = |text: &[u8]| -> Option<Vec<u8>> {
         let mut frame = Frame::parse(text).ok()?;
         frame.result.as_ref()?;
-        hub.extend(list, Dialect::default(), &mut frame);
+        hub.extend(list, &view, &mut frame);
         Some(frame.to_line())
     };
     let body = if is_stream {
@@ -203,15 +205,15 @@ fn check_headers(headers: &HeaderMap, frame: &Frame) -> Result<(), String> {
     let version = meta.text(orch_gateway::upstream::handshake::VERSION_KEY);
     let name = params.text(if method == "resources/read" { "uri" } else { "name" });
     let has_name = matches!(method, "tools/call" | "prompts/get" | "resources/read");
-    for (header, wanted) in [
-        (METHOD, Some(method.to_owned())),
-        (VERSION, version),
-        (NAME, name.filter(|_| has_name)),
-    ] {
+    for (header, wanted) in
+        [(METHOD, Some(method.to_owned())), (VERSION, version), (NAME, name.filter(|_| has_name))]
+    {
         let Some(wanted) = wanted else { continue };
         match text_of(headers, header).map(decoded) {
             Some(it) if it == wanted => {}
-            Some(_) => return Err(format!("the header `{header}` does not say what the body says")),
+            Some(_) => {
+                return Err(format!("the header `{header}` does not say what the body says"));
+            }
             None => return Err(format!("the header `{header}` is missing")),
         }
     }
