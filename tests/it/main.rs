@@ -9,6 +9,7 @@ mod cli_files;
 mod cli_nodes;
 mod cli_serve;
 mod commands;
+mod conformance_client;
 mod crash;
 mod discover;
 mod documents;
