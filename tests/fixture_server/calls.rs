@@ -36,7 +36,16 @@ fn resource(uri: &str, kind: &str, text: &str) -> Value {
 
 /// Asks, and says the answers.
 async fn asked(cx: &RequestContext<RoleServer>, round: &Round, questions: Vec<Question>) -> Called {
-    answered(cx, round, questions, None, |answers| format!("Answers: {}", json!(answers))).await
+    answered(cx, round, questions, None, gist).await
+}
+
+/// What was answered, in the same words whichever way it was asked.
+fn gist(answers: BTreeMap<String, Value>) -> String {
+    let gists = answers.into_iter().map(|(key, it)| {
+        let gist = it["content"].get("text").or(it.get("content")).or(it.get("roots"));
+        format!("{key}: {}", gist.cloned().unwrap_or_default())
+    });
+    gists.collect::<Vec<_>>().join("; ")
 }
 
 async fn answered(
@@ -246,10 +255,7 @@ impl Fixture {
                     "email": {"type": "string", "description": "User's email address"},
                 }});
                 let question = elicit("form", &argument("message"), schema);
-                answered(cx, round, vec![question], None, |answers| {
-                    format!("User response: {}", answers["form"])
-                })
-                .await
+                asked(cx, round, vec![question]).await
             }
             "test_elicitation_sep1034_defaults" => asked(cx, round, vec![defaults()]).await,
             "test_elicitation_sep1330_enums" => asked(cx, round, vec![choices()]).await,
@@ -284,8 +290,7 @@ impl Fixture {
                     sample("greeting", "Generate a greeting", 50),
                     roots("client_roots"),
                 ];
-                let say = |answers| format!("Answers: {}", json!(answers));
-                answered(cx, round, questions, sealed(name), say).await
+                answered(cx, round, questions, sealed(name), gist).await
             }
             "test_input_required_result_multi_round" => self.two_rounds(round, cx).await,
             "test_input_required_result_capabilities" => {

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rmcp::model::{
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskManager,
     has_more_tools: AtomicBool,
     has_more_prompts: AtomicBool,
+    /// Streams that were promised, and those that were opened since.
+    n_accepted: AtomicU64,
     n_listening: AtomicU64,
     listening: Mutex<Vec<(u64, SubscriptionSink)>>,
     /// Sessions of the earlier era, which are told of changes without having asked.
@@ -65,6 +68,7 @@ impl Fixture {
             tasks: TaskManager::new(),
             has_more_tools: AtomicBool::default(),
             has_more_prompts: AtomicBool::default(),
+            n_accepted: AtomicU64::default(),
             n_listening: AtomicU64::default(),
             listening: Mutex::default(),
             sessions: Mutex::default(),
@@ -104,6 +108,7 @@ impl Fixture {
         if let Some(flag) = flag {
             flag.fetch_xor(true, Ordering::SeqCst);
         }
+        self.until_listened().await;
         let listening: Vec<_> = self.shared.listening.lock().clone();
         for (_, sink) in listening {
             // Not asked for, or gone: neither is a fault here.
@@ -130,6 +135,18 @@ impl Fixture {
                 }
                 Change::Resource(_) => Ok(()),
             });
+        }
+    }
+
+    /// The library promises a stream before it hands it out, and a client may act on that at once.
+    async fn until_listened(&self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+        let is_behind = || {
+            let accepted = self.shared.n_accepted.load(Ordering::SeqCst);
+            self.shared.n_listening.load(Ordering::SeqCst) < accepted
+        };
+        while is_behind() && tokio::time::Instant::now() < deadline {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -214,7 +231,7 @@ impl ServerHandler for Fixture {
             return Ok(match ask(&cx, &round, vec![question], None).await? {
                 Asked::NotYet(result) => result.into(),
                 Asked::Answers(answers) => {
-                    let text = answers["user_context"].to_string();
+                    let text = answers["user_context"]["content"].to_string();
                     let content = json!({"type": "text", "text": text});
                     let messages = json!([{"role": "user", "content": content}]);
                     complete::<GetPromptResult>(json!({"messages": messages}))?.into()
@@ -268,7 +285,7 @@ impl ServerHandler for Fixture {
             return Ok(match ask(&cx, &round, vec![question], None).await? {
                 Asked::NotYet(result) => result.into(),
                 Asked::Answers(answers) => {
-                    let contents = json!([{"uri": uri, "text": answers["password"].to_string()}]);
+                    let contents = json!([{"uri": uri, "text": answers["password"]["content"].to_string()}]);
                     complete::<ReadResourceResult>(json!({"contents": contents}))?.into()
                 }
             });
@@ -325,12 +342,17 @@ impl ServerHandler for Fixture {
         &self,
         requested: &SubscriptionFilter,
     ) -> Option<SubscriptionFilter> {
+        self.shared.n_accepted.fetch_add(1, Ordering::SeqCst);
         Some(requested.supported_by(&self.get_info().capabilities))
     }
 
     async fn listen(&self, cx: SubscriptionContext) -> Result<(), ErrorData> {
-        let number = self.shared.n_listening.fetch_add(1, Ordering::Relaxed);
-        self.shared.listening.lock().push((number, cx.sink().clone()));
+        let number = {
+            let mut listening = self.shared.listening.lock();
+            let number = self.shared.n_listening.fetch_add(1, Ordering::SeqCst);
+            listening.push((number, cx.sink().clone()));
+            number
+        };
         cx.cancelled().await;
         self.shared.listening.lock().retain(|(it, _)| *it != number);
         Ok(())

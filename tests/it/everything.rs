@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use self::steps::walk;
 use crate::harness::gateway::{BEHIND, Gateway};
 use crate::harness::official::installed;
-use crate::harness::walk::{Notes, Walker, differences};
+use crate::harness::walk::{Notes, Walker, assert_alike, assert_settled};
 use crate::harness::wire::{Era, Wire};
 
 /// It draws lots for the level of its log, and says what time it is.
@@ -40,18 +40,10 @@ async fn directly(command: &[String]) -> Notes {
     walk(Walker::new(Wire::stdio(command, Era::Legacy).able(able()), "")).await
 }
 
-/// The direct walk. What differs from one of them to the next would hide what the gateway changes: nothing does.
 async fn settled(command: &[String]) -> Notes {
     let (once, again) = (directly(command).await, directly(command).await);
-    let noise = differences(&once, &again);
-    assert!(noise.is_empty(), "it differs from itself:\n{}", noise.join("\n"));
+    assert_settled(&once, &again);
     once
-}
-
-fn assert_alike(direct: &Notes, through: &Notes) {
-    let lost = differences(direct, through);
-    let n = direct.len();
-    assert!(lost.is_empty(), "{} of {n} steps differ:\n{}", lost.len(), lost.join("\n"));
 }
 
 fn entry(command: &[String]) -> Value {

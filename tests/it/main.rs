@@ -15,6 +15,7 @@ mod discover;
 mod documents;
 mod drift;
 mod engine_contract;
+mod eras;
 mod events;
 mod everything;
 mod fault_crash;

@@ -119,6 +119,11 @@ impl Wire {
         self
     }
 
+    /// From now on; only requests that say all of themselves can.
+    pub(crate) fn add_capability(&mut self, name: &str, value: Value) {
+        self.capabilities[name] = value;
+    }
+
     /// Gives up on what does not come within `patience`, and goes on.
     pub(crate) fn patient_for(mut self, patience: Duration) -> Wire {
         self.patience = patience;
