@@ -10,6 +10,7 @@ use orch_domain::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Item, List};
@@ -41,6 +42,8 @@ pub struct Hub {
     pub(crate) tasks: Arc<Tasks>,
     /// Changes only under the lock of `servers`.
     is_ended: AtomicBool,
+    /// Ends its own tasks.
+    ended: CancellationToken,
 }
 
 type EdgeNames = HashMap<String, (String, Arc<str>)>;
@@ -81,12 +84,17 @@ impl Hub {
             parked: Arc::default(),
             tasks: Arc::default(),
             is_ended: AtomicBool::new(false),
+            ended: CancellationToken::new(),
         });
         let mut changes = hub.changes();
         let weak = Arc::downgrade(&hub);
+        let ended = hub.ended.clone();
         tasks.spawn(async move {
             loop {
-                let changed = tokio::time::timeout(SWEEP, changes.recv()).await;
+                let changed = tokio::select! {
+                    changed = tokio::time::timeout(SWEEP, changes.recv()) => changed,
+                    () = ended.cancelled() => return,
+                };
                 if matches!(changed, Ok(Err(broadcast::error::RecvError::Closed))) {
                     return;
                 }
@@ -249,6 +257,7 @@ impl Hub {
 
     /// Ends all connections and children. Nothing is connected to after that.
     pub async fn stop(&self) {
+        self.ended.cancel();
         let servers = {
             let mut servers = self.servers.write();
             self.is_ended.store(true, Ordering::Relaxed);
