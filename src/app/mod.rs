@@ -6,7 +6,7 @@
 pub mod data_dir;
 pub mod database;
 mod failpoint;
-mod gateway;
+pub mod gateway;
 mod http;
 pub mod machine;
 pub mod nodes;

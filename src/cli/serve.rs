@@ -52,6 +52,7 @@ async fn serve(
 ) -> anyhow::Result<ExitStatus> {
     telemetry::start_logging(&config.server)?;
     tell_unused(config);
+    crate::app::gateway::check(config, env)?;
     let data_dir = DataDir::open(config)?;
     let lock = take_lock(&data_dir).await?;
     let stop = stop_on_signal()?;

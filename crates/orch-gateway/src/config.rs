@@ -8,6 +8,7 @@ use orch_domain::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::session::Lifecycle;
 use crate::shape::Shape;
 
 /// The servers of the file, by their configured names, which prefix their tools.
@@ -25,6 +26,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// How its tools are offered.
     pub tools: Shape,
+    /// Who shares a connection with whom.
+    pub lifecycle: Lifecycle,
 }
 
 /// Where the configuration names no time.
@@ -74,6 +77,7 @@ struct Entry {
     timeout: Option<f64>,
     #[serde(default)]
     tools: Shape,
+    lifecycle: Option<String>,
     #[serde(rename = "autoApprove")]
     _auto_approve: Option<Value>,
     #[serde(rename = "alwaysAllow")]
@@ -152,6 +156,13 @@ fn upstream(
         }
     };
     let tools = entry.tools;
+    let lifecycle = match entry.lifecycle.as_deref() {
+        None => Lifecycle::default(),
+        Some(it) => Lifecycle::parse(it).ok_or_else(|| {
+            let message = "it is one of `auto`, `shared`, `session`, `user`, `call` and `pool(N)` with N from 1 to 100";
+            refuse(&format!("{key}.lifecycle"), message)
+        })?,
+    };
     let reach = match (entry.command, entry.url) {
         (Some(command), None) if entry.kind != Some(Kind::Http) => {
             if command.trim().is_empty() {
@@ -181,7 +192,7 @@ fn upstream(
             ));
         }
     };
-    Ok(Upstream { reach, disabled, timeout, tools })
+    Ok(Upstream { reach, disabled, timeout, tools, lifecycle })
 }
 
 fn expand_all(

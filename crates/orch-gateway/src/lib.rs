@@ -6,12 +6,15 @@
 pub mod catalog;
 pub mod config;
 pub mod edge;
+pub mod forward;
 pub mod frame;
+pub mod headers;
 pub mod hub;
 pub mod members;
 pub mod names;
 pub mod port;
 pub mod server;
+pub mod session;
 pub mod shape;
 pub mod upstream;
 pub mod view;

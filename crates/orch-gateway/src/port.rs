@@ -19,6 +19,7 @@ use crate::config::{McpConfig, Reach};
 use crate::hub::Hub;
 use crate::members::Members;
 use crate::server::{Server, State};
+use crate::session::Visitor;
 use crate::upstream::LinkError;
 
 /// Between two looks at the file.
@@ -192,7 +193,7 @@ impl ToolServers for Gateway {
             });
         }
         let mut params = Members::default();
-        let origin = found.map_or_else(|| tool.into(), |it| it.origin);
+        let origin = found.as_ref().map_or_else(|| tool.into(), |it| it.origin.clone());
         params.set("name", &*origin);
         params.set("arguments", &arguments);
         if let Some(filled) = server.spec.tools.with_defaults(&origin, params.get("arguments")) {
@@ -201,12 +202,14 @@ impl ToolServers for Gateway {
         if cx.progress.is_wanted() {
             params.set("_meta", &json!({"progressToken": 0}));
         }
-        let limit = server.spec.timeout;
+        let user = cx.maybe_caller().map_or("", |it| it.user.as_str());
+        let visitor = Arc::new(Visitor::of_call(user));
+        let forward = self.hub.call(server.clone(), found, params, visitor);
         let called = async {
-            let mut exchange =
-                server.send("tools/call", params).await.map_err(|err| failure(&server, err))?;
+            let id = crate::frame::raw(&0);
+            let mut answering = forward.send(id).await.map_err(|err| failure(&server, err))?;
             loop {
-                let frame = exchange.next().await.map_err(|err| failure(&server, err))?;
+                let frame = answering.next().await.map_err(|err| failure(&server, err))?;
                 if frame.is("notifications/progress") {
                     report(cx, frame.params.as_ref().map(|it| it.get()).unwrap_or_default());
                 } else if frame.method.is_none() {
@@ -215,12 +218,7 @@ impl ToolServers for Gateway {
             }
         };
         tokio::select! {
-            called = tokio::time::timeout(limit, called) => called.unwrap_or_else(|_| {
-                Err(Error::UpstreamTimeout {
-                    server: server.name.to_string(),
-                    timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-                })
-            }),
+            called = called => called,
             // Dropping the exchange cancels it there.
             () = cx.cancel.cancelled() => Err(Error::Cancelled {
                 message: format!("the call of `{}.{tool}` was withdrawn", server.name),

@@ -57,6 +57,7 @@ pub(super) async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     kind: Kind,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    crate::app::gateway::check(config, env)?;
     let data_dir = DataDir::open(config)?;
     let mut may_lock_at = Instant::now();
     loop {

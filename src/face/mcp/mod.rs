@@ -5,16 +5,17 @@
 //! hands on to `tool` (and `call` for the life of one call), `resource`, `prompt` or `completion`. `change` turns the
 //! events of the cluster into word about resources, `subscription` brings it to clients, with
 //! `follow` for logs that grow. `http` and `stream` are the
-//! two ways in; there, `upstream` (with `interposed` for streams) takes out what is for the servers behind, which never
-//! passes through the library's types.
+//! two ways in, and a `conversation` is what goes on in either: it asks our `own` server, in which the library speaks the
+//! protocol, or through `upstream` one behind, whose messages never pass through the library's types.
 
 mod call;
 mod change;
 mod completion;
+mod conversation;
 mod follow;
 mod http;
 mod identity;
-mod interposed;
+mod own;
 mod prompt;
 mod resource;
 mod server;
@@ -47,8 +48,6 @@ pub struct Face {
     changes: Changes,
     /// The servers behind. None: there can be none.
     hub: Option<Arc<Hub>>,
-    /// Requests at servers behind, by session and the client's id, so that a client can give them up.
-    relays: http::Relays,
     /// Cancelled when the process is to end: subscriptions end well, and calls are let finish.
     shutdown: CancellationToken,
 }
@@ -60,7 +59,6 @@ impl Face {
             prompts: Prompts::built_in(),
             changes: Changes::default(),
             hub: None,
-            relays: http::Relays::default(),
             shutdown,
         }
     }
