@@ -49,51 +49,63 @@ fn main() {
     files.sort();
     for file in &files {
         let catalog: Catalog = read(file);
-        println!("{:<12} {:>3} tools of {} {}", catalog.server, catalog.tools.len(), catalog.package, catalog.version);
+        println!(
+            "{:<12} {:>3} tools of {} {}",
+            catalog.server,
+            catalog.tools.len(),
+            catalog.package,
+            catalog.version
+        );
         n_listed += catalog.tools.iter().map(|it| it.to_string().len()).sum::<usize>();
         tools.extend(catalog.tools.iter().map(|it| tool_of(&catalog.server, it)));
     }
     let names: Vec<String> = tools.iter().map(|it| format!("{}.{}", it.server, it.name)).collect();
     let known: HashSet<&str> = names.iter().map(String::as_str).collect();
-    let asked: Vec<Asked> = read(&root.join("recall/queries.json"));
     let index = ToolIndex::build(&tools);
-
-    let (mut first, mut among, mut reciprocal) = (0, 0, 0.0);
+    println!("\n{} tools of {} servers and {n_own} own", tools.len() - n_own, files.len());
+    let mut all = Vec::new();
     let (mut n_answered, mut took) = (0, Vec::new());
-    for it in &asked {
-        for tool in &it.tools {
-            assert!(known.contains(tool.as_str()), "`{tool}` is in no catalog");
+    for set in ["first", "second"] {
+        let asked: Vec<Asked> = read(&root.join(format!("recall/{set}.json")));
+        let (mut at_once, mut among, mut reciprocal) = (0_usize, 0_usize, 0.0);
+        for it in &asked {
+            for tool in &it.tools {
+                assert!(known.contains(tool.as_str()), "`{tool}` is in no catalog");
+            }
+            let started = Instant::now();
+            let found = index.search(&it.query);
+            took.push(started.elapsed());
+            let place = found.iter().position(|(at, _)| it.tools.contains(&names[*at]));
+            at_once += usize::from(place == Some(0));
+            among += usize::from(place.is_some_and(|it| it < N_FOUND));
+            reciprocal += place.map_or(0.0, |it| 1.0 / (it + 1) as f64);
+            let shown = &found[..found.len().min(N_FOUND)];
+            n_answered +=
+                shown.iter().map(|(at, _)| answered(&tools[*at]).to_string().len()).sum::<usize>();
+            if shows_misses && place.is_none_or(|it| N_FOUND <= it) {
+                let shown: Vec<&str> = shown.iter().map(|(at, _)| names[*at].as_str()).collect();
+                println!(
+                    "miss ({place:?}): {:?} wants {:?} and finds {shown:?}",
+                    it.query, it.tools
+                );
+            }
         }
-        let started = Instant::now();
-        let found = index.search(&it.query);
-        took.push(started.elapsed());
-        let place = found.iter().position(|(at, _)| it.tools.contains(&names[*at]));
-        first += usize::from(place == Some(0));
-        among += usize::from(place.is_some_and(|it| it < N_FOUND));
-        reciprocal += place.map_or(0.0, |it| 1.0 / (it + 1) as f64);
-        let shown = &found[..found.len().min(N_FOUND)];
-        n_answered += shown.iter().map(|(at, _)| answered(&tools[*at]).to_string().len()).sum::<usize>();
-        if shows_misses && place.is_none_or(|it| N_FOUND <= it) {
-            let shown: Vec<&str> = shown.iter().map(|(at, _)| names[*at].as_str()).collect();
-            println!("miss ({place:?}): {:?}\n    wanted {:?}\n    found  {shown:?}", it.query, it.tools);
-        }
+        let n = asked.len() as f64;
+        println!(
+            "{set} set, {n} queries: recall@1 {:.3}, recall@{N_FOUND} {:.3}, mean reciprocal rank {:.3}",
+            at_once as f64 / n,
+            among as f64 / n,
+            reciprocal / n
+        );
+        all.extend(asked);
     }
-    let share = |n: usize| n as f64 / asked.len() as f64;
-    let (n_listed, n_answered) = (n_listed / OF_TOKEN, n_answered / OF_TOKEN / asked.len());
+    let (n_listed, n_answered) = (n_listed / OF_TOKEN, n_answered / OF_TOKEN / all.len());
     println!(
-        "\n{} tools of {} servers and {n_own} own, {} queries\n\
-         recall@1 {:.3}   recall@{N_FOUND} {:.3}   mean reciprocal rank {:.3}\n\
-         tokens (characters / {OF_TOKEN}): {n_listed} to list all, {n_answered} for {N_FOUND} found ({:.1} %)",
-        tools.len() - n_own,
-        files.len(),
-        asked.len(),
-        share(first),
-        share(among),
-        reciprocal / asked.len() as f64,
-        n_answered as f64 * 100.0 / n_listed as f64,
+        "tokens (characters / {OF_TOKEN}): {n_listed} to list all, {n_answered} for {N_FOUND} found ({:.1} %)",
+        n_answered as f64 * 100.0 / n_listed as f64
     );
     println!("a query over {} tools, p50: {:?}", tools.len(), p50(&mut took));
-    over_a_thousand(&tools, &asked);
+    over_a_thousand(&tools, &all);
 }
 
 /// The same tools under more names, until there are a thousand.
@@ -118,7 +130,9 @@ fn over_a_thousand(tools: &[ServerTool], asked: &[Asked]) {
         .collect();
     let median = p50(&mut took);
     let slow = took[took.len() * 99 / 100];
-    println!("a query over 1000 tools, p50: {median:?}, p99: {slow:?} (limit of p50: 1 ms); to build their index: {built:?}");
+    println!(
+        "a query over 1000 tools, p50: {median:?}, p99: {slow:?} (limit of p50: 1 ms); to build their index: {built:?}"
+    );
 }
 
 fn p50(took: &mut [Duration]) -> Duration {
@@ -135,7 +149,8 @@ fn read<T: serde::de::DeserializeOwned>(file: &Path) -> T {
 fn own() -> (Vec<ServerTool>, usize) {
     let tools = mcp_orch::face::mcp::tools();
     let n_listed = tools.iter().map(|it| it.to_string().len()).sum();
-    let tools = ops::catalogue().iter().map(|op| ServerTool {
+    let catalogue = ops::catalogue();
+    let tools = catalogue.iter().map(|op| ServerTool {
         server: "orch".to_owned(),
         name: op.spec.name.to_owned(),
         title: Some(op.spec.title().to_owned()),

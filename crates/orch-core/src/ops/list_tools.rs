@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ops::search_tools::Query;
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::ops::search_tools::Query;
 use crate::ports::tool_server::ServerTool;
 use crate::view::table::{more, table};
 use crate::{Cx, Orch};
@@ -97,12 +97,19 @@ impl Operation for ListTools {
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<ToolList, Error> {
         if let Some(query) = &self.query {
             if !self.page_token.is_empty() {
-                return Err(Error::invalid("page_token", "a `query` has one page; ask for a larger one"));
+                return Err(Error::invalid(
+                    "page_token",
+                    "a `query` has one page; ask for a larger one",
+                ));
             }
             let limit = self.page_size.get();
             let found = orch.search_tools(query.as_str(), self.server.as_deref(), limit, cx)?;
             let tools: Vec<ToolView> = found.into_iter().map(|it| ToolView::from(it.0)).collect();
-            return Ok(ToolList { total_count: tools.len(), tools, next_page_token: String::new() });
+            return Ok(ToolList {
+                total_count: tools.len(),
+                tools,
+                next_page_token: String::new(),
+            });
         }
         let mut tools: Vec<ToolView> =
             orch.tools(self.server.as_deref(), cx)?.into_iter().map(ToolView::from).collect();

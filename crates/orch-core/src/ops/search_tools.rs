@@ -120,13 +120,8 @@ impl Summary for FoundTools {
 }
 
 impl Operation for SearchTools {
-    const SPEC: Spec = spec!(
-        "search_tools",
-        Tools,
-        Reads,
-        Some(Permission::Read),
-        [Route::get("/tools/search")]
-    );
+    const SPEC: Spec =
+        spec!("search_tools", Tools, Reads, Some(Permission::Read), [Route::get("/tools/search")]);
     type Output = FoundTools;
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<FoundTools, Error> {
@@ -136,6 +131,8 @@ impl Operation for SearchTools {
             usize::from(self.limit.0),
             cx,
         )?;
-        Ok(FoundTools { tools: found.into_iter().map(|(it, score)| FoundTool::of(it, score)).collect() })
+        Ok(FoundTools {
+            tools: found.into_iter().map(|(it, score)| FoundTool::of(it, score)).collect(),
+        })
     }
 }

@@ -4,6 +4,7 @@
 //! it. So each set of tools that somebody sees has an index of its own, which is kept until a catalog changes.
 
 mod index;
+mod thesaurus;
 mod words;
 
 use std::sync::Arc;
@@ -106,6 +107,7 @@ impl Orch {
     /// Whether a server is there for `cx`; our own operations are one.
     pub(crate) fn sees_server(&self, name: &str, cx: &Cx) -> bool {
         name == BUILT_IN
-            || (cx.shows_server(name) && self.tool_servers.servers().iter().any(|it| it.name == name))
+            || (cx.shows_server(name)
+                && self.tool_servers.servers().iter().any(|it| it.name == name))
     }
 }
