@@ -11,6 +11,7 @@ use crate::catalog::List;
 use crate::frame::{Frame, Raw, raw};
 use crate::hub::Hub;
 use crate::members::Members;
+use crate::names::own_name;
 use crate::server::Server;
 use crate::upstream::handshake::VERSION_KEY;
 use crate::upstream::{Era, Exchange, LinkError};
@@ -20,6 +21,9 @@ use crate::view::View;
 const OF_ONE_SIDE: &str = "io.modelcontextprotocol/";
 const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+
+/// Our own operation that calls any tool. Of a server's tool the answer is the server's, as it is.
+const CALL_TOOL: &str = "call_tool";
 
 /// What is to be done with a message of a client.
 pub enum Claim {
@@ -76,7 +80,10 @@ impl Hub {
 
     fn by_name(&self, frame: &Frame, list: List, view: &View) -> Option<Forward> {
         let mut params = Members::of_params(frame.params.as_ref());
-        let name = params.text("name")?;
+        let mut name = params.text("name")?;
+        if list == List::Tools && own_name(&name) == CALL_TOOL && view.offers_own(CALL_TOOL) {
+            name = unwrap_call(&mut params)?;
+        }
         // Own names have neither; looking further would cost every own call.
         if !name.contains('.') && !name.contains('_') {
             return None;
@@ -160,6 +167,22 @@ impl Hub {
         result.set(list.member(), &items);
         answer.result = Some(result.to_raw());
     }
+}
+
+/// Makes a call of `call_tool` into the call that it asks for, and says of which tool. None: it is not as it should be,
+/// and the operation says how.
+fn unwrap_call(params: &mut Members) -> Option<String> {
+    let wrapped = params.object("arguments")?;
+    if wrapped.iter().any(|(key, _)| !matches!(key, "name" | "arguments")) {
+        return None;
+    }
+    let name = wrapped.text("name")?;
+    match wrapped.get("arguments") {
+        Some(it) if it.get().starts_with('{') => params.set("arguments", it),
+        Some(_) => return None,
+        None => params.set("arguments", &json!({})),
+    }
+    Some(name)
 }
 
 /// Whether the text of `uri` fits the template: its fixed parts occur in their order, from the start to the end.

@@ -21,6 +21,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use orch_domain::caller::{Caller, Channel};
 use orch_domain::name::UserId;
 use orch_gateway::frame::Frame;
+use orch_gateway::view::View;
 use parking_lot::Mutex;
 use rmcp::model::ErrorCode;
 use rmcp::transport::streamable_http_server::session::SessionManager;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Face;
+use super::profile;
 use super::server::Server;
 use crate::auth::{self, Access};
 pub(super) use relayed::Relays;
@@ -81,12 +83,14 @@ impl Face {
         orch.tracker.spawn(end_streams(self.clone(), answers.clone(), streams));
         let face = self.clone();
         let service = StreamableHttpService::new(
-            move || Ok(Server::new(self.clone(), None)),
+            move || Ok(Server::new(self.clone(), None, View::default())),
             sessions.manager.clone(),
             config,
         );
         Router::new()
             .route("/mcp", any(serve))
+            .route("/mcp/{profile}", any(serve))
+            .layer(from_fn_with_state(face.clone(), profile::enter))
             .layer(from_fn(auth::require_caller))
             .layer(from_fn_with_state((access, Channel::Mcp), auth::layer))
             .with_state(Endpoint { face, service, sessions, answers })
@@ -150,8 +154,9 @@ async fn answer(endpoint: Endpoint, request: Request) -> Response {
     let Some(user) = user_of(&request) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
+    let owner = Owner { user, profile: profile_of(request.extensions()) };
     if let Some(id) = text_of(request.headers(), SESSION_ID)
-        && !endpoint.sessions.admits(id, &user)
+        && !endpoint.sessions.admits(id, &owner)
     {
         // As for a session that does not exist: whose it is, is nobody's business.
         return refusal(
@@ -161,7 +166,7 @@ async fn answer(endpoint: Endpoint, request: Request) -> Response {
         );
     }
     match *request.method() {
-        Method::POST => post(&endpoint, request, user).await,
+        Method::POST => post(&endpoint, request, owner).await,
         Method::DELETE => {
             let mut response = endpoint.service.handle(request).await.map(Body::new);
             // Some clients take anything but 200 and 204 for a failure.
@@ -174,7 +179,7 @@ async fn answer(endpoint: Endpoint, request: Request) -> Response {
     }
 }
 
-async fn post(endpoint: &Endpoint, request: Request, user: UserId) -> Response {
+async fn post(endpoint: &Endpoint, request: Request, owner: Owner) -> Response {
     let answering = endpoint.answers.token();
     let (parts, body) = request.into_parts();
     let body = match read(body).await {
@@ -201,7 +206,7 @@ async fn post(endpoint: &Endpoint, request: Request, user: UserId) -> Response {
         return no_message(&body);
     }
     if let Some(id) = text_of(response.headers(), SESSION_ID) {
-        endpoint.sessions.bind(id, user).await;
+        endpoint.sessions.bind(id, owner).await;
     }
     let is_stream = text_of(response.headers(), header::CONTENT_TYPE.as_str())
         .is_some_and(|it| it.starts_with("text/event-stream"));
@@ -276,6 +281,17 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// Whose a session is, and of which profile it was begun.
+#[derive(Clone, PartialEq)]
+struct Owner {
+    user: UserId,
+    profile: Option<String>,
+}
+
+fn profile_of(extensions: &http::Extensions) -> Option<String> {
+    extensions.get::<View>()?.profile_name().map(str::to_owned)
+}
+
 /// Whose each session is. The library makes and ends sessions, but gives one to whoever knows its id.
 pub(super) struct Sessions {
     manager: Arc<LocalSessionManager>,
@@ -284,7 +300,7 @@ pub(super) struct Sessions {
 }
 
 struct Bound {
-    user: UserId,
+    owner: Owner,
     last_used: Instant,
 }
 
@@ -293,10 +309,10 @@ impl Sessions {
         self.manager.sessions.read().await.contains_key(id)
     }
 
-    /// Whether `user` may use the session `id`. One that nobody has is for the library to refuse.
-    fn admits(&self, id: &str, user: &UserId) -> bool {
+    /// Whether `owner` may use the session `id`. One that nobody has is for the library to refuse.
+    fn admits(&self, id: &str, owner: &Owner) -> bool {
         match self.bound.lock().get_mut(id) {
-            Some(bound) if bound.user == *user => {
+            Some(bound) if bound.owner == *owner => {
                 bound.last_used = Instant::now();
                 true
             }
@@ -305,16 +321,16 @@ impl Sessions {
         }
     }
 
-    /// Gives a new session to `user`, and ends those that are too many.
-    async fn bind(&self, id: &str, user: UserId) {
+    /// Gives a new session to `owner`, and ends those that are too many.
+    async fn bind(&self, id: &str, owner: Owner) {
         let too_many = {
             // Held meanwhile, so that no session is begun that would be missed here and then forgotten.
             let live = self.manager.sessions.read().await;
             let mut bound = self.bound.lock();
             bound.retain(|id, _| live.contains_key(id.as_str()));
             let last_used = Instant::now();
-            bound.insert(id.to_owned(), Bound { user: user.clone(), last_used });
-            let of_user = too_many(&bound, MAX_SESSIONS_OF_USER, |it| it.user == user);
+            bound.insert(id.to_owned(), Bound { owner: owner.clone(), last_used });
+            let of_user = too_many(&bound, MAX_SESSIONS_OF_USER, |it| it.owner.user == owner.user);
             let of_all = too_many(&bound, MAX_SESSIONS, |_| true);
             let too_many: Vec<String> = of_user.into_iter().chain(of_all).collect();
             too_many.iter().for_each(|it| drop(bound.remove(it)));

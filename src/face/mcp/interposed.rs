@@ -42,6 +42,7 @@ impl Face {
     pub(super) fn interpose(
         self: &Arc<Face>,
         caller: Caller,
+        view: View,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(BUFFER);
@@ -49,7 +50,7 @@ impl Face {
         let between = Arc::new(Interposed {
             face: self.clone(),
             caller,
-            view: View::default(),
+            view,
             out,
             lists: Mutex::default(),
             relays: Mutex::default(),

@@ -5,7 +5,7 @@
 //! hands on to `tool` (and `call` for the life of one call), `resource`, `prompt` or `completion`. `change` turns the
 //! events of the cluster into word about resources, `subscription` brings it to clients, with
 //! `follow` for logs that grow. `http` and `stream` are the
-//! two ways in; there, `upstream` (with `interposed` for streams) takes out what is for the servers behind, which never
+//! two ways in (`profile` says what a client sees there), where `upstream` (with `interposed` for streams) takes out what is for the servers behind, which never
 //! passes through the library's types.
 
 mod call;
@@ -15,6 +15,7 @@ mod follow;
 mod http;
 mod identity;
 mod interposed;
+mod profile;
 mod prompt;
 mod resource;
 mod server;
@@ -31,6 +32,8 @@ use axum::Router;
 use orch_core::Orch;
 use orch_domain::caller::Caller;
 use orch_gateway::hub::Hub;
+use orch_gateway::profile::Profiles;
+use orch_gateway::view::View;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +50,7 @@ pub struct Face {
     changes: Changes,
     /// The servers behind. None: there can be none.
     hub: Option<Arc<Hub>>,
+    profiles: Profiles,
     /// Requests at servers behind, by session and the client's id, so that a client can give them up.
     relays: http::Relays,
     /// Cancelled when the process is to end: subscriptions end well, and calls are let finish.
@@ -60,6 +64,7 @@ impl Face {
             prompts: Prompts::built_in(),
             changes: Changes::default(),
             hub: None,
+            profiles: Profiles::default(),
             relays: http::Relays::default(),
             shutdown,
         }
@@ -93,5 +98,5 @@ pub async fn serve_stream(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     shutdown: CancellationToken,
 ) -> Result<(), StreamError> {
-    Arc::new(Face::new(orch, shutdown)).serve_stream(caller, stream).await
+    Arc::new(Face::new(orch, shutdown)).serve_stream(caller, View::default(), stream).await
 }

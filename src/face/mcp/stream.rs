@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use orch_domain::caller::Caller;
+use orch_gateway::view::View;
 use rmcp::service::{QuitReason, ServerInitializeError, serve_server_with_ct};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,16 +25,22 @@ pub enum StreamError {
 
 impl Face {
     /// Serves one client until it closes the stream or the face is shut down; calls under way are given a moment to
-    /// answer. The one `caller` stands behind everything on this stream.
+    /// answer. The one `caller` stands behind everything on this stream, and `view` is
+    /// all there is to it.
     pub async fn serve_stream(
         self: Arc<Face>,
         caller: Caller,
+        view: View,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), StreamError> {
         // A child, because the library cancels its token when the stream ends.
         let ended = self.shutdown.child_token();
-        let stream = self.interpose(caller.clone(), stream);
-        let server = Server::new(self, Some(caller));
+        let caller = match &view.profile {
+            Some(it) => it.admit(caller),
+            None => caller,
+        };
+        let stream = self.interpose(caller.clone(), view.clone(), stream);
+        let server = Server::new(self, Some(caller), view);
         let (read, write) = tokio::io::split(stream);
         let transport = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE);
         let serving = match serve_server_with_ct(server, transport, ended).await {

@@ -59,7 +59,7 @@ pub(super) async fn take(
         };
     }
     let cx = Cx::new(caller(parts));
-    let view = View::default();
+    let view = parts.extensions.get::<View>().cloned().unwrap_or_default();
     let forward = match face.claim(&frame, &cx, &view) {
         Claim::Own => return Taken::Not,
         Claim::List(list) => return Taken::List(list, view),
