@@ -8,12 +8,16 @@ use crate::forward::Forward;
 use crate::frame::{Frame, Raw};
 use crate::hub::Hub;
 use crate::members::Members;
+use crate::names::own_name;
 use crate::server::Server;
 use crate::session::Visitor;
 use crate::session::parked::{Gone, Parked};
 use crate::upstream::Era;
 use crate::upstream::handshake::VERSION_KEY;
 use crate::view::View;
+
+/// Our own operation that calls any tool. Of a server's tool the answer is the server's, as it is.
+const CALL_TOOL: &str = "call_tool";
 
 /// What is to be done with a message of a client.
 pub enum Claim {
@@ -69,7 +73,13 @@ impl Hub {
 
     fn by_name(&self, asking: &Asking<'_>, list: List) -> Option<Forward> {
         let mut params = Members::of_params(asking.frame.params.as_ref());
-        let name = params.text("name")?;
+        let mut name = params.text("name")?;
+        let is_wrapped = list == List::Tools
+            && own_name(&name) == CALL_TOOL
+            && asking.view.offers_own(CALL_TOOL);
+        if is_wrapped {
+            name = unwrap_call(&mut params)?;
+        }
         // Own names have neither; looking further would cost every own call.
         if !name.contains('.') && !name.contains('_') {
             return None;
@@ -198,6 +208,22 @@ impl Hub {
         result.set(list.member(), &items);
         answer.result = Some(result.to_raw());
     }
+}
+
+/// Makes a call of `call_tool` into the call that it asks for, and says of which tool. None: it is not as it should be,
+/// and the operation says how.
+fn unwrap_call(params: &mut Members) -> Option<String> {
+    let wrapped = params.object("arguments")?;
+    if wrapped.iter().any(|(key, _)| !matches!(key, "name" | "arguments")) {
+        return None;
+    }
+    let name = wrapped.text("name")?;
+    match wrapped.get("arguments") {
+        Some(it) if it.get().starts_with('{') => params.set("arguments", it),
+        Some(_) => return None,
+        None => params.set("arguments", &Members::default()),
+    }
+    Some(name)
 }
 
 /// Whether the text of `uri` fits the template: its fixed parts occur in their order, from the start to the end.

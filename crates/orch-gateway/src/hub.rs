@@ -163,6 +163,9 @@ impl Hub {
     /// One list over all servers, by server, with the names of the edge. Entries are as they came but for their names.
     pub fn list(&self, list: List, view: &View) -> Vec<Raw> {
         let mut out = Vec::new();
+        if !view.lists(list) {
+            return out;
+        }
         for server in self.servers() {
             let catalog = server.catalog();
             let shown =

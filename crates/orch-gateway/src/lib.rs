@@ -13,6 +13,7 @@ pub mod hub;
 pub mod members;
 pub mod names;
 pub mod port;
+pub mod profile;
 pub mod server;
 pub mod session;
 pub mod shape;

@@ -14,7 +14,7 @@ use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::List;
+use crate::catalog::{Catalog, List};
 use crate::config::{McpConfig, Reach};
 use crate::hub::Hub;
 use crate::members::Members;
@@ -37,11 +37,26 @@ pub struct Gateway {
     lookup: Lookup,
     /// One change of the file at a time.
     editing: tokio::sync::Mutex<()>,
+    catalog: parking_lot::Mutex<Known>,
+}
+
+/// All tools read for the floor below. Invariant: `tools` are those of `of`.
+#[derive(Default)]
+struct Known {
+    /// By server; held, so that another catalog has another address.
+    of: Vec<(Arc<str>, Arc<Catalog>)>,
+    tools: Arc<Vec<ServerTool>>,
 }
 
 impl Gateway {
     pub fn new(hub: Arc<Hub>, file: PathBuf, lookup: Lookup) -> Gateway {
-        Gateway { hub, file, lookup, editing: tokio::sync::Mutex::default() }
+        Gateway {
+            hub,
+            file,
+            lookup,
+            editing: tokio::sync::Mutex::default(),
+            catalog: parking_lot::Mutex::default(),
+        }
     }
 
     /// Connects to `config`, and goes over to what the file says whenever it changes, until `ended`.
@@ -159,17 +174,28 @@ impl ToolServers for Gateway {
         self.hub.servers().iter().map(|it| view(it)).collect()
     }
 
-    fn tools(&self, server: Option<&str>) -> Vec<ServerTool> {
-        let servers = self.hub.servers().into_iter();
-        let servers = servers.filter(|it| server.is_none_or(|name| *it.name == *name));
-        servers
-            .flat_map(|it| {
-                let catalog = it.catalog();
-                let tools: Vec<ServerTool> =
-                    catalog.of(List::Tools).iter().map(|tool| tool_of(&it, &tool.json)).collect();
-                tools
-            })
-            .collect()
+    fn catalog(&self) -> Arc<Vec<ServerTool>> {
+        let catalogs: Vec<_> =
+            self.hub.servers().into_iter().map(|it| (it.name.clone(), it.catalog())).collect();
+        let mut known = self.catalog.lock();
+        let is_same = known.of.len() == catalogs.len()
+            && known.of.iter().zip(&catalogs).all(|((name, catalog), (new_name, new))| {
+                name == new_name && Arc::ptr_eq(catalog, new)
+            });
+        if !is_same {
+            let tools: Vec<ServerTool> = catalogs
+                .iter()
+                .flat_map(|(name, catalog)| {
+                    catalog.of(List::Tools).iter().map(|tool| tool_of(name, &tool.json))
+                })
+                .collect();
+            // Lists are read again now and then, and mostly say what they said.
+            if *known.tools != tools {
+                known.tools = Arc::new(tools);
+            }
+            known.of = catalogs;
+        }
+        known.tools.clone()
     }
 
     async fn call(
@@ -298,11 +324,11 @@ fn view(server: &Server) -> ToolServer {
     }
 }
 
-fn tool_of(server: &Server, json: &crate::frame::Raw) -> ServerTool {
+fn tool_of(server: &str, json: &crate::frame::Raw) -> ServerTool {
     let tool = Members::of(json).unwrap_or_default();
     let value = |key: &str| tool.get(key).and_then(|it| serde_json::from_str(it.get()).ok());
     ServerTool {
-        server: server.name.to_string(),
+        server: server.to_owned(),
         name: tool.text("name").unwrap_or_default(),
         title: tool.text("title"),
         description: tool.text("description").unwrap_or_default(),

@@ -76,8 +76,13 @@ impl Conversation {
                 Front::Direct(Arc::new(Direct::new(hub.clone(), server, visitor.clone())))
             }
             _ => {
-                let (own, running) =
-                    OwnServer::start(face.clone(), Some(caller.clone()), outside, ended.clone());
+                let (own, running) = OwnServer::start(
+                    face.clone(),
+                    Some(caller.clone()),
+                    view.clone(),
+                    outside,
+                    ended.clone(),
+                );
                 run = Box::pin(running);
                 Front::Own(Arc::new(own))
             }

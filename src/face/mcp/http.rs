@@ -37,9 +37,9 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::session::{Session, Sessions};
-use super::Face;
 use super::conversation::Turn;
 use super::server::Server;
+use super::{Face, profile};
 use crate::auth::{self, Access};
 
 const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -94,12 +94,14 @@ impl Face {
         orch.tracker.spawn(sessions.clone().sweep(self.shutdown.clone()));
         let face = self.clone();
         let service = StreamableHttpService::new(
-            move || Ok(Server::new(self.clone(), None)),
+            move || Ok(Server::new(self.clone(), None, View::default())),
             Arc::new(LocalSessionManager::default()),
             config,
         );
         Router::new()
             .route("/mcp", any(serve))
+            .route("/mcp/{profile}", any(serve))
+            .layer(from_fn_with_state(face.clone(), profile::enter))
             .layer(from_fn(auth::require_caller))
             .layer(from_fn_with_state((access, Channel::Mcp), auth::layer))
             .with_state(Endpoint { face, service, sessions, answers, streams })
@@ -169,7 +171,11 @@ async fn answer(endpoint: Endpoint, request: Request) -> Response {
     let Some(caller) = caller_of(&request) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
-    let place = Place::default();
+    let view = request.extensions().get::<View>().cloned().unwrap_or_default();
+    let place = match endpoint.face.direct(&view) {
+        Ok(direct) => Place { profile: view.profile_name().map(str::to_owned), view, direct },
+        Err(err) => return profile::refused(&err),
+    };
     let session = match text_of(request.headers(), SESSION_ID) {
         None => None,
         Some(id) => match endpoint.sessions.find(id, &caller.user) {

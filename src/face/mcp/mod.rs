@@ -5,7 +5,7 @@
 //! hands on to `tool` (and `call` for the life of one call), `resource`, `prompt` or `completion`. `change` turns the
 //! events of the cluster into word about resources, `subscription` brings it to clients, with
 //! `follow` for logs that grow. `http` and `stream` are the
-//! two ways in, and a `conversation` is what goes on in either: it asks our `own` server, in which the library speaks the
+//! two ways in (`profile` says what a client sees there), and a `conversation` is what goes on in either: it asks our `own` server, in which the library speaks the
 //! protocol, or through `upstream` one behind, whose messages never pass through the library's types.
 
 mod call;
@@ -16,6 +16,7 @@ mod follow;
 mod http;
 mod identity;
 mod own;
+mod profile;
 mod prompt;
 mod resource;
 mod server;
@@ -32,6 +33,8 @@ use axum::Router;
 use orch_core::Orch;
 use orch_domain::caller::Caller;
 use orch_gateway::hub::Hub;
+use orch_gateway::profile::Profiles;
+use orch_gateway::view::View;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +51,7 @@ pub struct Face {
     changes: Changes,
     /// The servers behind. None: there can be none.
     hub: Option<Arc<Hub>>,
+    profiles: Profiles,
     /// Cancelled when the process is to end: subscriptions end well, and calls are let finish.
     shutdown: CancellationToken,
 }
@@ -59,6 +63,7 @@ impl Face {
             prompts: Prompts::built_in(),
             changes: Changes::default(),
             hub: None,
+            profiles: Profiles::default(),
             shutdown,
         }
     }
@@ -91,5 +96,5 @@ pub async fn serve_stream(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     shutdown: CancellationToken,
 ) -> Result<(), StreamError> {
-    Arc::new(Face::new(orch, shutdown)).serve_stream(caller, stream).await
+    Arc::new(Face::new(orch, shutdown)).serve_stream(caller, View::default(), stream).await
 }

@@ -11,6 +11,7 @@ use orch_gateway::frame::{Frame, Kind, Raw, raw};
 use orch_gateway::members::Members;
 use orch_gateway::upstream::pending::{Pending, SUBSCRIPTION};
 use orch_gateway::upstream::{Exchange, Link, LinkError, Terms, Unowned};
+use orch_gateway::view::View;
 use rmcp::RoleServer;
 use rmcp::service::{
     RxJsonRpcMessage, ServerInitializeError, TxJsonRpcMessage, serve_server_with_ct,
@@ -46,6 +47,7 @@ impl OwnServer {
     pub(super) fn start(
         face: Arc<Face>,
         caller: Option<Caller>,
+        view: View,
         outside: mpsc::Sender<Frame>,
         ended: CancellationToken,
     ) -> (OwnServer, impl Future<Output = Result<(), StreamError>> + Send + 'static) {
@@ -57,7 +59,7 @@ impl OwnServer {
         let transport = InProcess { pending: pending.clone(), from_client, outside };
         let own = OwnServer { pending: pending.clone(), to_server, ended: ended.clone() };
         let run = async move {
-            let server = Server::new(face, caller);
+            let server = Server::new(face, caller, view);
             let served = match serve_server_with_ct(server, transport, ended.clone()).await {
                 Ok(serving) => serving.waiting().await.map(drop).map_err(StreamError::Task),
                 // Nobody was there, or nobody is any more.

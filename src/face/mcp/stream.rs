@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use orch_domain::Error;
 use orch_domain::caller::Caller;
 use orch_gateway::frame::{Frame, Kind, raw};
-use orch_gateway::server::Server;
 use orch_gateway::view::View;
 use rmcp::service::ServerInitializeError;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
@@ -30,29 +30,26 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub enum StreamError {
     #[error("the client did not begin as the protocol asks")]
     Handshake(#[source] Box<ServerInitializeError>),
+    #[error("there is nothing to serve at this profile")]
+    NoServer(#[source] Error),
     #[error("the task that serves the stream failed")]
     Task(#[source] tokio::task::JoinError),
 }
 
 impl Face {
     /// Serves one client until it closes the stream or the face is shut down; calls under way are given a moment to
-    /// answer. The one `caller` stands behind everything on this stream.
+    /// answer. The one `caller` stands behind everything on this stream, and `view` is all there is to it.
     pub async fn serve_stream(
         self: Arc<Face>,
         caller: Caller,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    ) -> Result<(), StreamError> {
-        self.serve_view(caller, View::default(), None, stream).await
-    }
-
-    /// The same for what `view` shows; with `direct`, that server is all there is, as it is.
-    pub async fn serve_view(
-        self: Arc<Face>,
-        caller: Caller,
         view: View,
-        direct: Option<Arc<Server>>,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), StreamError> {
+        let caller = match &view.profile {
+            Some(it) => it.admit(caller),
+            None => caller,
+        };
+        let direct = self.direct(&view).map_err(StreamError::NoServer)?;
         let ended = CancellationToken::new();
         let Begun { conversation, outside, run } =
             Conversation::begin(&self, &caller, view, direct, ended.clone());
