@@ -10,6 +10,7 @@ use orch_domain::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Item, List};
@@ -34,6 +35,8 @@ pub struct Hub {
     edge: Mutex<Option<Arc<EdgeNames>>>,
     /// Changes only under the lock of `servers`.
     is_ended: AtomicBool,
+    /// Cancelled at the end, for what waits for changes.
+    ended: CancellationToken,
 }
 
 type EdgeNames = HashMap<String, (String, Arc<str>)>;
@@ -71,11 +74,16 @@ impl Hub {
             servers: RwLock::default(),
             edge: Mutex::default(),
             is_ended: AtomicBool::new(false),
+            ended: CancellationToken::new(),
         });
+        let ended = hub.ended.clone();
         let mut changes = hub.changes();
         let weak = Arc::downgrade(&hub);
         tasks.spawn(async move {
-            while !matches!(changes.recv().await, Err(broadcast::error::RecvError::Closed)) {
+            while let Some(changed) = ended.run_until_cancelled(changes.recv()).await {
+                if matches!(changed, Err(broadcast::error::RecvError::Closed)) {
+                    return;
+                }
                 let Some(hub) = weak.upgrade() else { return };
                 *hub.edge.lock() = None;
             }
@@ -212,6 +220,7 @@ impl Hub {
         let servers = {
             let mut servers = self.servers.write();
             self.is_ended.store(true, Ordering::Relaxed);
+            self.ended.cancel();
             std::mem::take(&mut *servers)
         };
         join_all(servers.values().map(|it| it.stop(Duration::ZERO))).await;
