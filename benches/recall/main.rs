@@ -83,7 +83,7 @@ fn main() {
     println!("\n{} tools of {} servers and {n_own} own", tools.len() - n_own, files.len());
     let mut all = Vec::new();
     let (mut n_answered, mut took) = (0, Vec::new());
-    for set in ["first", "second"] {
+    for set in ["first", "second", "third"] {
         let asked: Vec<Asked> = read(&root.join(format!("recall/{set}.json")));
         let (mut at_once, mut among, mut reciprocal) = (0_usize, 0_usize, 0.0);
         for it in &asked {
