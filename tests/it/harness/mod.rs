@@ -10,6 +10,7 @@ pub(crate) mod hosts;
 pub(crate) mod image;
 pub(crate) mod invariants;
 pub(crate) mod lab;
+pub(crate) mod listed;
 pub(crate) mod mcp;
 pub(crate) mod official;
 pub(crate) mod program;
