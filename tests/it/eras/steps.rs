@@ -16,7 +16,7 @@ pub(super) async fn walk(mut it: Walker, is_crossed: bool) -> Notes {
     tools(&mut it, is_crossed).await;
     questions(&mut it).await;
     resources_and_prompts(&mut it).await;
-    logging(&mut it).await;
+    logging(&mut it, is_crossed).await;
     changes(&mut it).await;
     if it.wire.era() == Era::Modern && !is_crossed {
         tasks(&mut it).await;
@@ -130,13 +130,16 @@ async fn resources_and_prompts(it: &mut Walker) {
     }
 }
 
-async fn logging(it: &mut Walker) {
+async fn logging(it: &mut Walker, is_crossed: bool) {
     let tool = "test_logging_tool";
     let warned = ["notifications/message"; 5];
     if it.wire.era() == Era::Legacy {
         it.ask("set a level", "logging/setLevel", json!({"level": "warning"})).await;
         it.see("log", "tools/call", json!({"name": tool}), &warned).await;
-        it.ask("set no such level", "logging/setLevel", json!({"level": "loud"})).await;
+        if !is_crossed {
+            // A server of the other era has no say in it.
+            it.ask("set no such level", "logging/setLevel", json!({"level": "loud"})).await;
+        }
         return;
     }
     let meta = json!({"io.modelcontextprotocol/logLevel": "warning"});

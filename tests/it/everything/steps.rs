@@ -8,10 +8,13 @@ const CHANGED: &str = "notifications/tools/list_changed";
 const LOGGED: &str = "notifications/message";
 
 pub(super) async fn walk(mut it: Walker) -> Notes {
-    begin(&mut it).await;
+    let is_able = it.wire.is_able();
+    begin(&mut it, is_able).await;
     lists(&mut it).await;
     tools(&mut it).await;
-    tools_that_ask(&mut it).await;
+    if is_able {
+        tools_that_ask(&mut it).await;
+    }
     resources(&mut it).await;
     prompts(&mut it).await;
     tasks(&mut it).await;
@@ -19,12 +22,14 @@ pub(super) async fn walk(mut it: Walker) -> Notes {
     it.notes()
 }
 
-async fn begin(it: &mut Walker) {
+async fn begin(it: &mut Walker, is_able: bool) {
     let said = it.wire.open().await;
     it.write("initialize", &said, &[]);
     // It lists more tools for this client, asks for its roots a little later, and logs that it has them.
-    let said = it.wire.see(&[CHANGED, LOGGED]).await;
-    it.write("after initialized", &said, &[CHANGED]);
+    if is_able {
+        let said = it.wire.see(&[CHANGED, LOGGED]).await;
+        it.write("after initialized", &said, &[CHANGED]);
+    }
     it.ask("ping", "ping", json!({})).await;
 }
 

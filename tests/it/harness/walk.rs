@@ -114,7 +114,16 @@ impl Walker {
         }
         if self.is_loose {
             let asked = questions(step);
-            let last = responses.pop();
+            let last = responses.pop().map(|mut last| {
+                // Two libraries write them, and the number of messages in between differs.
+                last["id"] = json!("<id>");
+                if let Some(result) = last.get_mut("result").and_then(Value::as_object_mut) {
+                    result.sort_keys();
+                }
+                last
+            });
+            // A call that is made again says again how far it is.
+            notifications.dedup();
             let heard = json!({
                 "response": last, "notifications": notifications, "missing": n_missing, "asked": asked,
             });
@@ -146,6 +155,9 @@ impl Walker {
         for list in ["tools", "prompts", "resources", "resourceTemplates"] {
             if let Some(items) = result.get_mut(list).and_then(Value::as_array_mut) {
                 items.retain(is_ours);
+                // How long a list of several servers may be kept is for the gateway to say.
+                let members = result.as_object_mut().unwrap();
+                members.retain(|key, _| key != "ttlMs" && key != "cacheScope");
             }
         }
     }

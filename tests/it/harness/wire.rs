@@ -119,6 +119,11 @@ impl Wire {
         self
     }
 
+    /// Whether it can be asked anything.
+    pub(crate) fn is_able(&self) -> bool {
+        self.capabilities.as_object().is_some_and(|it| !it.is_empty())
+    }
+
     /// From now on; only requests that say all of themselves can.
     pub(crate) fn add_capability(&mut self, name: &str, value: Value) {
         self.capabilities[name] = value;
