@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod authorisation;
+mod bursts;
 mod checks;
 mod cli_call;
 mod cli_files;
@@ -26,6 +27,7 @@ mod fault_link;
 mod fault_replay;
 mod floors;
 mod gateway;
+mod gateway_sessions;
 mod gpus;
 mod harness;
 mod health;

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::Face;
 use super::own::OwnServer;
 use super::upstream::{Relay, cancelled_id};
+use super::watching::Watching;
 use super::who::introduced_by;
 
 /// Frames for a client that does not read; whoever has another waits, or does without.
@@ -33,6 +34,8 @@ pub(super) struct Conversation {
     pub(super) view: View,
     front: Front,
     visitor: Arc<Visitor>,
+    /// What it wants to hear about on connections of others too.
+    watching: Watching,
     /// Requests under way, by the client's ids, so that it can give them up.
     turns: Mutex<HashMap<String, CancellationToken>>,
     /// Cancelled when the client asks for nothing more: subscriptions end, calls may still be answered.
@@ -92,6 +95,7 @@ impl Conversation {
             view,
             front,
             visitor,
+            watching: Watching::default(),
             turns: Mutex::default(),
             closing: CancellationToken::new(),
             ended,
@@ -120,6 +124,7 @@ impl Conversation {
             view,
             front,
             visitor,
+            watching: Watching::default(),
             turns: Mutex::default(),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -369,6 +374,10 @@ impl Turn {
         let claim = claim.unwrap_or_else(|| face.claim(&frame, &cx, &conversation.view, &visitor));
         let added = match claim {
             Claim::Forward(it) => {
+                let watching = &conversation.watching;
+                if let Some(answer) = watching.answer(face, &it, &visitor, &self.id).await {
+                    return Err(answer);
+                }
                 return Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)));
             }
             Claim::List(list) => Added::List(list),

@@ -16,19 +16,22 @@ pub(crate) struct Walker {
     prefix: String,
     /// Whether the way crosses eras, where the same questions are asked in other messages.
     is_loose: bool,
+    /// Requests that began to listen.
+    listening: Vec<u64>,
     notes: Notes,
 }
 
 /// Longer than any step takes; what is missing then will not come, and the walk goes on.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// Resources that the gateway has itself.
 const OWN: [&str; 4] = ["cluster://", "node://", "instance://", "events://"];
 
 impl Walker {
     pub(crate) fn new(wire: Wire, prefix: &str) -> Walker {
         let wire = wire.patient_for(PATIENCE);
-        Walker { wire, prefix: prefix.to_owned(), is_loose: false, notes: Notes::new() }
+        Walker { wire, prefix: prefix.to_owned(), is_loose: false, listening: Vec::new(), notes: Notes::new() }
     }
 
     /// Writes down what was asked and what came of it, and not by which messages.
@@ -85,6 +88,20 @@ impl Walker {
         self.see(&label, "tools/call", params, awaited).await
     }
 
+    /// Begins to listen, which goes on until the walk ends.
+    pub(crate) async fn listen(&mut self, label: &str, wanted: Value) {
+        let params = json!({"notifications": wanted});
+        let id = self.wire.begin("subscriptions/listen", params).await;
+        self.listening.push(id);
+        let said = self.wire.see(&["notifications/subscriptions/acknowledged"]).await;
+        self.write(label, &said, &[]);
+    }
+
+    /// Notifications that come on a connection of this client's alone, and so not among others.
+    pub(crate) fn alone(&self, n: usize, method: &'static str) -> Vec<&'static str> {
+        vec![method; if self.prefix.is_empty() { n } else { 0 }]
+    }
+
     pub(crate) fn write(&mut self, label: &str, step: &Step, awaited: &[&str]) {
         let mut notifications: Vec<Value> = Vec::new();
         let n_missing = awaited
@@ -95,7 +112,9 @@ impl Walker {
             let method = it["method"].as_str().unwrap();
             // Changes may be told once for several, and at any time; whether they are told at all is what counts.
             let is_change = method.ends_with("list_changed");
-            let is_stray = is_change && !awaited.contains(&method);
+            // What a task comes to is told to the connection, which is its client's alone or nobody's.
+            let is_of_others = method == "notifications/tasks/status" && !self.prefix.is_empty();
+            let is_stray = is_change && !awaited.contains(&method) || is_of_others;
             if !(is_stray || is_change && notifications.contains(&in_order(it))) {
                 notifications.push(in_order(it));
             }
@@ -115,19 +134,27 @@ impl Walker {
         if self.is_loose {
             let asked = questions(step);
             let last = responses.pop().map(|mut last| {
-                // Two libraries write them, and the number of messages in between differs.
+                // The number of messages in between differs.
                 last["id"] = json!("<id>");
-                if let Some(result) = last.get_mut("result").and_then(Value::as_object_mut) {
-                    result.sort_keys();
-                }
                 last
             });
             // A call that is made again says again how far it is.
             notifications.dedup();
+            for it in &mut notifications {
+                let meta = &mut it["params"]["_meta"];
+                if let Some(id) = meta.get_mut(SUBSCRIPTION) {
+                    let is_ours = id.as_u64().is_some_and(|it| self.listening.contains(&it));
+                    *id = json!(is_ours);
+                } else if it["params"]["_meta"].is_null() {
+                    let params = it["params"].as_object_mut();
+                    params.map(|it| it.remove("_meta"));
+                }
+            }
             let heard = json!({
                 "response": last, "notifications": notifications, "missing": n_missing, "asked": asked,
             });
-            self.notes.push((label.to_owned(), settled(heard).to_string()));
+            // Two libraries write them.
+            self.notes.push((label.to_owned(), sorted(settled(heard)).to_string()));
             return;
         }
         let heard = json!({
@@ -177,6 +204,19 @@ fn questions(step: &Step) -> Vec<String> {
     }
     asked.sort();
     asked
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut members: Map<String, Value> =
+                members.into_iter().map(|(key, it)| (key, sorted(it))).collect();
+            members.sort_keys();
+            Value::Object(members)
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
 }
 
 /// The members around a message have no order of their own; those inside do.

@@ -36,6 +36,8 @@ pub(crate) struct Wire {
     capabilities: Value,
     /// Answers to requests that a test has begun and not yet waited for.
     answered: Vec<Value>,
+    /// The version it asks for in `initialize`.
+    version: &'static str,
     /// How long it waits for the next frame.
     patience: Duration,
 }
@@ -110,7 +112,7 @@ impl Wire {
             "roots": {"listChanged": true},
         });
         let (answers, answered) = (Answers::default(), Vec::new());
-        Wire { era, way, frames, answers, n_sent: 0, capabilities, answered, patience: PATIENCE }
+        Wire { era, way, frames, answers, n_sent: 0, capabilities, answered, version: LEGACY, patience: PATIENCE }
     }
 
     /// Says that it can do just this.
@@ -135,6 +137,15 @@ impl Wire {
         self
     }
 
+    /// A client with sessions of an older revision.
+    pub(crate) fn speaking(mut self, version: &'static str) -> Wire {
+        self.version = version;
+        if let Way::Http(http) = &mut self.way {
+            http.version = version;
+        }
+        self
+    }
+
     pub(crate) fn era(&self) -> Era {
         self.era
     }
@@ -145,7 +156,7 @@ impl Wire {
             return self.ask("server/discover", json!({})).await;
         }
         let params = json!({
-            "protocolVersion": LEGACY, "capabilities": self.capabilities,
+            "protocolVersion": self.version, "capabilities": self.capabilities,
             "clientInfo": {"name": "wire", "version": "1"},
         });
         let step = self.ask("initialize", params).await;
@@ -285,6 +296,13 @@ impl Wire {
                 stdin.flush().await.unwrap();
             }
             Way::Http(http) => http.send(frame, self.era).await,
+        }
+    }
+
+    /// Says goodbye, where there is a session.
+    pub(crate) async fn end(self) {
+        if let Way::Http(http) = self.way {
+            http.end().await;
         }
     }
 
