@@ -26,8 +26,9 @@ async fn in_order(mut wire: Wire, who: &str) {
             .filter(|it| it["method"] == "notifications/progress")
             .map(|it| json!([it["params"]["progressToken"], it["params"]["progress"]]))
             .collect();
-        let wanted: Vec<Value> =
-            (1..=N_PROGRESS).map(|n| json!([token, f64::from(u32::try_from(n).unwrap())])).collect();
+        let wanted: Vec<Value> = (1..=N_PROGRESS)
+            .map(|n| json!([token, f64::from(u32::try_from(n).unwrap())]))
+            .collect();
         assert_eq!(heard, wanted, "{who}: call {i}");
     }
     // Nothing comes after the last.

@@ -142,7 +142,8 @@ async fn a_thousand_sessions_leave_no_process_behind() {
     }
     assert_eq!(n_children(pid), before + 10);
     join_all(able.into_iter().map(Wire::end)).await;
-    eventually("their processes to end", || async { (n_children(pid) == before).then_some(()) }).await;
+    eventually("their processes to end", || async { (n_children(pid) == before).then_some(()) })
+        .await;
 }
 
 /// Until the server counts that many of its calls of `hold`.

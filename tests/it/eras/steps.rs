@@ -73,7 +73,11 @@ async fn tools(it: &mut Walker, is_crossed: bool) {
     for response in &mut said.responses {
         let seen = &mut response["result"]["structuredContent"];
         if is_crossed {
-            *seen = json!([seen["clientInfo"], seen["clientCapabilities"], seen["meta"]["vendor.example/a"]]);
+            *seen = json!([
+                seen["clientInfo"],
+                seen["clientCapabilities"],
+                seen["meta"]["vendor.example/a"]
+            ]);
         }
     }
     it.write("caller", &said, &[]);

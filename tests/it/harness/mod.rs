@@ -22,8 +22,8 @@ pub(crate) mod server;
 pub(crate) mod slow;
 pub(crate) mod sshd;
 pub(crate) mod upstream;
-pub(crate) mod watched;
 pub(crate) mod walk;
+pub(crate) mod watched;
 pub(crate) mod wire;
 pub(crate) mod world;
 

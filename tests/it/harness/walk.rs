@@ -16,6 +16,8 @@ pub(crate) struct Walker {
     prefix: String,
     /// Whether the way crosses eras, where the same questions are asked in other messages.
     is_loose: bool,
+    /// Whether others may be on the same connection.
+    is_shared: bool,
     /// Requests that began to listen.
     listening: Vec<u64>,
     notes: Notes,
@@ -31,7 +33,20 @@ const OWN: [&str; 4] = ["cluster://", "node://", "instance://", "events://"];
 impl Walker {
     pub(crate) fn new(wire: Wire, prefix: &str) -> Walker {
         let wire = wire.patient_for(PATIENCE);
-        Walker { wire, prefix: prefix.to_owned(), is_loose: false, listening: Vec::new(), notes: Notes::new() }
+        Walker {
+            wire,
+            prefix: prefix.to_owned(),
+            is_loose: false,
+            is_shared: false,
+            listening: Vec::new(),
+            notes: Notes::new(),
+        }
+    }
+
+    /// Leaves out what is told to a connection and not to a client: it is for a client with one of its own.
+    pub(crate) fn among_others(mut self) -> Walker {
+        self.is_shared = true;
+        self
     }
 
     /// Writes down what was asked and what came of it, and not by which messages.
@@ -97,9 +112,9 @@ impl Walker {
         self.write(label, &said, &[]);
     }
 
-    /// Notifications that come on a connection of this client's alone, and so not among others.
+    /// Notifications of the connection, where that is this client's alone.
     pub(crate) fn alone(&self, n: usize, method: &'static str) -> Vec<&'static str> {
-        vec![method; if self.prefix.is_empty() { n } else { 0 }]
+        vec![method; if self.is_shared { 0 } else { n }]
     }
 
     pub(crate) fn write(&mut self, label: &str, step: &Step, awaited: &[&str]) {
@@ -112,8 +127,7 @@ impl Walker {
             let method = it["method"].as_str().unwrap();
             // Changes may be told once for several, and at any time; whether they are told at all is what counts.
             let is_change = method.ends_with("list_changed");
-            // What a task comes to is told to the connection, which is its client's alone or nobody's.
-            let is_of_others = method == "notifications/tasks/status" && !self.prefix.is_empty();
+            let is_of_others = method == "notifications/tasks/status" && self.is_shared;
             let is_stray = is_change && !awaited.contains(&method) || is_of_others;
             if !(is_stray || is_change && notifications.contains(&in_order(it))) {
                 notifications.push(in_order(it));
@@ -231,8 +245,10 @@ fn in_order(frame: &Value) -> Value {
 pub(crate) fn assert_settled(once: &Notes, again: &Notes) {
     let noise = differences(once, again);
     assert!(noise.is_empty(), "it differs from itself:\n{}", noise.join("\n"));
-    let unheard: Vec<_> =
-        once.iter().filter(|(_, it)| it.contains(r#""missing":"#) && !it.contains(r#""missing":0"#)).collect();
+    let unheard: Vec<_> = once
+        .iter()
+        .filter(|(_, it)| it.contains(r#""missing":"#) && !it.contains(r#""missing":0"#))
+        .collect();
     assert!(unheard.is_empty(), "the server does not say what was waited for: {unheard:#?}");
 }
 

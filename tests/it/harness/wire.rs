@@ -112,7 +112,17 @@ impl Wire {
             "roots": {"listChanged": true},
         });
         let (answers, answered) = (Answers::default(), Vec::new());
-        Wire { era, way, frames, answers, n_sent: 0, capabilities, answered, version: LEGACY, patience: PATIENCE }
+        Wire {
+            era,
+            way,
+            frames,
+            answers,
+            n_sent: 0,
+            capabilities,
+            answered,
+            version: LEGACY,
+            patience: PATIENCE,
+        }
     }
 
     /// Says that it can do just this.
@@ -160,10 +170,11 @@ impl Wire {
             "clientInfo": {"name": "wire", "version": "1"},
         });
         let step = self.ask("initialize", params).await;
-        self.notify("notifications/initialized", Value::Null).await;
+        // What comes at once has to find somebody who listens.
         if let Way::Http(http) = &mut self.way {
             http.listen().await;
         }
+        self.notify("notifications/initialized", Value::Null).await;
         step
     }
 
@@ -249,7 +260,12 @@ impl Wire {
     }
 
     /// Takes frames until the answer is there, and every awaited notification.
-    async fn collect(&mut self, step: &mut Step, id: Option<u64>, awaited: &[&str]) -> Option<Value> {
+    async fn collect(
+        &mut self,
+        step: &mut Step,
+        id: Option<u64>,
+        awaited: &[&str],
+    ) -> Option<Value> {
         let mut response = None;
         loop {
             let is_seen = awaited.iter().all(|method| {
@@ -265,7 +281,9 @@ impl Wire {
                 // What is missing is written down like everything else, and found when it is compared.
                 Ok(None) | Err(_) => {
                     let n_seen = step.notifications.len();
-                    let missing = format!("nothing more, of {awaited:?} and the answer to {id:?}, after {n_seen} notifications");
+                    let missing = format!(
+                        "nothing more, of {awaited:?} and the answer to {id:?}, after {n_seen} notifications"
+                    );
                     return response.or(id.map(|id| json!({"id": id, "missing": missing})));
                 }
             };

@@ -107,7 +107,7 @@ impl HttpLink {
             client,
             url: url.to_owned(),
             headers: map,
-            pending: Pending::new(inbox),
+            pending: Pending::with_streams(inbox),
             terms: Mutex::default(),
             listen_by: Mutex::default(),
             listened: watch::Sender::default(),

@@ -21,14 +21,21 @@ pub(super) struct Http {
 impl Http {
     pub(super) fn new(url: &str, sink: UnboundedSender<Value>) -> Http {
         let client = crate::harness::http();
-        Http { client, url: url.to_owned(), session: None, version: LEGACY, sink, streams: Vec::new() }
+        Http {
+            client,
+            url: url.to_owned(),
+            session: None,
+            version: LEGACY,
+            sink,
+            streams: Vec::new(),
+        }
     }
 
     fn with_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match &self.session {
-            Some(session) => {
-                request.header("mcp-session-id", session).header("mcp-protocol-version", self.version)
-            }
+            Some(session) => request
+                .header("mcp-session-id", session)
+                .header("mcp-protocol-version", self.version),
             None => request,
         }
     }
