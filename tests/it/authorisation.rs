@@ -19,7 +19,10 @@ fn caller(permissions: &[Permission]) -> Caller {
 }
 
 /// Who may call what. Short on purpose: what is not here needs a login and `read` at least, and only `login` does not.
-const ADMIN: [&str; 21] = [
+const ADMIN: [&str; 24] = [
+    "add_server",
+    "remove_server",
+    "reload_servers",
     "discover_nodes",
     "register_node",
     "update_node",
@@ -50,7 +53,7 @@ const WRITE: [&str; 6] = [
     "restart_instance",
     "terminate_instance",
 ];
-const EXECUTE: [&str; 3] = ["exec_in_instance", "ray_submit_job", "ray_stop_job"];
+const EXECUTE: [&str; 4] = ["exec_in_instance", "ray_submit_job", "ray_stop_job", "call_tool"];
 const NOBODY: [&str; 1] = ["login"];
 
 #[test]

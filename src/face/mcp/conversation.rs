@@ -149,7 +149,7 @@ impl Conversation {
 
     /// A request, which is answered as its `Turn` is read. Dropped, it is cancelled.
     pub(super) fn ask(self: &Arc<Conversation>, frame: Frame, caller: Caller) -> Turn {
-        Turn::new(self.clone(), frame, caller, None)
+        Turn::new(self.clone(), frame, caller, None).hand_over()
     }
 
     /// What is answered by nothing: notifications, and the client's answers to what it was asked.
@@ -222,6 +222,7 @@ pub(super) struct Turn {
     caller: Caller,
     withdrawn: CancellationToken,
     is_subscription: bool,
+    wants_stream: bool,
     state: State,
 }
 
@@ -240,6 +241,8 @@ enum Added {
     List(List),
     /// What servers behind can do that we cannot.
     Capabilities,
+    /// Nothing, but they are told too.
+    LogLevel,
 }
 
 impl Turn {
@@ -253,8 +256,12 @@ impl Turn {
         let withdrawn = CancellationToken::new();
         conversation.turns.lock().insert(id.get().to_owned(), withdrawn.clone());
         let is_subscription = frame.is("subscriptions/listen");
+        let params = frame.params.as_ref().map_or("", |it| it.get());
+        let wants_stream = is_subscription
+            || params.contains("progressToken")
+            || params.contains(orch_gateway::session::bridge::LOG_LEVEL);
         let state = State::Asked(Box::new(frame), claim);
-        Turn { conversation, id, caller, withdrawn, is_subscription, state }
+        Turn { conversation, id, caller, withdrawn, is_subscription, wants_stream, state }
     }
 
     /// The tool of a server behind that is called, where it is known.
@@ -268,11 +275,7 @@ impl Turn {
 
     /// Whether more than the answer may come.
     pub(super) fn wants_stream(&self) -> bool {
-        let State::Asked(frame, _) = &self.state else { return true };
-        let params = frame.params.as_ref().map_or("", |it| it.get());
-        frame.is("subscriptions/listen")
-            || params.contains("progressToken")
-            || params.contains(orch_gateway::session::bridge::LOG_LEVEL)
+        self.wants_stream
     }
 
     /// What the client is to have next, the answer at last. None: it was answered, withdrawn, or everything ends.
@@ -351,40 +354,53 @@ impl Turn {
                 }
             };
         }
-        if frame.is("initialize") {
+        match claim {
+            Some(Claim::Forward(it)) => {
+                Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)))
+            }
+            _ => Ok(State::Over),
+        }
+    }
+
+    /// Hands what is ours to our own server, at once, so that it comes there in the order in which it was said.
+    fn hand_over(mut self) -> Turn {
+        let cx = self.context();
+        let State::Asked(frame, None) = &mut self.state else { return self };
+        let conversation = &self.conversation;
+        let Front::Own(own) = &conversation.front else { return self };
+        let method = frame.method.as_deref().unwrap_or_default();
+        let mut added = match method {
+            "initialize" | "server/discover" => Added::Capabilities,
+            _ => Added::Nothing,
+        };
+        if method == "initialize" {
             conversation.visitor.introduce(frame.params.as_ref());
+        }
+        if method == "logging/setLevel" {
+            let params = Members::of_params(frame.params.as_ref());
+            conversation.visitor.set_log_level(params.get("level").cloned());
+            added = Added::LogLevel;
         }
         // A stream whose client turns out to say everything with each request.
         let visitor = match era_of(frame.params.as_ref()) {
             Era::Session => conversation.visitor.clone(),
             Era::Stateless => {
-                Arc::new(Visitor::of_request(self.caller.user.as_str(), &frame, false))
+                Arc::new(Visitor::of_request(self.caller.user.as_str(), frame, false))
             }
         };
-        let claim = claim.unwrap_or_else(|| face.claim(&frame, &cx, &conversation.view, &visitor));
-        let added = match claim {
-            Claim::Forward(it) => {
-                return Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)));
+        match conversation.face.claim(frame, &cx, &conversation.view, &visitor) {
+            Claim::Own => {}
+            Claim::List(list) => added = Added::List(list),
+            claim @ Claim::Forward(_) => {
+                self.state = State::Asked(frame.clone(), Some(claim));
+                return self;
             }
-            Claim::List(list) => Added::List(list),
-            Claim::Own if frame.is("initialize") || frame.is("server/discover") => {
-                Added::Capabilities
-            }
-            Claim::Own => Added::Nothing,
+        }
+        self.state = match own.send_as(method, frame.params.take(), Some(self.caller.clone())) {
+            Ok(exchange) => State::Own(exchange, added),
+            Err(_) => State::Over,
         };
-        if frame.is("logging/setLevel")
-            && let Some(hub) = &face.hub
-        {
-            let params = Members::of_params(frame.params.as_ref());
-            conversation.visitor.set_log_level(params.get("level").cloned());
-            hub.set_level(&conversation.visitor).await;
-        }
-        let Front::Own(own) = &conversation.front else { return Ok(State::Over) };
-        let method = frame.method.as_deref().unwrap_or_default();
-        match own.send_as(method, frame.params, Some(self.caller.clone())) {
-            Ok(exchange) => Ok(State::Own(exchange, added)),
-            Err(err) => Err(Frame::error(self.id.clone(), -32603, &err.to_string())),
-        }
+        self
     }
 
     async fn of_own(&self, mut frame: Frame, added: Added) -> Option<Frame> {
@@ -405,6 +421,7 @@ impl Turn {
                             hub.extend(list, &self.conversation.view, &mut frame);
                         }
                         Added::Capabilities => hub.add_capabilities(&mut frame),
+                        Added::LogLevel => hub.set_level(&self.conversation.visitor).await,
                     }
                 }
                 Some(orch_gateway::session::bridge::retag_result(frame, &self.id))

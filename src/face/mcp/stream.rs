@@ -138,7 +138,12 @@ impl Stream {
         if frame.kind() != Kind::Request {
             return self.conversation.hear(frame, self.caller.clone()).await;
         }
+        let is_hello = frame.is("initialize");
         let turn = self.conversation.ask(frame, self.caller.clone());
+        if is_hello {
+            // Nothing is to overtake it.
+            return answer(turn, self.out.clone()).await;
+        }
         self.turns.spawn(answer(turn, self.out.clone()));
     }
 
