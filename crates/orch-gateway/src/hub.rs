@@ -206,6 +206,11 @@ impl Hub {
         answer.result = Some(result.to_raw());
     }
 
+    /// Whether a server is being tried for the first time.
+    pub fn is_settling(&self) -> bool {
+        self.servers.read().values().any(|it| it.is_settling())
+    }
+
     /// Waits until every server has been tried, but for none longer than a moment from its start: who is slower is
     /// listed when it is there, and the client is told.
     pub async fn settled(&self) {

@@ -218,6 +218,13 @@ impl Server {
         }
     }
 
+    /// Whether it is being tried for the first time, and not for too long.
+    pub fn is_settling(&self) -> bool {
+        self.n_connections() == 0
+            && self.state().0 == State::Connecting
+            && tokio::time::Instant::now() < self.settle_by
+    }
+
     /// Returns when the first try to connect has come to something, or took too long: a client that asks at once after
     /// the start then sees servers that are quick.
     pub async fn settled(&self) {

@@ -358,16 +358,53 @@ impl Turn {
             Some(Claim::Forward(it)) => {
                 Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)))
             }
-            _ => Ok(State::Over),
+            _ => {
+                // A server that is being connected to may turn out to have it.
+                if let Some(hub) = &face.hub {
+                    hub.settled().await;
+                }
+                let visitor = self.visitor_of(&frame);
+                let Front::Own(own) = &conversation.front else { return Ok(State::Over) };
+                match face.claim(&frame, &cx, &conversation.view, &visitor) {
+                    Claim::Forward(it) => {
+                        Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)))
+                    }
+                    _ => self.to_own(own, frame, Added::Nothing),
+                }
+            }
+        }
+    }
+
+    /// A stream's client may turn out to say everything with each request.
+    fn visitor_of(&self, frame: &Frame) -> Arc<Visitor> {
+        match era_of(frame.params.as_ref()) {
+            Era::Session => self.conversation.visitor.clone(),
+            Era::Stateless => {
+                Arc::new(Visitor::of_request(self.caller.user.as_str(), frame, false))
+            }
+        }
+    }
+
+    fn to_own(&self, own: &OwnServer, frame: Frame, added: Added) -> Result<State, Frame> {
+        let method = frame.method.as_deref().unwrap_or_default();
+        let sent = own.send_as(method, frame.params, Some(self.caller.clone()));
+        match sent {
+            Ok(exchange) => Ok(State::Own(exchange, added)),
+            Err(err) => Err(Frame::error(self.id.clone(), -32603, &err.to_string())),
         }
     }
 
     /// Hands what is ours to our own server, at once, so that it comes there in the order in which it was said.
     fn hand_over(mut self) -> Turn {
-        let cx = self.context();
-        let State::Asked(frame, None) = &mut self.state else { return self };
-        let conversation = &self.conversation;
+        let conversation = self.conversation.clone();
         let Front::Own(own) = &conversation.front else { return self };
+        let frame = match std::mem::replace(&mut self.state, State::Over) {
+            State::Asked(frame, None) => frame,
+            other => {
+                self.state = other;
+                return self;
+            }
+        };
         let method = frame.method.as_deref().unwrap_or_default();
         let mut added = match method {
             "initialize" | "server/discover" => Added::Capabilities,
@@ -381,25 +418,25 @@ impl Turn {
             conversation.visitor.set_log_level(params.get("level").cloned());
             added = Added::LogLevel;
         }
-        // A stream whose client turns out to say everything with each request.
-        let visitor = match era_of(frame.params.as_ref()) {
-            Era::Session => conversation.visitor.clone(),
-            Era::Stateless => {
-                Arc::new(Visitor::of_request(self.caller.user.as_str(), frame, false))
-            }
-        };
-        match conversation.face.claim(frame, &cx, &conversation.view, &visitor) {
-            Claim::Own => {}
+        let (cx, visitor) = (self.context(), self.visitor_of(&frame));
+        match conversation.face.claim(&frame, &cx, &conversation.view, &visitor) {
             Claim::List(list) => added = Added::List(list),
             claim @ Claim::Forward(_) => {
-                self.state = State::Asked(frame.clone(), Some(claim));
+                self.state = State::Asked(frame, Some(claim));
                 return self;
             }
+            Claim::Own => {
+                let is_settling =
+                    || conversation.face.hub.as_ref().is_some_and(|it| it.is_settling());
+                if is_for_one(&frame) && is_settling() {
+                    self.state = State::Asked(frame, None);
+                    return self;
+                }
+            }
         }
-        self.state = match own.send_as(method, frame.params.take(), Some(self.caller.clone())) {
-            Ok(exchange) => State::Own(exchange, added),
-            Err(_) => State::Over,
-        };
+        if let Ok(state) = self.to_own(own, *frame, added) {
+            self.state = state;
+        }
         self
     }
 
@@ -433,6 +470,16 @@ impl Turn {
         let mut caller = self.caller.clone();
         caller.channel = Channel::Mcp;
         Cx::new(Some(introduced_by(caller, &self.conversation.visitor.client().info)))
+    }
+}
+
+/// Whether it names something that a server behind may have. Our own tools are known.
+fn is_for_one(frame: &Frame) -> bool {
+    let params = Members::of_params(frame.params.as_ref());
+    match frame.method.as_deref() {
+        Some("tools/call") => params.text("name").is_some_and(|it| super::tool::op(&it).is_none()),
+        Some("prompts/get" | "resources/read" | "completion/complete") => true,
+        _ => false,
     }
 }
 
