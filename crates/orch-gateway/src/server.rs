@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::{Catalog, Item, List, fetch};
 use crate::config::{Reach, Upstream};
 use crate::frame::{Frame, Kind, raw};
+use crate::headers;
 use crate::members::Members;
 use crate::session::connection::Personal;
 use crate::session::watch::Watches;
@@ -313,7 +314,7 @@ impl Server {
         let mut catalog = Catalog::default();
         for list in List::ALL {
             let items = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
-            catalog.set(list, self.shaped(list, items));
+            catalog.set(list, self.shaped(list, items, welcome.terms.era));
         }
         self.n_connections.fetch_add(1, Ordering::Relaxed);
         *self.catalog.write() = Arc::new(catalog);
@@ -420,7 +421,7 @@ impl Server {
                 {
                     let mut catalog = self.catalog.write();
                     let mut new = Catalog::clone(&catalog);
-                    new.set(list, self.shaped(list, items));
+                    new.set(list, self.shaped(list, items, live.welcome.terms.era));
                     *catalog = Arc::new(new);
                 }
                 self.tell_changed(list);
@@ -429,8 +430,21 @@ impl Server {
         }
     }
 
-    fn shaped(&self, list: List, items: Vec<Item>) -> Vec<Item> {
-        if list == List::Tools { self.spec.tools.apply(items) } else { items }
+    fn shaped(&self, list: List, mut items: Vec<Item>, era: Era) -> Vec<Item> {
+        if list != List::Tools {
+            return items;
+        }
+        // Only there are arguments repeated in headers.
+        if era == Era::Stateless && matches!(self.spec.reach, Reach::Http { .. }) {
+            items.retain(|it| match headers::check_tool(it) {
+                Ok(()) => true,
+                Err(why) => {
+                    tracing::warn!("the tool `{}` of `{}` is left out: {why}", it.name, self.name);
+                    false
+                }
+            });
+        }
+        self.spec.tools.apply(items)
     }
 
     fn tell_changed(&self, list: List) {

@@ -139,6 +139,11 @@ impl Conversation {
         Single::Turn(Box::new(Turn::new(conversation, frame, caller.clone(), claim)))
     }
 
+    /// Whether its client speaks to one server as that is.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self.front, Front::Direct(_))
+    }
+
     /// The tool of the one server that a request calls.
     pub(super) fn direct_tool(&self, frame: &Frame) -> Option<orch_gateway::catalog::Item> {
         match &self.front {

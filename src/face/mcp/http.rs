@@ -290,7 +290,9 @@ async fn in_session(
     }
     let mut turn = session.conversation.ask(frame, caller);
     let mut first = None;
-    if !turn.wants_stream() || !accepts(&parts.headers, "text/event-stream") {
+    // Behind such a client stands a server that may break off any answer, to be taken up again.
+    let may_break = session.conversation.is_direct() && is_primed(&parts.headers);
+    if !(turn.wants_stream() || may_break) || !accepts(&parts.headers, "text/event-stream") {
         match turn.next().await {
             Some(frame) if frame.kind() == Kind::Response => {
                 return json_of(StatusCode::OK, frame.to_line());

@@ -3,13 +3,16 @@
 pub(crate) mod caller;
 pub(crate) mod cloud;
 pub(crate) mod docker;
+pub(crate) mod fixture;
 pub(crate) mod fleet;
+pub(crate) mod gateway;
 pub(crate) mod hosts;
 pub(crate) mod image;
 pub(crate) mod invariants;
 pub(crate) mod lab;
 pub(crate) mod listed;
 pub(crate) mod mcp;
+pub(crate) mod official;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod ray;
@@ -20,6 +23,8 @@ pub(crate) mod slow;
 pub(crate) mod sshd;
 pub(crate) mod upstream;
 pub(crate) mod watched;
+pub(crate) mod walk;
+pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::future::Future;

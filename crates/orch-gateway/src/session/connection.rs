@@ -169,9 +169,13 @@ impl Server {
         self: &Arc<Server>,
         visitor: &Arc<Visitor>,
     ) -> Result<Connection, LinkError> {
+        let era = self.connected().await?.welcome.terms.era;
         match visitor.session {
-            Some(session) => self.personal(Scope::Session(session), visitor).await,
-            None => self.connection_for(visitor).await,
+            // A server without sessions has none to be kept apart.
+            Some(session) if era == Era::Session => {
+                self.personal(Scope::Session(session), visitor).await
+            }
+            _ => self.connection_for(visitor).await,
         }
     }
 

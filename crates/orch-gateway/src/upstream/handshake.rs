@@ -17,6 +17,8 @@ pub const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 pub const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 pub const INFO_KEY: &str = "io.modelcontextprotocol/clientInfo";
 
+const UNSUPPORTED_VERSION: i64 = -32022;
+
 /// A server of the session era may not answer a question it does not know.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -47,7 +49,12 @@ pub async fn shake_hands(
     client: &Client,
     limit: Duration,
 ) -> Result<Welcome, LinkError> {
-    match discover(link, client, PROBE.min(limit)).await {
+    let mut discovered = discover(link, client, PROBE.min(limit)).await;
+    // It may speak our version all the same: the refusal names those that it does.
+    if matches!(discovered, Err(LinkError::Refused { code: UNSUPPORTED_VERSION, .. })) {
+        discovered = discover(link, client, PROBE.min(limit)).await;
+    }
+    match discovered {
         Ok(welcome) => Ok(welcome),
         // These do not change by asking otherwise.
         Err(

@@ -16,9 +16,12 @@ use parking_lot::Mutex;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use sse_stream::{Sse, SseStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::handshake::VERSION_KEY;
 use super::pending::Pending;
 use super::{Era, Exchange, Inbox, Link, LinkError, Terms, Unowned};
 use crate::frame::{Frame, Raw, raw};
@@ -39,6 +42,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 /// Tries in a row that bring nothing.
 const MAX_RETRIES: u32 = 5;
+/// A server is to answer to our listening within this, or is asked without.
+const LISTEN_LIMIT: Duration = Duration::from_millis(500);
 /// How long the goodbye to a session may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -71,6 +76,10 @@ struct Shared {
     headers: HeaderMap,
     pending: Arc<Pending>,
     terms: Mutex<Option<Terms>>,
+    /// Until when requests wait for `listened`. None: the server is not listened to.
+    listen_by: Mutex<Option<Instant>>,
+    /// The server has answered to our listening, however it did.
+    listened: watch::Sender<bool>,
     session_id: Mutex<Option<HeaderValue>>,
     closed: CancellationToken,
     reason: Mutex<String>,
@@ -100,6 +109,8 @@ impl HttpLink {
             headers: map,
             pending: Pending::new(inbox),
             terms: Mutex::default(),
+            listen_by: Mutex::default(),
+            listened: watch::Sender::default(),
             session_id: Mutex::default(),
             closed: CancellationToken::new(),
             reason: Mutex::default(),
@@ -137,8 +148,12 @@ impl Link for HttpLink {
         let shared = self.shared.clone();
         let method = method.to_owned();
         self.tasks.spawn(async move {
+            let asking = async {
+                shared.until_listened().await;
+                shared.ask(id, &method, &frame, headers).await
+            };
             let asked = tokio::select! {
-                asked = shared.ask(id, &method, &frame, headers) => asked,
+                asked = asking => asked,
                 () = gone.cancelled() => return,
                 () = shared.closed.cancelled() => Err(LinkError::Closed { reason: shared.reason.lock().clone() }),
             };
@@ -157,6 +172,7 @@ impl Link for HttpLink {
         let era = terms.era;
         *self.shared.terms.lock() = Some(terms);
         if era == Era::Session {
+            *self.shared.listen_by.lock() = Some(Instant::now() + LISTEN_LIMIT);
             let shared = self.shared.clone();
             self.tasks.spawn(async move {
                 let closed = shared.closed.clone();
@@ -213,12 +229,29 @@ impl Shared {
         }
     }
 
+    /// What a server asks during a call may come on the stream of what belongs to no request; servers lose it while there
+    /// is none. Some open it only with its first event, so that is not waited for long.
+    async fn until_listened(&self) {
+        let Some(listen_by) = *self.listen_by.lock() else { return };
+        let mut listened = self.listened.subscribe();
+        let opened = listened.wait_for(|it| *it);
+        tokio::time::timeout_at(listen_by, opened).await.ok();
+    }
+
     fn request(&self, method: Method) -> reqwest::RequestBuilder {
         let mut request = self.client.request(method, &self.url).headers(self.headers.clone());
         if let Some(terms) = &*self.terms.lock() {
             request = request.header(VERSION, &terms.version);
         }
         request
+    }
+
+    /// The version that a request says of itself while none is agreed on.
+    fn proposed(&self, frame: &Frame) -> Option<String> {
+        if self.terms.lock().is_some() {
+            return None;
+        }
+        Members::of_params(frame.params.as_ref()).object("_meta")?.text(VERSION_KEY)
     }
 
     fn in_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -233,6 +266,9 @@ impl Shared {
             .in_session(self.request(Method::POST))
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, text/event-stream");
+        if let Some(version) = self.proposed(frame) {
+            request = request.header(VERSION, version);
+        }
         if self.era() != Some(Era::Session)
             && let Some(method) = &frame.method
         {
@@ -338,7 +374,9 @@ impl Shared {
             if let Some(last) = &last {
                 request = request.header(LAST_EVENT_ID, last);
             }
-            match request.send().await {
+            let response = request.send().await;
+            self.listened.send_replace(true);
+            match response {
                 Ok(it) if it.status().is_success() && media_type(&it) == "text/event-stream" => {
                     let deliver = |frame| {
                         self.pending.deliver(frame);
