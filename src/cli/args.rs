@@ -12,7 +12,9 @@ Examples:
   mcp-orch serve                                     serve MCP and REST on http://127.0.0.1:3000
   mcp-orch serve --demo                              with the users demo/demo and admin/admin
   mcp-orch stdio                                     what an MCP client starts
+  mcp-orch stdio --connect https://example.org/mcp   a remote server for a client that only starts programs
   mcp-orch install --client claude-desktop           add mcp-orch to a client's configuration
+  mcp-orch servers add memory -- npx -y @modelcontextprotocol/server-memory
   mcp-orch call list_nodes                           one operation from the shell
   mcp-orch call launch_instance image=nginx:alpine 'ports=[80]'
   mcp-orch events --follow                           what happens, as it happens
@@ -69,7 +71,8 @@ pub(super) enum Command {
     /// Serve MCP at /mcp, REST at / and the API documentation at /docs.
     Serve(ServeArgs),
     /// Speak MCP on stdin and stdout; shares the state of a server that runs, or serves itself.
-    Stdio,
+    #[command(after_help = STDIO_EXAMPLES)]
+    Stdio(StdioArgs),
     /// Call one operation.
     #[command(after_help = CALL_EXAMPLES)]
     Call(CallArgs),
@@ -78,8 +81,14 @@ pub(super) enum Command {
     /// Show what happened to nodes, instances, quotas and images, oldest first.
     #[command(after_help = EVENTS_EXAMPLES)]
     Events(EventsArgs),
-    /// Add mcp-orch to the configuration of an MCP client.
+    /// List the MCP clients of this machine, or add mcp-orch to the configuration of one.
+    #[command(after_help = INSTALL_EXAMPLES)]
     Install(InstallArgs),
+    /// The MCP servers behind this one.
+    Servers {
+        #[command(subcommand)]
+        command: ServersCommand,
+    },
     /// Register machines as nodes, one or many.
     Nodes {
         #[command(subcommand)]
@@ -113,16 +122,113 @@ Examples:
   mcp-orch completions bash > ~/.local/share/bash-completion/completions/mcp-orch
   mcp-orch completions zsh > ~/.zfunc/_mcp-orch";
 
+const STDIO_EXAMPLES: &str = "\
+Examples:
+  mcp-orch stdio
+  mcp-orch stdio --connect https://example.org/mcp --token-env EXAMPLE_TOKEN
+  mcp-orch stdio --connect http://127.0.0.1:3000/mcp --header 'Authorization=Bearer mo-...'";
+
+#[derive(Args)]
+pub(super) struct StdioArgs {
+    /// Carry the client's messages to this endpoint over streamable HTTP, and serve nothing here.
+    #[arg(long, value_name = "URL")]
+    pub connect: Option<String>,
+    /// Sent with every request to it; may be given several times.
+    #[arg(long = "header", value_name = "NAME=VALUE", requires = "connect")]
+    pub headers: Vec<String>,
+    /// Environment variable with a bearer token for it, which so does not stand in the list of processes.
+    #[arg(long, value_name = "NAME", requires = "connect")]
+    pub token_env: Option<String>,
+}
+
+const INSTALL_EXAMPLES: &str = "\
+Examples:
+  mcp-orch install                                  the clients there are, and which have mcp-orch
+  mcp-orch install --client cursor                  add it to one
+  mcp-orch install --client cursor --import         and take over the servers it has, to be behind mcp-orch";
+
 #[derive(Args)]
 pub(super) struct InstallArgs {
+    /// The client to add it to; without, the clients of this machine are listed.
     #[arg(long, value_enum)]
-    pub client: ClientName,
+    pub client: Option<ClientName>,
     /// Show what would be added, and change nothing.
-    #[arg(long)]
+    #[arg(long, requires = "client")]
     pub print: bool,
     /// The client's configuration, when it is not where that client usually has it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "client")]
     pub file: Option<PathBuf>,
+    /// Put the servers that the client has behind mcp-orch too; its own entries stay until you remove them.
+    #[arg(long, requires = "client", conflicts_with = "print")]
+    pub import: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ServersCommand {
+    /// Put a server behind this one: a command that speaks MCP on its stdin and stdout, or an address.
+    #[command(after_help = SERVERS_EXAMPLES)]
+    Add(Box<AddServerArgs>),
+    /// List them, and how they are.
+    List(Target),
+    /// Take one away.
+    Remove {
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Read the file of servers again; only what differs is restarted.
+    Reload(Target),
+}
+
+const SERVERS_EXAMPLES: &str = "\
+Examples:
+  mcp-orch servers add memory -- npx -y @modelcontextprotocol/server-memory
+  mcp-orch servers add files --env LOG=1 --cwd /srv -- npx -y @modelcontextprotocol/server-filesystem /srv
+  mcp-orch servers add remote --url https://example.org/mcp --header 'Authorization=Bearer ${TOKEN}'
+  mcp-orch servers add shop --openapi https://shop.example.org/openapi.json";
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("reach").required(true).args(["command", "server_url", "openapi"]))]
+pub(super) struct AddServerArgs {
+    /// Prefixes its tools: 1 to 40 letters, digits, `-` or `_`.
+    pub name: String,
+    /// Address of a server over streamable HTTP.
+    #[arg(long = "url", id = "server_url", value_name = "URL")]
+    pub url: Option<String>,
+    /// File or address of an OpenAPI document, of which every operation becomes a tool.
+    #[arg(long, value_name = "FILE|URL")]
+    pub openapi: Option<String>,
+    /// Where that API is, when the document does not say.
+    #[arg(long, value_name = "URL", requires = "openapi")]
+    pub base_url: Option<String>,
+    /// Sent with every request to it; may be given several times. `${NAME}` is filled in from the environment.
+    #[arg(long = "header", value_name = "NAME=VALUE", conflicts_with = "command")]
+    pub headers: Vec<String>,
+    /// Variable of the program's environment; may be given several times.
+    #[arg(long = "env", value_name = "NAME=VALUE", requires = "command")]
+    pub env: Vec<String>,
+    /// Folder to start the program in.
+    #[arg(long, value_name = "DIR", requires = "command")]
+    pub cwd: Option<PathBuf>,
+    /// Put it in place of one of that name.
+    #[arg(long)]
+    pub replace: bool,
+    #[command(flatten)]
+    pub at: At,
+    /// The program and its arguments.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `Target`, where `--url` has another meaning.
+#[derive(Args, Default)]
+pub(super) struct At {
+    /// Server to ask, instead of the local one.
+    #[arg(long = "at", value_name = "URL")]
+    pub url: Option<String>,
+    /// API key or access token for it; `MCP_ORCH_API_KEY` in the environment is as good.
+    #[arg(long, requires = "url")]
+    pub api_key: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -326,6 +432,18 @@ pub(super) struct ServeArgs {
     /// Everybody who connects is the administrator; on loopback only.
     #[arg(long)]
     pub no_auth: bool,
+    /// A server on stdin and stdout to publish over HTTP, besides those of the file: its program and arguments.
+    #[arg(last = true, value_name = "COMMAND", requires = "publish")]
+    pub command: Vec<String>,
+    /// Publish the COMMAND behind `--`, under this name.
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..=1,
+        default_missing_value = "published",
+        requires = "command"
+    )]
+    pub publish: Option<String>,
 }
 
 impl ServeArgs {
@@ -340,6 +458,10 @@ impl ServeArgs {
         }
         if let Some(it) = &self.mcp_config {
             add("--mcp-config", "gateway.mcp_config", json!(it));
+        }
+        if let Some(name) = &self.publish {
+            add("--publish", "gateway.publish", json!(self.command));
+            add("--publish", "gateway.publish_as", json!(name));
         }
         if self.no_auth {
             add("--no-auth", "security.enable_auth", json!(false));

@@ -239,11 +239,21 @@ impl Default for StoreSection {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gateway {
     /// File with the upstream MCP servers; `mcp-config.json` in the working directory unless given.
     pub mcp_config: Option<PathBuf>,
+    /// Program and arguments of one more server, on stdin and stdout, that is so published over HTTP.
+    pub publish: Vec<String>,
+    /// What it is called; its tools have that before their names.
+    pub publish_as: String,
+}
+
+impl Default for Gateway {
+    fn default() -> Gateway {
+        Gateway { mcp_config: None, publish: Vec::new(), publish_as: "published".to_owned() }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

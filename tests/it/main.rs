@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod authorisation;
+mod bridges;
 mod checks;
 mod cli_call;
 mod cli_files;

@@ -27,6 +27,23 @@ pub struct Upstream {
     pub tools: Shape,
 }
 
+impl Upstream {
+    /// A child process that nothing else is said about. The error is a broken rule.
+    pub fn of_command(name: &str, words: &[String]) -> Result<Upstream, McpConfigError> {
+        check_name(name)?;
+        let (command, args) = words
+            .split_first()
+            .ok_or_else(|| refuse(&format!("mcpServers.{name}.command"), "it is empty"))?;
+        let reach = Reach::Stdio {
+            command: command.clone(),
+            args: args.to_vec(),
+            env: BTreeMap::new(),
+            cwd: None,
+        };
+        Ok(Upstream { reach, disabled: false, timeout: CALL_TIMEOUT, tools: Shape::default() })
+    }
+}
+
 /// Where the configuration names no time.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(300);
 

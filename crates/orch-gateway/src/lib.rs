@@ -11,6 +11,7 @@ pub mod hub;
 pub mod members;
 pub mod names;
 pub mod port;
+pub mod remote;
 pub mod server;
 pub mod shape;
 pub mod upstream;

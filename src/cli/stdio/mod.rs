@@ -5,6 +5,7 @@
 
 mod bridge;
 mod memory;
+mod remote;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
-use super::args::Globals;
+use super::args::{Globals, StdioArgs};
 use super::{ExitStatus, serve};
 use crate::app::data_dir::{DataDir, Locking};
 use crate::app::{App, Kind, Running};
@@ -32,7 +33,14 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Bytes on their way between the client and a server in this process.
 const BUFFER: usize = 256 * 1024;
 
-pub(super) async fn run(env: &'static dyn Env, globals: &Globals) -> anyhow::Result<ExitStatus> {
+pub(super) async fn run(
+    env: &'static dyn Env,
+    globals: &Globals,
+    args: &StdioArgs,
+) -> anyhow::Result<ExitStatus> {
+    if let Some(url) = &args.connect {
+        return remote::run(env, globals, url, args).await;
+    }
     let config = globals.load(env)?;
     telemetry::start_logging(&config.server)?;
     serve_client(env, &config, Kind::Stdio).await
@@ -44,7 +52,7 @@ pub(super) async fn serve_client(
     config: &Config,
     kind: Kind,
 ) -> anyhow::Result<ExitStatus> {
-    let stop = serve::stop_on_signal()?;
+    let stop = serve::stop_serving_on_signal()?;
     carry(Client::on_stdio(), env, config, kind, stop).await?;
     Ok(ExitStatus::Done)
 }
