@@ -61,7 +61,7 @@ impl Hub {
         let around = Surroundings {
             http: http::client()?,
             inherited: Arc::new(inherited),
-            tasks: tasks.clone(),
+            tasks,
             now,
             changes: broadcast::Sender::new(CHANGES),
             client: Arc::new(client),
@@ -74,12 +74,17 @@ impl Hub {
         });
         let mut changes = hub.changes();
         let weak = Arc::downgrade(&hub);
-        tasks.spawn(async move {
+        let watching = async move {
             while !matches!(changes.recv().await, Err(broadcast::error::RecvError::Closed)) {
                 let Some(hub) = weak.upgrade() else { return };
                 *hub.edge.lock() = None;
             }
-        });
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends when the hub is dropped, which is after the wait for all tasks"
+        )]
+        tokio::spawn(watching);
         Ok(hub)
     }
 

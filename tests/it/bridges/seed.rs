@@ -24,7 +24,10 @@ async fn works_with(home: &Home) {
     // HTTP is served at the same time.
     let url = holder(&home.data_dir()).unwrap()["url"].as_str().unwrap().to_owned();
     assert!(http().get(format!("{url}/health")).send().await.unwrap().status().is_success());
+    // With its client, and not only when the patience with what is under way is over.
+    let started = std::time::Instant::now();
     assert!(client.close().await.success());
+    assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());
     eventually("the end of the server", || async {
         http().get(format!("{url}/health")).send().await.is_err().then_some(())
     })

@@ -87,7 +87,7 @@ impl Remote {
             () = stop.cancelled() => Ok(()),
         };
         let answered = async {
-            while !bridge.under_way.lock().is_empty() {
+            while bridge.has_unanswered() {
                 bridge.ended.notified().await;
             }
         };
@@ -158,6 +158,11 @@ impl Bridge {
             tasks: TaskTracker::new(),
             closed: CancellationToken::new(),
         })
+    }
+
+    fn has_unanswered(&self) -> bool {
+        let is_wanted = |it: &Arc<UnderWay>| !it.is_withdrawn.load(Ordering::Relaxed);
+        self.under_way.lock().values().any(is_wanted)
     }
 
     /// From the client, until it closes.
