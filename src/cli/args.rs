@@ -199,7 +199,7 @@ pub(super) struct AddServerArgs {
     #[arg(long, value_name = "FILE|URL")]
     pub openapi: Option<String>,
     /// Where that API is, when the document does not say.
-    #[arg(long, value_name = "URL", requires = "openapi")]
+    #[arg(long, value_name = "URL", requires = "openapi", conflicts_with_all = ["server_url", "command"])]
     pub base_url: Option<String>,
     /// Sent with every request to it; may be given several times. `${NAME}` is filled in from the environment.
     #[arg(long = "header", value_name = "NAME=VALUE", conflicts_with = "command")]

@@ -289,6 +289,9 @@ fn view(server: &Server) -> ToolServer {
         Reach::Http { url, .. } => {
             ("http", url.split(['?', '#']).next().unwrap_or_default().to_owned())
         }
+        Reach::OpenApi { document, .. } => {
+            ("openapi", document.split(['?', '#']).next().unwrap_or_default().to_owned())
+        }
     };
     let live = server.live();
     let info = live.as_ref().map(|it| &it.welcome.info);

@@ -18,6 +18,7 @@ use crate::frame::{Frame, Kind, raw};
 use crate::members::Members;
 use crate::upstream::handshake::{self, Client, Welcome};
 use crate::upstream::http::HttpLink;
+use crate::upstream::openapi::OpenApiLink;
 use crate::upstream::stdio::StdioLink;
 use crate::upstream::{Era, Exchange, Link, LinkError};
 
@@ -277,6 +278,11 @@ impl Server {
             }
             Reach::Http { url, headers } => {
                 HttpLink::new(self.around.http.clone(), url, headers, inbox, tasks)?
+            }
+            Reach::OpenApi { document, base_url, headers } => {
+                let (http, base_url) = (self.around.http.clone(), base_url.as_deref());
+                let timeout = self.spec.timeout;
+                OpenApiLink::open(http, document, base_url, headers, timeout, tasks).await?
             }
         };
         // Whatever happens until it is in use, nothing of it stays.

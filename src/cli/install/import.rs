@@ -67,7 +67,9 @@ async fn take_all(
         let error = outcome.value.get("error").and_then(Value::as_str);
         match (outcome.is_error, error) {
             (false, _) => print(format!("{name}: taken over"))?,
-            (true, Some("Conflict")) => print(format!("{name}: there is one of that name already"))?,
+            (true, Some("Conflict")) => {
+                print(format!("{name}: there is one of that name already"))?
+            }
             (true, _) => {
                 let said = outcome.value.get("message").and_then(Value::as_str);
                 say(format!("{name}: not taken over: {}", said.unwrap_or(&outcome.text)));

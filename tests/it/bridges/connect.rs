@@ -35,7 +35,10 @@ async fn frames_pass_as_they_were_written_and_in_order() {
             );
             assert_eq!(client.line().await, wanted);
         }
-        assert_eq!(client.line().await, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{STRANGE}}}"#));
+        assert_eq!(
+            client.line().await,
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{STRANGE}}}"#)
+        );
     }
     assert_eq!(upstream.n_asked("initialize"), 1);
 
@@ -140,8 +143,7 @@ async fn our_own_server_is_used_with_a_token_in_both_eras() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_not_there_is_said_to_be_so() {
     let home = Home::new();
-    let mut client =
-        Client::start(home.command(&["stdio", "--connect", "http://127.0.0.1:9/mcp"]));
+    let mut client = Client::start(home.command(&["stdio", "--connect", "http://127.0.0.1:9/mcp"]));
     let refused = client.ask("initialize", json!({})).await;
     let said = refused["error"]["message"].as_str().unwrap().to_owned();
     assert!(said.contains("could not be reached"), "{said}");

@@ -9,7 +9,8 @@ use crate::harness::{eventually, http};
 
 fn servers(home: &Home) -> String {
     let inner = home.path("inner");
-    let entry = json!({"command": env!("CARGO_BIN_EXE_mcp-orch"), "args": ["stdio", "--data-dir", inner]});
+    let entry =
+        json!({"command": env!("CARGO_BIN_EXE_mcp-orch"), "args": ["stdio", "--data-dir", inner]});
     json!({"mcpServers": {"inner": entry}}).to_string()
 }
 

@@ -31,11 +31,11 @@ use self::session::Session;
 use crate::edge::era_of;
 use crate::frame::{Frame, Kind, raw};
 use crate::members::Members;
+use crate::upstream::handshake::VERSION_KEY;
 use crate::upstream::http::{
     LAST_EVENT_ID, MAX_MESSAGE, MAX_RETRIES, MAX_RETRY, METHOD, NAME, RETRY, SESSION_ID, VERSION,
     body, client, header_text, media_type, name_of, unreachable,
 };
-use crate::upstream::handshake::VERSION_KEY;
 use crate::upstream::{Era, LinkError};
 
 /// Frames for a client that does not read; the endpoint then has to wait.
@@ -54,7 +54,9 @@ pub struct Remote {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
-    #[error("`{0}` is no address of an MCP endpoint\nhint: it starts with `http://` or `https://`, and mostly ends with `/mcp`")]
+    #[error(
+        "`{0}` is no address of an MCP endpoint\nhint: it starts with `http://` or `https://`, and mostly ends with `/mcp`"
+    )]
     Url(String),
     #[error("the header `{0}` cannot be sent\nhint: a header is NAME=VALUE, in plain ASCII")]
     Header(String),
@@ -254,8 +256,7 @@ impl Bridge {
                 }
                 if method == "tools/call" {
                     for (name, value) in self.params.of_call(params) {
-                        request =
-                            request.header(format!("mcp-param-{name}"), header_text(&value));
+                        request = request.header(format!("mcp-param-{name}"), header_text(&value));
                     }
                 }
             }

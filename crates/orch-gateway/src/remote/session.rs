@@ -15,9 +15,7 @@ use super::{ACCEPTED, Bridge, FAREWELL, Place};
 use crate::frame::{Frame, Kind};
 use crate::members::Members;
 use crate::upstream::LinkError;
-use crate::upstream::http::{
-    MAX_RETRY, RETRY, SESSION_ID, VERSION, body, media_type, unreachable,
-};
+use crate::upstream::http::{MAX_RETRY, RETRY, SESSION_ID, VERSION, body, media_type, unreachable};
 
 #[derive(Default)]
 pub(super) struct Session {
