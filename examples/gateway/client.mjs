@@ -77,10 +77,17 @@ assert(told.target.datetime.endsWith("T21:00:00+09:00"), told.target.datetime);
 say("one tool of each server", `${echoed.content[0].text}; ${file}; ${told.target.datetime}`);
 
 const seen = [];
+// When the last progress and the result come in one piece, the 1.x client has forgotten the call before it hands the
+// progress on, and tells of it here.
+client.onerror = (err) => {
+  const late = /unknown token: (.*)$/.exec(err.message);
+  if (late) seen.push(JSON.parse(late[1]).params.progress);
+};
 const long = { name: "everything__trigger-long-running-operation", arguments: { duration: 0.4, steps: 4 } };
 const onprogress = (it) => seen.push(it.progress);
 const done = which === "sdk" ? await client.callTool(long, undefined, { onprogress }) : await client.callTool(long, { onprogress });
 assert(!done.isError);
+await new Promise((resolve) => setImmediate(resolve));
 assert.deepEqual(seen, [1, 2, 3, 4]);
 say("progress of a long operation", seen);
 

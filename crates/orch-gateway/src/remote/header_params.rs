@@ -15,9 +15,12 @@ const MAX_DEPTH: usize = 16;
 
 #[derive(Default)]
 pub(super) struct HeaderParams {
-    /// By tool, of each header the path to its argument.
-    marked: Mutex<HashMap<String, Vec<(String, Vec<String>)>>>,
+    /// By tool.
+    marked: Mutex<HashMap<String, Vec<Marked>>>,
 }
+
+/// A header, and the path to its argument.
+type Marked = (String, Vec<String>);
 
 impl HeaderParams {
     /// Takes in the answer to `tools/list`.
@@ -66,7 +69,7 @@ impl HeaderParams {
     }
 }
 
-fn walk(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(String, Vec<String>)>) {
+fn walk(schema: &Value, path: &mut Vec<String>, found: &mut Vec<Marked>) {
     let Some(properties) = schema["properties"].as_object() else { return };
     if MAX_DEPTH < path.len() {
         tracing::warn!("a schema is nested deeper than {MAX_DEPTH}");

@@ -11,7 +11,8 @@ use http::Method;
 use http::header::HeaderValue;
 use sse_stream::SseStream;
 
-use super::{ACCEPTED, Bridge, FAREWELL, Place};
+use super::ask::{Place, malformed};
+use super::{ACCEPTED, Bridge, FAREWELL};
 use crate::frame::{Frame, Kind};
 use crate::members::Members;
 use crate::upstream::LinkError;
@@ -192,12 +193,12 @@ impl Bridge {
 }
 
 fn parse(line: &Bytes) -> Result<Frame, LinkError> {
-    Frame::parse(line).map_err(|err| super::malformed("initialize", &err.to_string()))
+    Frame::parse(line).map_err(|err| malformed("initialize", &err.to_string()))
 }
 
 /// Of a handshake, which the client does not see.
 async fn answer_of(response: reqwest::Response) -> Result<Frame, LinkError> {
-    let broken = || super::malformed("initialize", "there is no answer in what it said");
+    let broken = || malformed("initialize", "there is no answer in what it said");
     if media_type(&response) == "application/json" {
         let text = body(response, "initialize").await?;
         return Frame::parse(&text).map_err(|_| broken());
