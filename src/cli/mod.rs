@@ -95,7 +95,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
         Some(Command::Demo(args)) => demo::run(env, &globals, &args).await,
         Some(Command::Stdio(args)) => stdio::run(env, &globals, &args).await,
         Some(Command::Servers { command }) => servers::run(env, &globals, command).await,
-        None if cli.mode.is_some() => serve::run_mode(env, &globals, &cli.serve, cli.mode).await,
+        None if cli.mode.is_some() => {
+            serve::run_mode(env, &globals, &cli.serve, cli.mode, &cli.entry.entry()).await
+        }
         None => {
             args::print_help()?;
             Ok(ExitStatus::Failed)

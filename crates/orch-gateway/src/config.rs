@@ -8,6 +8,7 @@ use orch_domain::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::session::Lifecycle;
 use crate::shape::Shape;
 
 /// The servers of the file, by their configured names, which prefix their tools.
@@ -25,6 +26,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// How its tools are offered.
     pub tools: Shape,
+    /// Who shares a connection with whom.
+    pub lifecycle: Lifecycle,
 }
 
 impl Upstream {
@@ -40,7 +43,13 @@ impl Upstream {
             env: BTreeMap::new(),
             cwd: None,
         };
-        Ok(Upstream { reach, disabled: false, timeout: CALL_TIMEOUT, tools: Shape::default() })
+        Ok(Upstream {
+            reach,
+            disabled: false,
+            timeout: CALL_TIMEOUT,
+            tools: Shape::default(),
+            lifecycle: Lifecycle::default(),
+        })
     }
 }
 
@@ -102,6 +111,7 @@ struct Entry {
     timeout: Option<f64>,
     #[serde(default)]
     tools: Shape,
+    lifecycle: Option<String>,
     #[serde(rename = "autoApprove")]
     _auto_approve: Option<Value>,
     #[serde(rename = "alwaysAllow")]
@@ -182,13 +192,22 @@ fn upstream(
         }
     };
     let tools = entry.tools;
+    let lifecycle = match entry.lifecycle.as_deref() {
+        None => Lifecycle::default(),
+        Some(it) => Lifecycle::parse(it).ok_or_else(|| {
+            let message = "it is one of `auto`, `shared`, `session`, `user`, `call` and `pool(N)` with N from 1 to 100";
+            refuse(&format!("{key}.lifecycle"), message)
+        })?,
+    };
     if let Some(document) = entry.openapi {
         let has_other = entry.command.is_some() || entry.url.is_some();
         if has_other || entry.kind.is_some_and(|it| it != Kind::OpenApi) {
             return Err(refuse(key, NEEDS));
         }
         let reach = open_api(key, document, entry.base_url, entry.headers)?;
-        return Ok(Upstream { reach, disabled, timeout, tools });
+        // An API knows nothing of sessions.
+        let lifecycle = if lifecycle == Lifecycle::Auto { Lifecycle::Shared } else { lifecycle };
+        return Ok(Upstream { reach, disabled, timeout, tools, lifecycle });
     }
     if entry.base_url.is_some() {
         return Err(refuse(&format!("{key}.base_url"), "only a server with `openapi` has it"));
@@ -217,7 +236,7 @@ fn upstream(
         }
         _ => return Err(refuse(key, NEEDS)),
     };
-    Ok(Upstream { reach, disabled, timeout, tools })
+    Ok(Upstream { reach, disabled, timeout, tools, lifecycle })
 }
 
 const NEEDS: &str = "it needs either a `command` (with `args`, `env`, `cwd`), a `url` (with `headers`), or `openapi` (with `base_url`, `headers`), as its `type` says";

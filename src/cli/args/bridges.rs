@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ClientName, Target};
+use super::{ClientName, EntryArgs, Target};
 
 pub(super) const STDIO_EXAMPLES: &str = "\
 Examples:
@@ -23,6 +23,8 @@ pub(in crate::cli) struct StdioArgs {
     /// Environment variable with a bearer token for it, which so does not stand in the list of processes.
     #[arg(long, value_name = "NAME", requires = "connect")]
     pub token_env: Option<String>,
+    #[command(flatten)]
+    pub entry: EntryArgs,
 }
 
 pub(super) const INSTALL_EXAMPLES: &str = "\

@@ -67,6 +67,16 @@ async fn a_program_is_published_over_http() {
     assert_eq!(shown["name"], "inner");
     let (status, answer) = server.call("POST", "/tools/inner.whoami", Some(json!({}))).await;
     assert_eq!((status, &answer["isError"]), (200, &json!(false)), "{answer}");
+    // At an address of its own, it is as if there were nothing between.
+    let url = format!("{}/mcp/inner", server.url);
+    let command = home.command(&["stdio", "--connect", &url]);
+    let mut client = Client::start(command).initialized().await;
+    let tools = client.tools().await;
+    assert!(tools.contains(&"whoami".to_owned()), "{tools:?}");
+    assert!(!tools.iter().any(|it| it.contains("__")), "{tools:?}");
+    let answer = client.ask("tools/call", json!({"name": "whoami", "arguments": {}})).await;
+    assert_eq!(answer["result"]["isError"], false, "{answer}");
+    assert!(client.close().await.success());
     // A change of the file leaves it alone.
     let (status, reloaded) = server.call("POST", "/servers/reload", None).await;
     assert_eq!((status, &reloaded["unchanged"]), (200, &json!(["inner"])));

@@ -8,6 +8,7 @@ pub(crate) mod hosts;
 pub(crate) mod image;
 pub(crate) mod invariants;
 pub(crate) mod lab;
+pub(crate) mod listed;
 pub(crate) mod mcp;
 pub(crate) mod program;
 pub(crate) mod proxy;

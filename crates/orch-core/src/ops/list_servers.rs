@@ -53,8 +53,9 @@ impl Operation for ListServers {
         spec!("list_servers", Tools, Reads, Some(Permission::Read), [Route::get("/servers")]);
     type Output = ServerList;
 
-    async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<ServerList, Error> {
-        let servers = orch.tool_servers.servers();
+    async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<ServerList, Error> {
+        let mut servers = orch.tool_servers.servers();
+        servers.retain(|it| cx.shows_server(&it.name));
         Ok(ServerList { total_count: servers.len(), servers })
     }
 }

@@ -28,10 +28,11 @@ use self::header_params::HeaderParams;
 use self::session::Session;
 use crate::edge::era_of;
 use crate::frame::{Frame, Kind, raw};
+use crate::headers;
 use crate::members::Members;
 use crate::upstream::Era;
 use crate::upstream::handshake::VERSION_KEY;
-use crate::upstream::http::{MAX_MESSAGE, METHOD, NAME, VERSION, client, header_text, name_of};
+use crate::upstream::http::{MAX_MESSAGE, METHOD, NAME, VERSION, client, header_text};
 
 /// Frames for a client that does not read; the endpoint then has to wait.
 const OUTGOING: usize = 256;
@@ -242,16 +243,17 @@ impl Bridge {
         let session = self.session.lock();
         let params = frame.params.as_ref();
         if era_of(params) == Era::Stateless {
-            let meta = Members::of_params(params).object("_meta").unwrap_or_default();
+            let params = Members::of_params(params);
+            let meta = params.object("_meta").unwrap_or_default();
             request = request.header(VERSION, meta.text(VERSION_KEY).unwrap_or_default());
             if let Some(method) = &frame.method {
                 request = request.header(METHOD, method);
-                if let Some(name) = name_of(method, params) {
+                if let Some(name) = headers::name_of(method, &params) {
                     request = request.header(NAME, header_text(&name));
                 }
                 if method == "tools/call" {
-                    for (name, value) in self.params.of_call(params) {
-                        request = request.header(format!("mcp-param-{name}"), header_text(&value));
+                    for (name, value) in self.params.of_call(&params) {
+                        request = request.header(name, header_text(&value));
                     }
                 }
             }

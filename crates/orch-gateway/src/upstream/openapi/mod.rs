@@ -31,25 +31,33 @@ use crate::members::Members;
 const READ_LIMIT: Duration = Duration::from_secs(20);
 
 pub struct OpenApiLink {
-    shared: Arc<Shared>,
+    source: Arc<Source>,
     tasks: TaskTracker,
     closed: CancellationToken,
 }
 
-struct Shared {
+/// Where the document is, and what was made of it when it was first asked for.
+struct Source {
     client: Client,
-    base: Url,
+    place: String,
+    base_url: Option<String>,
     headers: HeaderMap,
+    timeout: Duration,
+    api: tokio::sync::OnceCell<Api>,
+}
+
+struct Api {
+    base: Url,
     operations: HashMap<String, Operation>,
     /// The results of `initialize` and `tools/list`.
     welcome: Raw,
     tools: Raw,
-    timeout: Duration,
 }
 
 impl OpenApiLink {
-    /// Reads the document at `place`, a file or an address. `timeout` is for each call.
-    pub async fn open(
+    /// The document is at `place`, a file or an address; it is read when the server is first asked. `timeout` is for each
+    /// call.
+    pub fn new(
         client: Client,
         place: &str,
         base_url: Option<&str>,
@@ -57,41 +65,16 @@ impl OpenApiLink {
         timeout: Duration,
         tasks: &TaskTracker,
     ) -> Result<Arc<OpenApiLink>, LinkError> {
-        let headers = header_map(headers)?;
-        // They are for the API. Where the document is kept may be somebody else's.
-        let known = base_url.and_then(|it| Url::parse(it).ok());
-        let is_same = |api: &Url| Url::parse(place).is_ok_and(|it| it.origin() == api.origin());
-        let with_document =
-            if known.as_ref().is_some_and(is_same) { headers.clone() } else { HeaderMap::new() };
-        let reading = document::read(&client, place, with_document);
-        let text = tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| {
-            LinkError::Timeout { method: "the OpenAPI document".to_owned(), after: READ_LIMIT }
-        })??;
-        let document = Document::parse(&text)?;
-        let base = document.base_url(base_url, place)?;
-        let operations = operation::operations(&document);
-        let tools: Vec<&Raw> = operations.iter().map(|it| &it.tool).collect();
-        let info = &document.root["info"];
-        let word = |key: &str| text::excerpt(info[key].as_str().unwrap_or_default(), 100);
-        let mut welcome = json!({
-            "protocolVersion": LATEST_SESSION,
-            "capabilities": {"tools": {}},
-            "serverInfo": {"name": word("title"), "version": word("version")},
-        });
-        if let Some(words) = info["description"].as_str() {
-            welcome["instructions"] = text::excerpt(words, 2000).into();
-        }
-        let shared = Shared {
+        let source = Source {
             client,
-            base,
-            headers,
-            welcome: raw(&welcome),
-            tools: raw(&json!({"tools": tools})),
-            operations: operations.into_iter().map(|it| (it.name.clone(), it)).collect(),
+            place: place.to_owned(),
+            base_url: base_url.map(str::to_owned),
+            headers: header_map(headers)?,
             timeout,
+            api: tokio::sync::OnceCell::new(),
         };
         Ok(Arc::new(OpenApiLink {
-            shared: Arc::new(shared),
+            source: Arc::new(source),
             tasks: tasks.clone(),
             closed: CancellationToken::new(),
         }))
@@ -112,17 +95,67 @@ fn header_map(headers: &BTreeMap<String, Secret<String>>) -> Result<HeaderMap, L
     Ok(map)
 }
 
-impl Shared {
+impl Source {
+    async fn api(&self) -> Result<&Api, LinkError> {
+        self.api.get_or_try_init(|| self.read()).await
+    }
+
+    async fn read(&self) -> Result<Api, LinkError> {
+        // They are for the API. Where the document is kept may be somebody else's.
+        let known = self.base_url.as_ref().and_then(|it| Url::parse(it).ok());
+        let is_same =
+            |api: &Url| Url::parse(&self.place).is_ok_and(|it| it.origin() == api.origin());
+        let with_document = if known.as_ref().is_some_and(is_same) {
+            self.headers.clone()
+        } else {
+            HeaderMap::new()
+        };
+        let reading = document::read(&self.client, &self.place, with_document);
+        let text = tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| {
+            LinkError::Timeout { method: "the OpenAPI document".to_owned(), after: READ_LIMIT }
+        })??;
+        let document = Document::parse(&text)?;
+        let base = document.base_url(self.base_url.as_deref(), &self.place)?;
+        let operations = operation::operations(&document);
+        let tools: Vec<&Raw> = operations.iter().map(|it| &it.tool).collect();
+        let info = &document.root["info"];
+        let word = |key: &str| text::excerpt(info[key].as_str().unwrap_or_default(), 100);
+        let mut welcome = json!({
+            "protocolVersion": LATEST_SESSION,
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": word("title"), "version": word("version")},
+        });
+        if let Some(words) = info["description"].as_str() {
+            welcome["instructions"] = text::excerpt(words, 2000).into();
+        }
+        Ok(Api {
+            base,
+            welcome: raw(&welcome),
+            tools: raw(&json!({"tools": tools})),
+            operations: operations.into_iter().map(|it| (it.name.clone(), it)).collect(),
+        })
+    }
+
+    async fn answer(&self, method: &str, params: Option<&Raw>) -> Result<Frame, LinkError> {
+        Ok(match method {
+            "initialize" => Frame::result(id(), self.api().await?.welcome.clone()),
+            "tools/list" => Frame::result(id(), self.api().await?.tools.clone()),
+            "tools/call" => self.call(params).await?,
+            "ping" => Frame::result(id(), raw(&json!({}))),
+            _ => Frame::error(id(), -32601, "an API has tools only"),
+        })
+    }
+
     async fn call(&self, params: Option<&Raw>) -> Result<Frame, LinkError> {
         let params = Members::of_params(params);
         let name = params.text("name").unwrap_or_default();
-        let Some(operation) = self.operations.get(&name) else {
+        let api = self.api().await?;
+        let Some(operation) = api.operations.get(&name) else {
             let shown = text::excerpt(&name, 100);
             return Ok(Frame::error(id(), -32602, &format!("there is no tool `{shown}`")));
         };
         let arguments = params.object("arguments").unwrap_or_default();
-        let request =
-            request::build(&self.client, &self.base, &self.headers, operation, &arguments);
+        let request = request::build(&self.client, &api.base, &self.headers, operation, &arguments);
         let request = match request {
             Ok(it) => it,
             Err(mistake) => return Ok(Frame::result(id(), answer::failed(&mistake))),
@@ -149,29 +182,18 @@ impl Link for OpenApiLink {
         let withdrawn = CancellationToken::new();
         let cancel = withdrawn.clone();
         let (sender, exchange) = Exchange::new(move || cancel.cancel());
-        let answer = match method {
-            "initialize" => Frame::result(id(), self.shared.welcome.clone()),
-            "tools/list" => Frame::result(id(), self.shared.tools.clone()),
-            "ping" => Frame::result(id(), raw(&json!({}))),
-            "tools/call" => {
-                let (shared, closed) = (self.shared.clone(), self.closed.clone());
-                self.tasks.spawn(async move {
-                    let called = tokio::select! {
-                        called = shared.call(params.as_ref()) => called,
-                        // The request is dropped, and with it its connection.
-                        () = withdrawn.cancelled() => return,
-                        () = closed.cancelled() => {
-                            Err(LinkError::Closed { reason: "it was closed".to_owned() })
-                        }
-                    };
-                    // A caller that is gone needs no answer.
-                    sender.send(called).ok();
-                });
-                return Ok(exchange);
-            }
-            _ => Frame::error(id(), -32601, "an API has tools only"),
-        };
-        sender.send(Ok(answer)).ok();
+        let (source, closed) = (self.source.clone(), self.closed.clone());
+        let method = method.to_owned();
+        self.tasks.spawn(async move {
+            let answered = tokio::select! {
+                answered = source.answer(&method, params.as_ref()) => answered,
+                // The request is dropped, and with it its connection.
+                () = withdrawn.cancelled() => return,
+                () = closed.cancelled() => Err(LinkError::Closed { reason: "it was closed".to_owned() }),
+            };
+            // A caller that is gone needs no answer.
+            sender.send(answered).ok();
+        });
         Ok(exchange)
     }
 
