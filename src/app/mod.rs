@@ -7,6 +7,7 @@ pub mod data_dir;
 pub mod database;
 mod failpoint;
 pub mod gateway;
+pub mod hangup;
 mod http;
 pub mod machine;
 pub mod nodes;
@@ -177,7 +178,9 @@ impl App {
         }
         tracker.spawn(socket::serve(self.socket, self.local.clone()));
         let (gateway, servers) = (self.gateway.clone(), self.servers);
+        let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         let shutdown = self.local.shutdown.clone();
+        tracker.spawn(hangup::reload_on(hangup, gateway.clone(), shutdown.clone()));
         tracker.spawn(async move { gateway.run(servers, shutdown).await });
         let address = self.http.as_ref().map(|it| it.address);
         if let Some(http) = self.http {

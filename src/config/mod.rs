@@ -68,7 +68,13 @@ impl Config {
     pub fn profiles(&self) -> Profiles {
         let patterns =
             |them: &[String]| them.iter().map(|it| WildMatch::new(it)).collect::<Vec<_>>();
-        Profiles::new(self.gateway.profiles.iter().map(|(name, it)| Profile {
+        let mut sections = self.gateway.profiles.clone();
+        if !self.gateway.publish.is_empty() {
+            let name = self.gateway.publish_as.clone();
+            let alone = ProfileSection { transparent: Some(name.clone()), ..Default::default() };
+            sections.entry(name).or_insert(alone);
+        }
+        Profiles::new(sections.iter().map(|(name, it)| Profile {
             name: name.clone(),
             description: it.description.trim().to_owned(),
             servers: patterns(&it.servers),

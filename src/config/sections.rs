@@ -240,13 +240,28 @@ impl Default for StoreSection {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gateway {
     /// File with the upstream MCP servers; `mcp-config.json` in the working directory unless given.
     pub mcp_config: Option<PathBuf>,
+    /// Program and arguments of one more server, on stdin and stdout, that is so published over HTTP.
+    pub publish: Vec<String>,
+    /// What it is called; at `/mcp/NAME` it is as if there were nothing between.
+    pub publish_as: String,
     /// Endpoints `/mcp/NAME` with some servers and tools: `NAME: {servers, tools: {allow, deny}, own, lazy, transparent, names, permissions, description}`.
     pub profiles: BTreeMap<String, ProfileSection>,
+}
+
+impl Default for Gateway {
+    fn default() -> Gateway {
+        Gateway {
+            mcp_config: None,
+            publish: Vec::new(),
+            publish_as: "published".to_owned(),
+            profiles: BTreeMap::new(),
+        }
+    }
 }
 
 /// One endpoint beside the one of everything.

@@ -3,11 +3,13 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod authorisation;
+mod bridges;
 mod checks;
 mod cli_call;
 mod cli_files;
 mod cli_nodes;
 mod cli_serve;
+mod cli_servers;
 mod commands;
 mod conformance_client;
 mod crash;
@@ -39,6 +41,7 @@ mod mcp_resources;
 mod mcp_tools;
 mod node_loss;
 mod official_clients;
+mod openapi_upstream;
 mod ops_cluster;
 mod ops_containers;
 mod ops_identity;

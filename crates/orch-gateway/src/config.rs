@@ -30,6 +30,29 @@ pub struct Upstream {
     pub lifecycle: Lifecycle,
 }
 
+impl Upstream {
+    /// A child process that nothing else is said about. The error is a broken rule.
+    pub fn of_command(name: &str, words: &[String]) -> Result<Upstream, McpConfigError> {
+        check_name(name)?;
+        let (command, args) = words
+            .split_first()
+            .ok_or_else(|| refuse(&format!("mcpServers.{name}.command"), "it is empty"))?;
+        let reach = Reach::Stdio {
+            command: command.clone(),
+            args: args.to_vec(),
+            env: BTreeMap::new(),
+            cwd: None,
+        };
+        Ok(Upstream {
+            reach,
+            disabled: false,
+            timeout: CALL_TIMEOUT,
+            tools: Shape::default(),
+            lifecycle: Lifecycle::default(),
+        })
+    }
+}
+
 /// Where the configuration names no time.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -45,6 +68,14 @@ pub enum Reach {
     },
     /// Streamable HTTP.
     Http { url: String, headers: BTreeMap<String, Secret<String>> },
+    /// An API, whose operations are tools.
+    OpenApi {
+        /// File or address.
+        document: String,
+        /// Where the API is, when the document does not say.
+        base_url: Option<String>,
+        headers: BTreeMap<String, Secret<String>>,
+    },
 }
 
 /// What is wrong, and where in the file.
@@ -71,6 +102,9 @@ struct Entry {
     url: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, Secret<String>>,
+    openapi: Option<String>,
+    #[serde(alias = "base_url")]
+    base_url: Option<String>,
     #[serde(default)]
     disabled: bool,
     /// Seconds.
@@ -88,6 +122,8 @@ struct Entry {
 #[serde(rename_all = "camelCase")]
 enum Kind {
     Stdio,
+    #[serde(rename = "openapi")]
+    OpenApi,
     #[serde(alias = "streamable-http", alias = "streamableHttp")]
     Http,
 }
@@ -163,8 +199,21 @@ fn upstream(
             refuse(&format!("{key}.lifecycle"), message)
         })?,
     };
+    if let Some(document) = entry.openapi {
+        let has_other = entry.command.is_some() || entry.url.is_some();
+        if has_other || entry.kind.is_some_and(|it| it != Kind::OpenApi) {
+            return Err(refuse(key, NEEDS));
+        }
+        let reach = open_api(key, document, entry.base_url, entry.headers)?;
+        // An API knows nothing of sessions.
+        let lifecycle = if lifecycle == Lifecycle::Auto { Lifecycle::Shared } else { lifecycle };
+        return Ok(Upstream { reach, disabled, timeout, tools, lifecycle });
+    }
+    if entry.base_url.is_some() {
+        return Err(refuse(&format!("{key}.base_url"), "only a server with `openapi` has it"));
+    }
     let reach = match (entry.command, entry.url) {
-        (Some(command), None) if entry.kind != Some(Kind::Http) => {
+        (Some(command), None) if matches!(entry.kind, None | Some(Kind::Stdio)) => {
             if command.trim().is_empty() {
                 return Err(refuse(&format!("{key}.command"), "it is empty"));
             }
@@ -176,7 +225,7 @@ fn upstream(
             }
             Reach::Stdio { command, args: entry.args, env: entry.env, cwd: entry.cwd }
         }
-        (None, Some(url)) if entry.kind != Some(Kind::Stdio) => {
+        (None, Some(url)) if matches!(entry.kind, None | Some(Kind::Http)) => {
             if !(url.starts_with("http://") || url.starts_with("https://")) {
                 return Err(refuse(
                     &format!("{key}.url"),
@@ -185,14 +234,28 @@ fn upstream(
             }
             Reach::Http { url, headers: entry.headers }
         }
-        _ => {
-            return Err(refuse(
-                key,
-                "it needs either a `command` (with `args`, `env`, `cwd`) or a `url` (with `headers`), as its `type` says",
-            ));
-        }
+        _ => return Err(refuse(key, NEEDS)),
     };
     Ok(Upstream { reach, disabled, timeout, tools, lifecycle })
+}
+
+const NEEDS: &str = "it needs either a `command` (with `args`, `env`, `cwd`), a `url` (with `headers`), or `openapi` (with `base_url`, `headers`), as its `type` says";
+
+fn open_api(
+    key: &str,
+    document: String,
+    base_url: Option<String>,
+    headers: BTreeMap<String, Secret<String>>,
+) -> Result<Reach, McpConfigError> {
+    if document.trim().is_empty() {
+        return Err(refuse(&format!("{key}.openapi"), "it is empty"));
+    }
+    let is_url = |it: &String| it.starts_with("http://") || it.starts_with("https://");
+    if !base_url.as_ref().is_none_or(is_url) {
+        let message = "it has to start with `http://` or `https://`";
+        return Err(refuse(&format!("{key}.base_url"), message));
+    }
+    Ok(Reach::OpenApi { document, base_url, headers })
 }
 
 fn expand_all(

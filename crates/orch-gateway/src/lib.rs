@@ -14,6 +14,7 @@ pub mod members;
 pub mod names;
 pub mod port;
 pub mod profile;
+pub mod remote;
 pub mod server;
 pub mod session;
 pub mod shape;

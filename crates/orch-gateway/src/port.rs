@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, List};
-use crate::config::{McpConfig, Reach};
-use crate::hub::Hub;
+use crate::config::{McpConfig, Reach, Upstream};
+use crate::hub::{Hub, Reloaded};
 use crate::members::Members;
 use crate::server::{Server, State};
 use crate::session::Visitor;
@@ -35,6 +35,8 @@ pub struct Gateway {
     /// Where the configuration is read from, and written to when servers are added.
     file: PathBuf,
     lookup: Lookup,
+    /// One more server than the file has, which no change of the file touches.
+    published: Option<(String, Upstream)>,
     /// One change of the file at a time.
     editing: tokio::sync::Mutex<()>,
     catalog: parking_lot::Mutex<Known>,
@@ -54,14 +56,27 @@ impl Gateway {
             hub,
             file,
             lookup,
+            published: None,
             editing: tokio::sync::Mutex::default(),
             catalog: parking_lot::Mutex::default(),
         }
     }
 
+    /// With one more server than the file has. In a file that has one of that name, it takes that one's place.
+    pub fn publishing(mut self, name: String, server: Upstream) -> Gateway {
+        self.published = Some((name, server));
+        self
+    }
+
+    /// Goes over to another configuration: only what differs is restarted.
+    async fn apply(&self, mut config: McpConfig) -> Reloaded {
+        config.servers.extend(self.published.clone());
+        self.hub.reload(&config).await
+    }
+
     /// Connects to `config`, and goes over to what the file says whenever it changes, until `ended`.
     pub async fn run(&self, config: McpConfig, ended: CancellationToken) {
-        self.hub.reload(&config).await;
+        self.apply(config).await;
         let mut seen = self.stamp();
         loop {
             tokio::select! {
@@ -142,7 +157,7 @@ impl Gateway {
             .await
             .map_err(Error::internal)?
             .map_err(unwritable)?;
-        self.hub.reload(&config).await;
+        self.apply(config).await;
         Ok(())
     }
 }
@@ -256,7 +271,7 @@ impl ToolServers for Gateway {
         let _editing = self.editing.lock().await;
         let config = Gateway::read(&self.file, &self.lookup)
             .map_err(|err| Error::invalid("", format!("{err}; the servers go on as they were")))?;
-        let report = self.hub.reload(&config).await;
+        let report = self.apply(config).await;
         Ok(ReloadedServers {
             added: report.added,
             changed: report.changed,
@@ -298,6 +313,9 @@ fn view(server: &Server) -> ToolServer {
         // What is behind the `?` may be a key.
         Reach::Http { url, .. } => {
             ("http", url.split(['?', '#']).next().unwrap_or_default().to_owned())
+        }
+        Reach::OpenApi { document, .. } => {
+            ("openapi", document.split(['?', '#']).next().unwrap_or_default().to_owned())
         }
     };
     let live = server.live();

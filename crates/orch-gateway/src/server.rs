@@ -21,6 +21,7 @@ use crate::session::connection::Personal;
 use crate::session::watch::Watches;
 use crate::upstream::handshake::{self, Client, Welcome};
 use crate::upstream::http::HttpLink;
+use crate::upstream::openapi::OpenApiLink;
 use crate::upstream::stdio::StdioLink;
 use crate::upstream::{Era, Exchange, Link, LinkError, Unowned};
 
@@ -295,6 +296,10 @@ impl Server {
             }
             Reach::Http { url, headers } => {
                 HttpLink::new(self.around.http.clone(), url, headers, inbox, tasks)?
+            }
+            Reach::OpenApi { document, base_url, headers } => {
+                let (http, base_url) = (self.around.http.clone(), base_url.as_deref());
+                OpenApiLink::new(http, document, base_url, headers, self.spec.timeout, tasks)?
             }
         })
     }

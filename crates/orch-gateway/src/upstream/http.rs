@@ -28,20 +28,20 @@ use crate::frame::{Frame, Raw, raw};
 use crate::headers;
 use crate::members::Members;
 
-const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(crate) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(crate) const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub(crate) const NAME: HeaderName = HeaderName::from_static("mcp-name");
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One message, as over stdio.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// Between two tries to take up a broken stream, unless the server names another time.
-const RETRY: Duration = Duration::from_secs(1);
-const MAX_RETRY: Duration = Duration::from_secs(30);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const MAX_RETRY: Duration = Duration::from_secs(30);
 /// Tries in a row that bring nothing.
-const MAX_RETRIES: u32 = 5;
+pub(crate) const MAX_RETRIES: u32 = 5;
 /// A server is to answer to our listening within this, or is asked without.
 const LISTEN_LIMIT: Duration = Duration::from_millis(500);
 /// How long the goodbye to a session may take.
@@ -465,7 +465,7 @@ impl Shared {
     }
 }
 
-fn unreachable(err: reqwest::Error) -> LinkError {
+pub(crate) fn unreachable(err: reqwest::Error) -> LinkError {
     // The whole chain, without the URL: it may hold a secret.
     let err = err.without_url();
     let mut message = err.to_string();
@@ -481,12 +481,12 @@ fn malformed(method: &str, err: &crate::frame::FrameError) -> LinkError {
     LinkError::Malformed { method: method.to_owned(), message: err.to_string() }
 }
 
-fn media_type(response: &Response) -> &str {
+pub(crate) fn media_type(response: &Response) -> &str {
     let value = response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or("");
     value.split(';').next().unwrap_or("").trim()
 }
 
-async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
+pub(crate) async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
@@ -504,7 +504,7 @@ async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
 
 /// What the header `Mcp-Name` repeats of the body.
 /// Text as a header has it: what is not plain ASCII is sent in base64 between marks.
-fn header_text(text: &str) -> String {
+pub(crate) fn header_text(text: &str) -> String {
     use base64::Engine;
     let is_plain = text.bytes().all(|it| (0x20..0x7f).contains(&it))
         && text.trim() == text

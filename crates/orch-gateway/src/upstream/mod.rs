@@ -4,6 +4,7 @@
 pub mod exchange;
 pub mod handshake;
 pub mod http;
+pub mod openapi;
 pub mod pending;
 pub mod stdio;
 
@@ -100,6 +101,8 @@ pub enum LinkError {
     Malformed { method: String, message: String },
     #[error("it did not answer `{method}` within {after:?}")]
     Timeout { method: String, after: std::time::Duration },
+    #[error("its OpenAPI document cannot be used: {message}")]
+    Document { message: String },
     #[error("it refused `{method}`: {message} ({code})")]
     Refused { method: String, code: i64, message: String },
 }
