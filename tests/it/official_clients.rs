@@ -16,7 +16,7 @@ use self::fixtures::{Excuse, excuses};
 use crate::harness::server::{Server, Setup};
 
 /// Where they are, or why this machine cannot have them.
-fn installed() -> Option<&'static Path> {
+pub(crate) fn installed() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let has = |program: &str| {

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod hub;
 pub mod members;
 pub mod names;
+pub mod oauth;
 pub mod port;
 pub mod server;
 pub mod shape;

@@ -269,12 +269,10 @@ fn view(server: &Server) -> ToolServer {
             (ServerState::Failed, Some(reason), Some(next_retry))
         }
     };
-    let (transport, target) = match &server.spec.reach {
-        Reach::Stdio { command, .. } => ("stdio", command.clone()),
+    let target = match &server.spec.reach {
+        Reach::Stdio { command, .. } => command.clone(),
         // What is behind the `?` may be a key.
-        Reach::Http { url, .. } => {
-            ("http", url.split(['?', '#']).next().unwrap_or_default().to_owned())
-        }
+        Reach::Http { url, .. } => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
     };
     let live = server.live();
     let info = live.as_ref().map(|it| &it.welcome.info);
@@ -285,7 +283,7 @@ fn view(server: &Server) -> ToolServer {
     let catalog = server.catalog();
     ToolServer {
         name: server.name.to_string(),
-        transport: transport.to_owned(),
+        transport: server.transport().to_owned(),
         target,
         state: word,
         state_since,

@@ -2,8 +2,8 @@
 //!
 //! What it offers is kept here and served at once, also while it is slow or gone. A call is one request upstream.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use orch_domain::time::Timestamp;
@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, Item, List, fetch};
-use crate::config::{Reach, Upstream};
+use crate::config::{Reach, Upstream, Wire};
 use crate::frame::{Frame, Kind, raw};
 use crate::members::Members;
 use crate::upstream::handshake::{self, Client, Welcome};
 use crate::upstream::http::HttpLink;
+use crate::upstream::sse::SseLink;
 use crate::upstream::stdio::StdioLink;
 use crate::upstream::{Era, Exchange, Link, LinkError};
 
@@ -78,6 +79,8 @@ pub struct Server {
     state: RwLock<(State, Timestamp)>,
     catalog: RwLock<Arc<Catalog>>,
     live: watch::Sender<Option<Arc<Live>>>,
+    /// How a server over HTTP speaks, once that was found out.
+    wire: OnceLock<Wire>,
     n_connections: AtomicU64,
     settle_by: tokio::time::Instant,
     /// Calls under way.
@@ -105,6 +108,7 @@ impl Server {
             around: around.clone(),
             catalog: RwLock::default(),
             live: watch::Sender::new(None),
+            wire: OnceLock::new(),
             n_connections: AtomicU64::new(0),
             settle_by: tokio::time::Instant::now() + FIRST_LIST,
             calls: TaskTracker::new(),
@@ -131,6 +135,15 @@ impl Server {
     /// What it said about itself when it was last connected to.
     pub fn live(&self) -> Option<Arc<Live>> {
         self.live.borrow().clone()
+    }
+
+    /// How it speaks, as far as that is known.
+    pub fn transport(&self) -> &'static str {
+        match (&self.spec.reach, self.wire.get()) {
+            (Reach::Stdio { .. }, _) => "stdio",
+            (Reach::Http { wire: Wire::Sse, .. }, _) | (_, Some(Wire::Sse)) => "sse",
+            (Reach::Http { .. }, _) => "http",
+        }
     }
 
     /// How often it was connected to since it was configured.
@@ -270,24 +283,35 @@ impl Server {
     }
 
     async fn connect(&self, inbox: crate::upstream::Inbox) -> Result<Arc<Live>, LinkError> {
-        let tasks = &self.around.tasks;
-        let link: Arc<dyn Link> = match &self.spec.reach {
-            reach @ Reach::Stdio { .. } => {
-                StdioLink::start(reach, &self.around.inherited, inbox, tasks)?
-            }
-            Reach::Http { url, headers } => {
-                HttpLink::new(self.around.http.clone(), url, headers, inbox, tasks)?
+        let client = &self.around.client;
+        let (link, welcome, guard) = match &self.spec.reach {
+            Reach::Stdio { .. } => self.greet(Wire::Either, inbox).await?,
+            Reach::Http { wire, .. } => {
+                let known = self.wire.get().copied().unwrap_or(*wire);
+                match self.greet(known, inbox.clone()).await {
+                    // What servers of before streamable HTTP answer to a request that they do not know.
+                    Err(first @ LinkError::Status { status: 400 | 404 | 405, .. })
+                        if known == Wire::Either =>
+                    {
+                        let greeted = self.greet(Wire::Sse, inbox).await;
+                        let greeted = greeted.map_err(|err| match err {
+                            // It is none of those either.
+                            LinkError::Status { .. } => first,
+                            err => err,
+                        })?;
+                        self.wire.set(Wire::Sse).ok();
+                        greeted
+                    }
+                    Ok(greeted) => {
+                        self.wire
+                            .set(if known == Wire::Sse { known } else { Wire::Streamable })
+                            .ok();
+                        greeted
+                    }
+                    Err(err) => return Err(err),
+                }
             }
         };
-        // Whatever happens until it is in use, nothing of it stays.
-        let guard = CloseOnDrop { link: Some(link.clone()), tasks: tasks.clone() };
-        let client = &self.around.client;
-        let welcome = handshake::shake_hands(&*link, client, CONNECT_LIMIT).await.map_err(
-            |err| match err {
-                LinkError::Closed { .. } => LinkError::Closed { reason: link.reason() },
-                err => err,
-            },
-        )?;
         let mut catalog = Catalog::default();
         for list in List::ALL {
             let items = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
@@ -297,6 +321,38 @@ impl Server {
         *self.catalog.write() = Arc::new(catalog);
         guard.keep();
         Ok(Arc::new(Live { link, welcome }))
+    }
+
+    /// A connection and the handshake over it. Until it is in use, nothing of it stays whatever happens.
+    async fn greet(
+        &self,
+        wire: Wire,
+        inbox: crate::upstream::Inbox,
+    ) -> Result<(Arc<dyn Link>, Welcome, CloseOnDrop), LinkError> {
+        let (tasks, http) = (&self.around.tasks, self.around.http.clone());
+        let link: Arc<dyn Link> = match &self.spec.reach {
+            reach @ Reach::Stdio { .. } => {
+                StdioLink::start(reach, &self.around.inherited, inbox, tasks)?
+            }
+            Reach::Http { url, headers, .. } if wire == Wire::Sse => {
+                SseLink::open(http, url, headers, None, inbox, tasks).await?
+            }
+            Reach::Http { url, headers, .. } => {
+                HttpLink::new(http, url, headers, None, inbox, tasks)?
+            }
+        };
+        let guard = CloseOnDrop { link: Some(link.clone()), tasks: tasks.clone() };
+        let client = &self.around.client;
+        let greeted = match wire {
+            // It knows no other era, and some of that time answer nothing that they do not know.
+            Wire::Sse => handshake::initialize(&*link, client, CONNECT_LIMIT).await,
+            _ => handshake::shake_hands(&*link, client, CONNECT_LIMIT).await,
+        };
+        let welcome = greeted.map_err(|err| match err {
+            LinkError::Closed { .. } => LinkError::Closed { reason: link.reason() },
+            err => err,
+        })?;
+        Ok((link, welcome, guard))
     }
 
     /// Until the connection ends; says why it did.

@@ -64,7 +64,7 @@ impl ServerState {
 pub struct ToolServer {
     /// As configured; its tools are `name.tool`.
     pub name: String,
-    /// `stdio`, `http`, or `built-in`.
+    /// `stdio`, `http`, `sse` (HTTP as it was before 2025), or `built-in`.
     pub transport: String,
     /// The command or the URL, without arguments, headers and query.
     pub target: String,

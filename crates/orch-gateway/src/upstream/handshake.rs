@@ -87,7 +87,8 @@ async fn discover(link: &dyn Link, client: &Client, limit: Duration) -> Result<W
     Ok(welcome(terms, members, answer))
 }
 
-async fn initialize(
+/// The handshake of the session era, for servers that can speak no other.
+pub async fn initialize(
     link: &dyn Link,
     client: &Client,
     limit: Duration,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use orch_domain::secret::Secret;
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pending::Pending;
+use super::site::{Site, TokenSource, challenge, malformed, media_type, unreachable};
 use super::{Era, Exchange, Inbox, Link, LinkError, Terms};
 use crate::frame::{Frame, Raw, raw};
 use crate::members::Members;
@@ -65,9 +66,8 @@ pub struct HttpLink {
 }
 
 struct Shared {
-    client: Client,
+    site: Site,
     url: String,
-    headers: HeaderMap,
     pending: Arc<Pending>,
     terms: Mutex<Option<Terms>>,
     session_id: Mutex<Option<HeaderValue>>,
@@ -80,23 +80,13 @@ impl HttpLink {
         client: Client,
         url: &str,
         headers: &BTreeMap<String, Secret<String>>,
+        token: Option<Arc<dyn TokenSource>>,
         inbox: Inbox,
         tasks: &TaskTracker,
     ) -> Result<Arc<HttpLink>, LinkError> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let bad = || LinkError::Unreachable {
-                message: format!("its configured header `{name}` is no HTTP header"),
-            };
-            let key = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
-            let mut value = HeaderValue::try_from(value.expose().as_str()).map_err(|_| bad())?;
-            value.set_sensitive(true);
-            map.insert(key, value);
-        }
         let shared = Shared {
-            client,
+            site: Site::new(client, headers, token)?,
             url: url.to_owned(),
-            headers: map,
             pending: Pending::new(inbox),
             terms: Mutex::default(),
             session_id: Mutex::default(),
@@ -170,7 +160,8 @@ impl Link for HttpLink {
         self.shared.end("it was closed");
         let session_id = self.shared.session_id.lock().take();
         if let Some(id) = session_id {
-            let goodbye = self.shared.request(Method::DELETE).header(SESSION_ID, id).send();
+            let goodbye = self.shared.request(Method::DELETE).header(SESSION_ID, id);
+            let goodbye = self.shared.site.send(goodbye);
             // A server that is gone, or keeps no sessions, needs none.
             tokio::time::timeout(GOODBYE, goodbye).await.ok();
         }
@@ -200,11 +191,20 @@ impl Shared {
     }
 
     fn request(&self, method: Method) -> reqwest::RequestBuilder {
-        let mut request = self.client.request(method, &self.url).headers(self.headers.clone());
+        let mut request = self.site.request(method, &self.url);
         if let Some(terms) = &*self.terms.lock() {
             request = request.header(VERSION, &terms.version);
         }
         request
+    }
+
+    /// Without a login there is nothing left to be said over this connection.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, LinkError> {
+        let sent = self.site.send(request).await;
+        if let Err(err @ LinkError::LoginNeeded { .. }) = &sent {
+            self.end(&err.to_string());
+        }
+        sent
     }
 
     fn in_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -232,7 +232,7 @@ impl Shared {
 
     /// Sends a request and takes in all that is answered.
     async fn ask(&self, id: u64, method: &str, frame: &Frame) -> Result<(), LinkError> {
-        let response = self.post(frame).send().await.map_err(unreachable)?;
+        let response = self.send(self.post(frame)).await?;
         let response = self.checked(response, method).await?;
         if let Some(id) = response.headers().get(SESSION_ID)
             && method == "initialize"
@@ -289,7 +289,7 @@ impl Shared {
             }
             tokio::time::sleep(wait).await;
             let request = self.in_session(self.request(Method::GET)).header(LAST_EVENT_ID, event);
-            match request.header(ACCEPT, "text/event-stream").send().await {
+            match self.send(request.header(ACCEPT, "text/event-stream")).await {
                 Ok(it) if it.status().is_success() => response = Some(it),
                 Ok(it) if it.status() == StatusCode::NOT_FOUND => return Err(self.session_over()),
                 Ok(it) => {
@@ -313,7 +313,7 @@ impl Shared {
             if let Some(last) = &last {
                 request = request.header(LAST_EVENT_ID, last);
             }
-            match request.send().await {
+            match self.send(request).await {
                 Ok(it) if it.status().is_success() && media_type(&it) == "text/event-stream" => {
                     let deliver = |frame| {
                         self.pending.deliver(frame);
@@ -363,7 +363,7 @@ impl Shared {
 
     async fn tell(&self, frame: &Frame) -> Result<(), LinkError> {
         let what = frame.method.as_deref().unwrap_or("a response");
-        let response = self.post(frame).send().await.map_err(unreachable)?;
+        let response = self.send(self.post(frame)).await?;
         self.checked(response, what).await.map(drop)
     }
 
@@ -380,9 +380,7 @@ impl Shared {
             return Ok(response);
         }
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = response.headers().get(WWW_AUTHENTICATE);
-            let challenge = challenge.and_then(|it| it.to_str().ok()).map(str::to_owned);
-            return Err(LinkError::Unauthorized { challenge });
+            return Err(LinkError::Unauthorized { challenge: challenge(&response) });
         }
         if status == StatusCode::NOT_FOUND && self.session_id.lock().is_some() {
             return Err(self.session_over());
@@ -400,27 +398,6 @@ impl Shared {
         }
         Err(LinkError::Status { status, method: method.to_owned() })
     }
-}
-
-fn unreachable(err: reqwest::Error) -> LinkError {
-    // The whole chain, without the URL: it may hold a secret.
-    let err = err.without_url();
-    let mut message = err.to_string();
-    let mut source = std::error::Error::source(&err);
-    while let Some(err) = source {
-        message = format!("{message}: {err}");
-        source = err.source();
-    }
-    LinkError::Unreachable { message }
-}
-
-fn malformed(method: &str, err: &crate::frame::FrameError) -> LinkError {
-    LinkError::Malformed { method: method.to_owned(), message: err.to_string() }
-}
-
-fn media_type(response: &Response) -> &str {
-    let value = response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or("");
-    value.split(';').next().unwrap_or("").trim()
 }
 
 async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
