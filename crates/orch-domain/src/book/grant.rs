@@ -1,0 +1,43 @@
+//! Grants of servers behind in the book.
+
+use std::sync::Arc;
+
+use super::Book;
+use super::change::Undo;
+use crate::grant::{Grant, GrantKey};
+use crate::name::UserId;
+
+impl Book {
+    pub fn grant(&self, key: &GrantKey) -> Option<&Arc<Grant>> {
+        self.grants.get(key)
+    }
+
+    /// By server, holder and issuer.
+    pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        self.grants.values()
+    }
+
+    /// In place of one that the holder has there. Of a user who is gone, nothing is kept: the answer is then false.
+    pub fn put_grant(&mut self, grant: Grant) -> bool {
+        if grant.key.user.as_ref().is_some_and(|it| !self.users.contains_key(it)) {
+            return false;
+        }
+        let key = grant.key.clone();
+        let old = self.grants.insert(key.clone(), Arc::new(grant));
+        self.journal.push(Undo::Grant(key, old));
+        true
+    }
+
+    pub fn remove_grant(&mut self, key: &GrantKey) -> Option<Arc<Grant>> {
+        let old = self.grants.remove(key)?;
+        self.journal.push(Undo::Grant(key.clone(), Some(old.clone())));
+        Some(old)
+    }
+
+    /// With the user go all of its logins.
+    pub(super) fn remove_grants_of(&mut self, user: &UserId) {
+        let of_user = |it: &&GrantKey| it.user.as_ref() == Some(user);
+        let keys: Vec<GrantKey> = self.grants.keys().filter(of_user).cloned().collect();
+        keys.iter().for_each(|it| drop(self.remove_grant(it)));
+    }
+}
