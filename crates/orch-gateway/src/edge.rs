@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use orch_domain::name::UserId;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -37,6 +38,8 @@ pub struct Forward {
     /// As policies and audit name it: `server.tool`, or the method and the server.
     pub target: String,
     pub is_tool_call: bool,
+    /// On whose behalf; a server with a login for each takes it from nobody else.
+    pub user: Option<UserId>,
     method: String,
     params: Members,
     era: Era,
@@ -130,6 +133,7 @@ impl Hub {
             server,
             target,
             is_tool_call: false,
+            user: None,
             method: frame.method.clone().unwrap_or_default(),
             era: era_of(frame.params.as_ref()),
             params,
@@ -192,8 +196,8 @@ impl Forward {
     pub async fn send(mut self, id: Raw) -> Result<Answering, LinkError> {
         let deadline = Instant::now() + self.limit;
         self.cross();
-        let sent =
-            tokio::time::timeout_at(deadline, self.server.send(&self.method, self.params.clone()));
+        let sent = self.server.send_as(self.user.as_ref(), &self.method, self.params.clone());
+        let sent = tokio::time::timeout_at(deadline, sent);
         let exchange = sent.await.unwrap_or_else(|_| Err(self.timed_out()))?;
         Ok(Answering { exchange, id, deadline, forward: self })
     }
@@ -256,7 +260,7 @@ impl Answering {
                 -32601,
                 "the client behind the gateway declared no such capability",
             );
-            if let Some(live) = self.forward.server.live() {
+            if let Some(live) = self.forward.server.live_of(self.forward.user.as_ref()) {
                 live.link.tell(refusal).await?;
             }
         }

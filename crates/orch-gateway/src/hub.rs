@@ -17,6 +17,7 @@ use crate::config::{McpConfig, Upstream};
 use crate::frame::{Raw, raw};
 use crate::members::Members;
 use crate::names::{edge_name, parse_canonical};
+use crate::oauth::Logins;
 use crate::server::{Change, Server, Surroundings};
 use crate::upstream::handshake::Client;
 use crate::upstream::http;
@@ -58,8 +59,11 @@ impl Hub {
             capabilities: raw(&json!({})),
             info: raw(&json!({"name": "mcp-orch", "version": env!("CARGO_PKG_VERSION")})),
         };
+        let http = http::client()?;
+        let logins = Logins::new(http.clone(), tasks.clone(), now.clone())?;
         let around = Surroundings {
-            http: http::client()?,
+            http,
+            logins,
             inherited: Arc::new(inherited),
             tasks: tasks.clone(),
             now,
@@ -81,6 +85,10 @@ impl Hub {
             }
         });
         Ok(hub)
+    }
+
+    pub fn logins(&self) -> &Arc<Logins> {
+        &self.around.logins
     }
 
     pub fn changes(&self) -> broadcast::Receiver<Change> {

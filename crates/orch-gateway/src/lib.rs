@@ -11,6 +11,7 @@ pub mod hub;
 pub mod members;
 pub mod names;
 pub mod oauth;
+mod personal;
 pub mod port;
 pub mod server;
 pub mod shape;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orch_core::Cx;
 use orch_core::operation::Summary;
+use orch_core::ports::server_login::ServerLogins;
 use orch_core::ports::tool_server::{
     ReloadedServers, ServerState, ServerTool, ToolServer, ToolServers, no_server,
 };
@@ -202,9 +203,12 @@ impl ToolServers for Gateway {
             params.set("_meta", &json!({"progressToken": 0}));
         }
         let limit = server.spec.timeout;
+        let user = cx.maybe_caller().map(|it| &it.user);
         let called = async {
-            let mut exchange =
-                server.send("tools/call", params).await.map_err(|err| failure(&server, err))?;
+            let mut exchange = server
+                .send_as(user, "tools/call", params)
+                .await
+                .map_err(|err| failure(&server, err))?;
             loop {
                 let frame = exchange.next().await.map_err(|err| failure(&server, err))?;
                 if frame.is("notifications/progress") {
@@ -257,6 +261,10 @@ impl ToolServers for Gateway {
     async fn remove(&self, name: &str) -> Result<(), Error> {
         self.edit(|servers| servers.remove(name).map(drop).ok_or_else(|| no_server(name))).await
     }
+
+    fn logins(&self) -> Option<&dyn ServerLogins> {
+        Some(self)
+    }
 }
 
 fn view(server: &Server) -> ToolServer {
@@ -265,6 +273,7 @@ fn view(server: &Server) -> ToolServer {
         State::Disabled => (ServerState::Disabled, None, None),
         State::Connecting => (ServerState::Connecting, None, None),
         State::Ready => (ServerState::Ready, None, None),
+        State::NeedsLogin { reason } => (ServerState::NeedsLogin, Some(reason), None),
         State::Failed { reason, next_retry } => {
             (ServerState::Failed, Some(reason), Some(next_retry))
         }
@@ -344,6 +353,10 @@ pub fn failure(server: &Server, err: LinkError) -> Error {
         return Error::UpstreamTimeout { server: name, timeout_ms };
     }
     let said = text::excerpt(&text::sanitize(&err.to_string()), EXCERPT);
+    // Whole sentences with what to do; nothing is wrong with the server.
+    if let LinkError::LoginNeeded { .. } | LinkError::Forbidden { .. } = err {
+        return Error::UpstreamError { server: name, message: said };
+    }
     Error::UpstreamError {
         message: format!(
             "the server `{name}` did not take the call: {said}; `list_servers` shows how it is"

@@ -16,11 +16,14 @@ use crate::catalog::{Catalog, Item, List, fetch};
 use crate::config::{Reach, Upstream, Wire};
 use crate::frame::{Frame, Kind, raw};
 use crate::members::Members;
+use crate::oauth::{LoginSite, Logins, Owner, Standing};
+use crate::personal::Personal;
 use crate::upstream::handshake::{self, Client, Welcome};
 use crate::upstream::http::HttpLink;
+use crate::upstream::site::TokenSource;
 use crate::upstream::sse::SseLink;
 use crate::upstream::stdio::StdioLink;
-use crate::upstream::{Era, Exchange, Link, LinkError};
+use crate::upstream::{Era, Exchange, Inbox, Link, LinkError};
 
 /// To connect, shake hands and list.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -45,6 +48,7 @@ pub struct Surroundings {
     pub changes: broadcast::Sender<Change>,
     /// How this gateway introduces itself.
     pub client: Arc<Client>,
+    pub logins: Arc<Logins>,
 }
 
 /// Something a listener may want to know of a server.
@@ -69,13 +73,23 @@ pub enum State {
     Disabled,
     Connecting,
     Ready,
-    Failed { reason: String, next_retry: Timestamp },
+    Failed {
+        reason: String,
+        next_retry: Timestamp,
+    },
+    /// It takes nobody without a login, and nobody is logged in.
+    NeedsLogin {
+        reason: String,
+    },
 }
 
 pub struct Server {
     pub name: Arc<str>,
     pub spec: Upstream,
-    around: Surroundings,
+    /// Where users log in for it, if that is not settled in its configuration.
+    pub(crate) site: Option<LoginSite>,
+    pub(crate) personal: Personal,
+    pub(crate) around: Surroundings,
     state: RwLock<(State, Timestamp)>,
     catalog: RwLock<Arc<Catalog>>,
     live: watch::Sender<Option<Arc<Live>>>,
@@ -84,9 +98,9 @@ pub struct Server {
     n_connections: AtomicU64,
     settle_by: tokio::time::Instant,
     /// Calls under way.
-    calls: TaskTracker,
+    pub(crate) calls: TaskTracker,
     /// Ends it for good.
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// Has ended, with all that it started.
     stopped: CancellationToken,
 }
@@ -95,6 +109,8 @@ pub struct Server {
 pub struct Live {
     pub link: Arc<dyn Link>,
     pub welcome: Welcome,
+    /// Whose token it is made with. Nobody else's calls go over it.
+    pub owner: Option<Owner>,
 }
 
 impl Server {
@@ -102,6 +118,8 @@ impl Server {
     pub fn start(name: &str, spec: Upstream, around: Surroundings) -> Arc<Server> {
         let state = if spec.disabled { State::Disabled } else { State::Connecting };
         let server = Arc::new(Server {
+            site: LoginSite::of(&name.into(), &spec),
+            personal: Personal::default(),
             name: name.into(),
             spec,
             state: RwLock::new((state, (around.now)())),
@@ -160,10 +178,14 @@ impl Server {
         self.stopped.cancelled().await;
     }
 
-    /// One request. A server whose session is over is connected to again, and asked once more: it did not take the
+    /// One request of nobody in particular, which a connection with somebody's token does not take; `send_as` is for those
+    /// of users. A server whose session is over is connected to again, and asked once more: it did not take the
     /// request.
     pub async fn send(&self, method: &str, params: Members) -> Result<Exchange, LinkError> {
         let live = self.connected().await?;
+        if let (Some(_), Some(site)) = (&live.owner, &self.site) {
+            return Err(LinkError::LoginNeeded { message: site.wanted() });
+        }
         let sent = match self.send_over(&live, method, params.clone()).await {
             Err(LinkError::SessionOver) => {
                 let live = self.connected().await?;
@@ -174,7 +196,7 @@ impl Server {
         sent.map(|it| it.counted_by(&self.calls))
     }
 
-    async fn send_over(
+    pub(crate) async fn send_over(
         &self,
         live: &Live,
         method: &str,
@@ -210,6 +232,9 @@ impl Server {
                 State::Failed { reason, next_retry } => {
                     format!("{reason}; it is tried again at {next_retry}")
                 }
+                State::NeedsLogin { reason } => {
+                    return Err(LinkError::LoginNeeded { message: reason });
+                }
                 State::Connecting | State::Ready => {
                     let rest = deadline.saturating_duration_since(Instant::now());
                     match tokio::time::timeout(rest, live.changed()).await {
@@ -238,13 +263,25 @@ impl Server {
 
     async fn run(self: Arc<Server>) {
         let mut wait = FIRST_RETRY;
+        let mut logins = self.around.logins.changes();
         loop {
+            logins.mark_unchanged();
             self.enter(State::Connecting);
             let begun = Instant::now();
             let (inbox, frames) = mpsc::unbounded_channel();
             let reason = tokio::select! {
                 connected = tokio::time::timeout(CONNECT_LIMIT, self.connect(inbox)) => match connected {
                     Ok(Ok(live)) => self.serve(live, frames).await,
+                    Ok(Err(LinkError::LoginNeeded { message })) => {
+                        self.enter(State::NeedsLogin { reason: message });
+                        self.live.send_replace(None);
+                        tokio::select! {
+                            _ = logins.changed() => {}
+                            () = tokio::time::sleep(LAST_RETRY) => {}
+                            () = self.stop.cancelled() => break,
+                        }
+                        continue;
+                    }
                     Ok(Err(err)) => err.to_string(),
                     Err(_) => format!("it was not ready within {CONNECT_LIMIT:?}"),
                 },
@@ -282,36 +319,16 @@ impl Server {
         self.live.send_modify(|_| {});
     }
 
-    async fn connect(&self, inbox: crate::upstream::Inbox) -> Result<Arc<Live>, LinkError> {
+    async fn connect(&self, inbox: Inbox) -> Result<Arc<Live>, LinkError> {
         let client = &self.around.client;
-        let (link, welcome, guard) = match &self.spec.reach {
-            Reach::Stdio { .. } => self.greet(Wire::Either, inbox).await?,
-            Reach::Http { wire, .. } => {
-                let known = self.wire.get().copied().unwrap_or(*wire);
-                match self.greet(known, inbox.clone()).await {
-                    // What servers of before streamable HTTP answer to a request that they do not know.
-                    Err(first @ LinkError::Status { status: 400 | 404 | 405, .. })
-                        if known == Wire::Either =>
-                    {
-                        let greeted = self.greet(Wire::Sse, inbox).await;
-                        let greeted = greeted.map_err(|err| match err {
-                            // It is none of those either.
-                            LinkError::Status { .. } => first,
-                            err => err,
-                        })?;
-                        self.wire.set(Wire::Sse).ok();
-                        greeted
-                    }
-                    Ok(greeted) => {
-                        self.wire
-                            .set(if known == Wire::Sse { known } else { Wire::Streamable })
-                            .ok();
-                        greeted
-                    }
-                    Err(err) => return Err(err),
-                }
+        let (token, owner) = match &self.site {
+            Some(site) => {
+                let (token, owner) = self.around.logins.shared_source(site);
+                (Some(token), owner)
             }
+            None => (None, None),
         };
+        let (link, welcome, guard) = self.open(inbox, token).await?;
         let mut catalog = Catalog::default();
         for list in List::ALL {
             let items = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
@@ -320,25 +337,49 @@ impl Server {
         self.n_connections.fetch_add(1, Ordering::Relaxed);
         *self.catalog.write() = Arc::new(catalog);
         guard.keep();
-        Ok(Arc::new(Live { link, welcome }))
+        Ok(Arc::new(Live { link, welcome, owner }))
     }
 
-    /// A connection and the handshake over it. Until it is in use, nothing of it stays whatever happens.
-    async fn greet(
-        &self,
-        wire: Wire,
-        inbox: crate::upstream::Inbox,
-    ) -> Result<(Arc<dyn Link>, Welcome, CloseOnDrop), LinkError> {
+    /// A connection and the handshake over it, in the form that the server speaks.
+    pub(crate) async fn open(&self, inbox: Inbox, token: Token) -> Result<Greeted, LinkError> {
+        let Reach::Http { wire, .. } = &self.spec.reach else {
+            return self.greet(Wire::Either, inbox, None).await;
+        };
+        let known = self.wire.get().copied().unwrap_or(*wire);
+        match self.greet(known, inbox.clone(), token.clone()).await {
+            // What servers of before streamable HTTP answer to a request that they do not know.
+            Err(first @ LinkError::Status { status: 400 | 404 | 405, .. })
+                if known == Wire::Either =>
+            {
+                let greeted = self.greet(Wire::Sse, inbox, token).await;
+                let greeted = greeted.map_err(|err| match err {
+                    // It is none of those either.
+                    LinkError::Status { .. } => first,
+                    err => err,
+                })?;
+                self.wire.set(Wire::Sse).ok();
+                Ok(greeted)
+            }
+            Ok(greeted) => {
+                self.wire.set(if known == Wire::Sse { known } else { Wire::Streamable }).ok();
+                Ok(greeted)
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Until it is in use, nothing of it stays whatever happens.
+    async fn greet(&self, wire: Wire, inbox: Inbox, token: Token) -> Result<Greeted, LinkError> {
         let (tasks, http) = (&self.around.tasks, self.around.http.clone());
         let link: Arc<dyn Link> = match &self.spec.reach {
             reach @ Reach::Stdio { .. } => {
                 StdioLink::start(reach, &self.around.inherited, inbox, tasks)?
             }
             Reach::Http { url, headers, .. } if wire == Wire::Sse => {
-                SseLink::open(http, url, headers, None, inbox, tasks).await?
+                SseLink::open(http, url, headers, token, inbox, tasks).await?
             }
             Reach::Http { url, headers, .. } => {
-                HttpLink::new(http, url, headers, None, inbox, tasks)?
+                HttpLink::new(http, url, headers, token, inbox, tasks)?
             }
         };
         let guard = CloseOnDrop { link: Some(link.clone()), tasks: tasks.clone() };
@@ -363,11 +404,22 @@ impl Server {
             self.tell_changed(list);
         }
         let mut listening = self.listen(&live).await;
+        let mut logins = self.around.logins.changes();
         loop {
             let frame = tokio::select! {
                 Some(frame) = frames.recv() => Some(frame),
                 said = next_of(&mut listening) => said,
                 () = live.link.closed().cancelled() => return live.link.reason(),
+                Ok(()) = logins.changed() => {
+                    self.close_stale().await;
+                    if let (Some(owner), Some(site)) = (&live.owner, &self.site)
+                        && self.around.logins.standing(site, &owner.user) != Standing::In(owner.clone())
+                    {
+                        live.link.close().await;
+                        return "the login that it was connected with is over".to_owned();
+                    }
+                    continue;
+                }
                 () = self.stop.cancelled() => {
                     live.link.close().await;
                     return String::new();
@@ -404,6 +456,8 @@ impl Server {
                 // A connection that ends takes its questions along.
                 live.link.tell(answer).await.ok();
             }
+            // What is told over a connection with somebody's token is not for all.
+            Kind::Notification if live.owner.is_some() && !is_of_lists(&frame) => {}
             Kind::Notification => {
                 let lists = List::of_change(frame.method.as_deref().unwrap_or_default());
                 if lists.is_empty() {
@@ -462,8 +516,12 @@ async fn next_of(listening: &mut Option<Exchange>) -> Option<Frame> {
     }
 }
 
+fn is_of_lists(frame: &Frame) -> bool {
+    !List::of_change(frame.method.as_deref().unwrap_or_default()).is_empty()
+}
+
 /// What a server asks of nobody in particular: whether we are there.
-fn answer(request: Frame) -> Frame {
+pub(crate) fn answer(request: Frame) -> Frame {
     let id = request.id.clone().unwrap_or_else(|| raw(&()));
     match request.method.as_deref() {
         Some("ping") => Frame::result(id, raw(&serde_json::json!({}))),
@@ -484,13 +542,17 @@ fn jitter(name: &str, n: u64) -> f64 {
     (hash % 1000) as f64 / 1000.0
 }
 
-struct CloseOnDrop {
+/// What a connection sends along, and what it begins with.
+type Token = Option<Arc<dyn TokenSource>>;
+type Greeted = (Arc<dyn Link>, Welcome, CloseOnDrop);
+
+pub(crate) struct CloseOnDrop {
     link: Option<Arc<dyn Link>>,
     tasks: TaskTracker,
 }
 
 impl CloseOnDrop {
-    fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.link = None;
     }
 }

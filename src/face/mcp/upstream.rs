@@ -38,7 +38,7 @@ impl Face {
     /// Sends a message on. The error is the frame to answer instead.
     pub(super) async fn relay(
         self: &Arc<Face>,
-        forward: Forward,
+        mut forward: Forward,
         id: Raw,
         cx: &Cx,
     ) -> Result<Relay, Frame> {
@@ -55,6 +55,7 @@ impl Face {
                 .map_err(|err| refused(&err))?;
             None
         };
+        forward.user = cx.maybe_caller().map(|it| it.user.clone());
         match forward.send(id.clone()).await {
             Ok(answering) => Ok(Relay { answering, id, begun }),
             Err(err) => {

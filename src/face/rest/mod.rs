@@ -28,6 +28,7 @@ use orch_core::{Cx, Op, Orch, ops};
 use orch_domain::caller::{Caller, Channel};
 
 use crate::auth::{self, Access};
+use crate::face::login_page;
 use crate::face::rest::call::Endpoint;
 use crate::face::rest::paths::Paths;
 use crate::face::rest::problem::Problem;
@@ -90,6 +91,11 @@ pub fn router(orch: Arc<Orch>, access: Arc<Access>, metrics: Option<PrometheusHa
     paths.add(Method::GET, "/docs/", page(docs::redirect));
     paths.add(Method::GET, "/docs/{*file}", page(docs::asset));
     paths.add(Method::GET, "/redoc", page(docs::redirect));
+    let logins = rest.clone();
+    paths.add(Method::GET, login_page::PATH, move |request| {
+        let rest = logins.clone();
+        async move { login_page::handle(&*rest.orch.tool_servers, request).await }.boxed()
+    });
     let terminal = rest.clone();
     paths.add(Method::GET, terminal::PATH, move |request| {
         terminal::handle(terminal.clone(), request).boxed()

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Cx;
+use crate::ports::server_login::ServerLogins;
 
 #[async_trait]
 pub trait ToolServers: Send + Sync {
@@ -36,6 +37,11 @@ pub trait ToolServers: Send + Sync {
 
     /// Takes an entry out of the configuration, and ends the server.
     async fn remove(&self, name: &str) -> Result<(), Error>;
+
+    /// None: nobody logs in at any.
+    fn logins(&self) -> Option<&dyn ServerLogins> {
+        None
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -47,6 +53,9 @@ pub enum ServerState {
     Ready,
     /// Not connected; it is tried again by itself.
     Failed,
+    /// It takes calls of those who are logged in there, and the caller is not: see `login_server`.
+    #[serde(rename = "needs_login")]
+    NeedsLogin,
 }
 
 impl ServerState {
@@ -56,6 +65,7 @@ impl ServerState {
             ServerState::Connecting => "connecting",
             ServerState::Ready => "ready",
             ServerState::Failed => "failed",
+            ServerState::NeedsLogin => "needs_login",
         }
     }
 }
@@ -70,7 +80,7 @@ pub struct ToolServer {
     pub target: String,
     pub state: ServerState,
     pub state_since: Timestamp,
-    /// Why it failed.
+    /// Why it failed, or what to do.
     pub reason: Option<String>,
     /// When it is tried again.
     pub next_retry: Option<Timestamp>,

@@ -12,6 +12,18 @@ impl Book {
         self.grants.get(key)
     }
 
+    /// What one holder has for a server, by issuer. None: the gateway itself.
+    pub fn grants_at<'a>(
+        &'a self,
+        server: &'a str,
+        user: Option<&'a UserId>,
+    ) -> impl Iterator<Item = &'a Arc<Grant>> {
+        let first =
+            GrantKey { server: server.to_owned(), user: user.cloned(), issuer: String::new() };
+        let here = move |it: &(&GrantKey, _)| it.0.server == server && it.0.user.as_ref() == user;
+        self.grants.range(first..).take_while(here).map(|(_, it)| it)
+    }
+
     /// By server, holder and issuer.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
         self.grants.values()

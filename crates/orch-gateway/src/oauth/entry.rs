@@ -1,5 +1,6 @@
 //! `"oauth": {…}` of a server in `mcp-config.json`: what of a login is fixed beforehand.
 
+use orch_core::ports::server_login::CALLBACK;
 use orch_domain::secret::Secret;
 use serde::Deserialize;
 
@@ -29,9 +30,6 @@ pub struct OAuth {
     #[serde(default, alias = "clientCredentials")]
     pub client_credentials: bool,
 }
-
-/// Where browsers come back to, on whichever address of ours.
-pub const CALLBACK: &str = "/oauth/callback";
 
 impl OAuth {
     /// The error is the member and what is wrong with it.

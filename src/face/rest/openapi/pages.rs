@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::face::login_page;
 use crate::face::rest::terminal;
 
 pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
@@ -19,6 +20,11 @@ pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
             ),
         ),
         ("/openapi.json", "get", page("openapi", "This document", JSON)),
+        (
+            login_page::PATH,
+            "get",
+            page("login_callback", "Where browsers come back to after `login_server`", "text/html"),
+        ),
         (terminal::PATH, "get", terminal_page()),
     ]
 }
