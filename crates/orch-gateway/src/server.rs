@@ -271,7 +271,13 @@ impl Server {
             let (inbox, frames) = mpsc::unbounded_channel();
             let reason = tokio::select! {
                 connected = tokio::time::timeout(CONNECT_LIMIT, self.connect(inbox)) => match connected {
-                    Ok(Ok(live)) => self.serve(live, frames).await,
+                    Ok(Ok(live)) => match self.serve(live, frames, &mut logins).await {
+                        Some(reason) => reason,
+                        None => {
+                            self.live.send_replace(None);
+                            continue;
+                        }
+                    },
                     Ok(Err(LinkError::LoginNeeded { message })) => {
                         self.enter(State::NeedsLogin { reason: message });
                         self.live.send_replace(None);
@@ -396,33 +402,43 @@ impl Server {
         Ok((link, welcome, guard))
     }
 
-    /// Until the connection ends; says why it did.
-    async fn serve(&self, live: Arc<Live>, mut frames: mpsc::UnboundedReceiver<Frame>) -> String {
+    /// Whether the login that a connection was made with is there yet, and the same.
+    fn is_logged_in(&self, live: &Live) -> bool {
+        let (Some(owner), Some(site)) = (&live.owner, &self.site) else { return true };
+        self.around.logins.standing(site, &owner.user) == Standing::In(owner.clone())
+    }
+
+    /// Until the connection ends; says why it did. None: its login is over, and another may do.
+    async fn serve(
+        &self,
+        live: Arc<Live>,
+        mut frames: mpsc::UnboundedReceiver<Frame>,
+        logins: &mut watch::Receiver<u64>,
+    ) -> Option<String> {
         self.live.send_replace(Some(live.clone()));
         self.enter(State::Ready);
         for list in List::ALL {
             self.tell_changed(list);
         }
         let mut listening = self.listen(&live).await;
-        let mut logins = self.around.logins.changes();
         loop {
             let frame = tokio::select! {
                 Some(frame) = frames.recv() => Some(frame),
                 said = next_of(&mut listening) => said,
-                () = live.link.closed().cancelled() => return live.link.reason(),
+                () = live.link.closed().cancelled() => {
+                    return self.is_logged_in(&live).then(|| live.link.reason());
+                }
                 Ok(()) = logins.changed() => {
                     self.close_stale().await;
-                    if let (Some(owner), Some(site)) = (&live.owner, &self.site)
-                        && self.around.logins.standing(site, &owner.user) != Standing::In(owner.clone())
-                    {
-                        live.link.close().await;
-                        return "the login that it was connected with is over".to_owned();
+                    if self.is_logged_in(&live) {
+                        continue;
                     }
-                    continue;
+                    live.link.close().await;
+                    return None;
                 }
                 () = self.stop.cancelled() => {
                     live.link.close().await;
-                    return String::new();
+                    return Some(String::new());
                 }
             };
             match frame {

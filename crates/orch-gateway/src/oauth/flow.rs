@@ -66,6 +66,9 @@ impl Logins {
             (None, Some(it)) => Some(it.uri().await?),
             (None, None) => None,
         };
+        if redirect_uri.is_some() && way == LoginWay::Any {
+            check_pkce(&found).map_err(failed)?;
+        }
         let client = self.client(site, &found, redirect_uri.as_deref()).await.map_err(failed)?;
         match (way, redirect_uri) {
             (LoginWay::Any, Some(it)) => self.with_browser(site, user, found, client, it),
@@ -110,13 +113,6 @@ impl Logins {
         redirect_uri: String,
     ) -> Result<BegunLogin, Error> {
         let metadata = &found.metadata;
-        if !metadata.code_challenge_methods_supported.iter().any(|it| it == "S256") {
-            let why = Trouble::Wrong(format!(
-                "the issuer `{}` does not take PKCE with S256",
-                excerpt(&metadata.issuer, 200)
-            ));
-            return Err(site.failed("the login cannot begin", &why));
-        }
         let bad = |err: oauth2::url::ParseError| {
             site.failed("the login cannot begin", &Trouble::Wrong(err.to_string()))
         };
@@ -380,6 +376,16 @@ impl LoginSite {
             message: format!("{what} at the server `{}`: {said}", self.server),
         }
     }
+}
+
+/// Without it, whoever sees a code on its way could use it.
+fn check_pkce(found: &Found) -> Result<(), Trouble> {
+    let metadata = &found.metadata;
+    if metadata.code_challenge_methods_supported.iter().any(|it| it == "S256") {
+        return Ok(());
+    }
+    let issuer = excerpt(&metadata.issuer, 200);
+    Err(Trouble::Wrong(format!("the issuer `{issuer}` does not take PKCE with S256")))
 }
 
 fn after(now: Timestamp, time: Duration) -> Timestamp {

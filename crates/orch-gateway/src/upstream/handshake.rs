@@ -52,6 +52,8 @@ pub async fn shake_hands(
             err @ (LinkError::Closed { .. }
             | LinkError::Unreachable { .. }
             | LinkError::Unauthorized { .. }
+            | LinkError::LoginNeeded { .. }
+            | LinkError::Forbidden { .. }
             | LinkError::Spawn { .. }),
         ) => Err(err),
         Err(_) => initialize(link, client, limit).await,
