@@ -15,7 +15,9 @@ mod value;
 use orch_core::settings::{self, Settings};
 use orch_domain::caller::Permission;
 use orch_domain::health::Damping;
+use orch_gateway::profile::{Profile, Profiles};
 use sha2::{Digest, Sha256};
+use wildmatch::WildMatch;
 
 pub use env::{Env, ProcessEnv};
 pub use error::ConfigError;
@@ -60,6 +62,24 @@ impl Config {
             events_kept: self.store.events_kept,
             heartbeat: self.server.heartbeat.duration(),
         }
+    }
+
+    /// The endpoints beside the one of everything.
+    pub fn profiles(&self) -> Profiles {
+        let patterns =
+            |them: &[String]| them.iter().map(|it| WildMatch::new(it)).collect::<Vec<_>>();
+        Profiles::new(self.gateway.profiles.iter().map(|(name, it)| Profile {
+            name: name.clone(),
+            description: it.description.trim().to_owned(),
+            servers: patterns(&it.servers),
+            allow: patterns(&it.tools.allow),
+            deny: patterns(&it.tools.deny),
+            own: it.own,
+            lazy: it.lazy,
+            transparent: it.transparent.clone(),
+            dialect: it.names,
+            permissions: it.permissions.clone(),
+        }))
     }
 
     /// Keys that are set and checked, and that nothing in this version looks at.

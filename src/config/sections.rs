@@ -7,6 +7,7 @@ use orch_domain::caller::Permission;
 use orch_domain::resource::{Cpu, Memory};
 use orch_domain::secret::Secret;
 use orch_domain::user::Quota;
+use orch_gateway::names::Dialect;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -244,6 +245,55 @@ impl Default for StoreSection {
 pub struct Gateway {
     /// File with the upstream MCP servers; `mcp-config.json` in the working directory unless given.
     pub mcp_config: Option<PathBuf>,
+    /// Endpoints `/mcp/NAME` with some servers and tools: `NAME: {servers, tools: {allow, deny}, own, lazy, transparent, names, permissions, description}`.
+    pub profiles: BTreeMap<String, ProfileSection>,
+}
+
+/// One endpoint beside the one of everything.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProfileSection {
+    /// What it is for; clients are told.
+    pub description: String,
+    /// Which servers are there, by name or by pattern such as `git*`; all unless given.
+    pub servers: Vec<String>,
+    /// Which of their tools.
+    pub tools: ToolPatterns,
+    /// Whether our own operations are there too.
+    pub own: bool,
+    /// Show `search_tools` and `call_tool` only, by which the others are found and called.
+    pub lazy: bool,
+    /// Stand for this one server, as if there were nothing between.
+    pub transparent: Option<String>,
+    /// How tools are named: `underscores` or `dot`.
+    pub names: Dialect,
+    /// The most that anybody may do here: `read`, `write`, `execute`, `admin`.
+    pub permissions: Option<Vec<Permission>>,
+}
+
+impl Default for ProfileSection {
+    fn default() -> ProfileSection {
+        ProfileSection {
+            description: String::new(),
+            servers: vec!["*".to_owned()],
+            tools: ToolPatterns::default(),
+            own: false,
+            lazy: false,
+            transparent: None,
+            names: Dialect::default(),
+            permissions: None,
+        }
+    }
+}
+
+/// Patterns with `*` and `?` over names such as `server.tool`; our own are `orch.launch_instance`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ToolPatterns {
+    /// Empty: all of them.
+    pub allow: Vec<String>,
+    /// Taken from those.
+    pub deny: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

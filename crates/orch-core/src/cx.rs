@@ -15,7 +15,17 @@ pub struct Cx {
     /// Cancelled when the caller withdraws the call.
     pub cancel: CancellationToken,
     pub progress: Progress,
+    scope: Option<Arc<dyn Scope>>,
     audit: Arc<Mutex<AuditDraft>>,
+}
+
+/// What there is at the endpoint that a call came in by. What it does not show is as if it were not there.
+pub trait Scope: Send + Sync {
+    /// Of the servers behind.
+    fn shows_server(&self, server: &str) -> bool;
+
+    /// Of a server behind, or of our own as the server `orch`.
+    fn shows_tool(&self, server: &str, tool: &str) -> bool;
 }
 
 /// What audit will say of this call. Invariant: `is_written` once the entry went along with a commit.
@@ -31,6 +41,7 @@ impl Cx {
             caller,
             cancel: CancellationToken::new(),
             progress: Progress::default(),
+            scope: None,
             audit: Arc::default(),
         }
     }
@@ -43,6 +54,24 @@ impl Cx {
     pub fn with_progress(mut self, progress: Progress) -> Cx {
         self.progress = progress;
         self
+    }
+
+    pub fn with_scope(mut self, scope: Arc<dyn Scope>) -> Cx {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// The context of another call by the same caller at the same endpoint.
+    pub fn anew(&self) -> Cx {
+        Cx { scope: self.scope.clone(), ..Cx::new(self.caller.clone()) }
+    }
+
+    pub fn shows_server(&self, server: &str) -> bool {
+        self.scope.as_ref().is_none_or(|it| it.shows_server(server))
+    }
+
+    pub fn shows_tool(&self, server: &str, tool: &str) -> bool {
+        self.scope.as_ref().is_none_or(|it| it.shows_tool(server, tool))
     }
 
     pub fn caller(&self) -> Result<&Caller, Error> {

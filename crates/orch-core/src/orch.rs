@@ -22,6 +22,7 @@ use crate::service::ray::RayBoard;
 use crate::service::reconcile::Orphans;
 use crate::service::remnant::Fences;
 use crate::service::seal::{Purpose, Seal};
+use crate::service::tool_search::ToolSearch;
 use crate::settings::Settings;
 use crate::task::{Followers, TaskBoard};
 
@@ -43,6 +44,7 @@ pub struct Orch {
     pub(crate) grant_seal: Seal,
     pub(crate) orphans: Orphans,
     pub(crate) fences: Fences,
+    pub(crate) tool_search: ToolSearch,
     pub(crate) followers: Followers,
     pub tasks: TaskBoard,
     /// Every task of the services; `drain` waits for it.
@@ -85,6 +87,7 @@ impl Orch {
             grant_seal,
             orphans: Orphans::default(),
             fences: Fences::default(),
+            tool_search: ToolSearch::default(),
             followers: Followers::default(),
             tasks: TaskBoard::default(),
             settings,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::oauth::entry::OAuth;
+use crate::session::Lifecycle;
 use crate::shape::Shape;
 
 /// The servers of the file, by their configured names, which prefix their tools.
@@ -26,6 +27,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// How its tools are offered.
     pub tools: Shape,
+    /// Who shares a connection with whom.
+    pub lifecycle: Lifecycle,
 }
 
 /// Where the configuration names no time.
@@ -92,6 +95,7 @@ struct Entry {
     timeout: Option<f64>,
     #[serde(default)]
     tools: Shape,
+    lifecycle: Option<String>,
     #[serde(rename = "autoApprove")]
     _auto_approve: Option<Value>,
     #[serde(rename = "alwaysAllow")]
@@ -171,6 +175,13 @@ fn upstream(
         }
     };
     let tools = entry.tools;
+    let lifecycle = match entry.lifecycle.as_deref() {
+        None => Lifecycle::default(),
+        Some(it) => Lifecycle::parse(it).ok_or_else(|| {
+            let message = "it is one of `auto`, `shared`, `session`, `user`, `call` and `pool(N)` with N from 1 to 100";
+            refuse(&format!("{key}.lifecycle"), message)
+        })?,
+    };
     let reach = match (entry.command, entry.url) {
         (Some(command), None) if matches!(entry.kind, None | Some(Kind::Stdio)) => {
             if command.trim().is_empty() {
@@ -218,7 +229,7 @@ fn upstream(
             ));
         }
     };
-    Ok(Upstream { reach, disabled, timeout, tools })
+    Ok(Upstream { reach, disabled, timeout, tools, lifecycle })
 }
 
 fn expand_all(

@@ -17,18 +17,21 @@ use crate::config::{Reach, Upstream, Wire};
 use crate::frame::{Frame, Kind, raw};
 use crate::members::Members;
 use crate::oauth::{LoginSite, Logins, Owner, Standing};
-use crate::personal::Personal;
+use crate::session::connection::Personal;
+use crate::session::watch::Watches;
 use crate::upstream::handshake::{self, Client, Welcome};
 use crate::upstream::http::HttpLink;
 use crate::upstream::site::TokenSource;
 use crate::upstream::sse::SseLink;
 use crate::upstream::stdio::StdioLink;
-use crate::upstream::{Era, Exchange, Inbox, Link, LinkError};
+use crate::upstream::{Era, Exchange, Inbox, Link, LinkError, Unowned};
 
 /// To connect, shake hands and list.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// A list that is being made for the first time is waited for this long.
 const FIRST_LIST: Duration = Duration::from_secs(3);
+/// Before a subscription that ended is begun anew.
+pub(crate) const RELISTEN: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: the next failure starts the wait anew.
@@ -88,8 +91,9 @@ pub struct Server {
     pub spec: Upstream,
     /// Where users log in for it, if that is not settled in its configuration.
     pub(crate) site: Option<LoginSite>,
-    pub(crate) personal: Personal,
     pub(crate) around: Surroundings,
+    pub(crate) personal: Personal,
+    pub(crate) watches: Watches,
     state: RwLock<(State, Timestamp)>,
     catalog: RwLock<Arc<Catalog>>,
     live: watch::Sender<Option<Arc<Live>>>,
@@ -100,7 +104,7 @@ pub struct Server {
     /// Calls under way.
     pub(crate) calls: TaskTracker,
     /// Ends it for good.
-    pub(crate) stop: CancellationToken,
+    stop: CancellationToken,
     /// Has ended, with all that it started.
     stopped: CancellationToken,
 }
@@ -119,11 +123,12 @@ impl Server {
         let state = if spec.disabled { State::Disabled } else { State::Connecting };
         let server = Arc::new(Server {
             site: LoginSite::of(&name.into(), &spec),
-            personal: Personal::default(),
             name: name.into(),
             spec,
             state: RwLock::new((state, (around.now)())),
             around: around.clone(),
+            personal: Personal::default(),
+            watches: Watches::default(),
             catalog: RwLock::default(),
             live: watch::Sender::new(None),
             wire: OnceLock::new(),
@@ -157,10 +162,18 @@ impl Server {
 
     /// How it speaks, as far as that is known.
     pub fn transport(&self) -> &'static str {
-        match (&self.spec.reach, self.wire.get()) {
+        match (&self.spec.reach, self.wire()) {
             (Reach::Stdio { .. }, _) => "stdio",
-            (Reach::Http { wire: Wire::Sse, .. }, _) | (_, Some(Wire::Sse)) => "sse",
+            (Reach::Http { .. }, Wire::Sse) => "sse",
             (Reach::Http { .. }, _) => "http",
+        }
+    }
+
+    fn wire(&self) -> Wire {
+        match (&self.spec.reach, self.wire.get()) {
+            (_, Some(found)) => *found,
+            (Reach::Http { wire, .. }, None) => *wire,
+            (Reach::Stdio { .. }, None) => Wire::Either,
         }
     }
 
@@ -175,17 +188,15 @@ impl Server {
         // Those that take longer are cut off.
         tokio::time::timeout(grace, self.calls.wait()).await.ok();
         self.stop.cancel();
+        self.release_all().await;
         self.stopped.cancelled().await;
     }
 
-    /// One request of nobody in particular, which a connection with somebody's token does not take; `send_as` is for those
-    /// of users. A server whose session is over is connected to again, and asked once more: it did not take the
+    /// One request. A server whose session is over is connected to again, and asked once more: it did not take the
     /// request.
     pub async fn send(&self, method: &str, params: Members) -> Result<Exchange, LinkError> {
         let live = self.connected().await?;
-        if let (Some(_), Some(site)) = (&live.owner, &self.site) {
-            return Err(LinkError::LoginNeeded { message: site.wanted() });
-        }
+        self.check_shared(&live)?;
         let sent = match self.send_over(&live, method, params.clone()).await {
             Err(LinkError::SessionOver) => {
                 let live = self.connected().await?;
@@ -196,7 +207,7 @@ impl Server {
         sent.map(|it| it.counted_by(&self.calls))
     }
 
-    pub(crate) async fn send_over(
+    async fn send_over(
         &self,
         live: &Live,
         method: &str,
@@ -217,7 +228,7 @@ impl Server {
     }
 
     /// The connection, waited for while it is being made; a server that failed is not waited for.
-    async fn connected(&self) -> Result<Arc<Live>, LinkError> {
+    pub(crate) async fn connected(&self) -> Result<Arc<Live>, LinkError> {
         let mut live = self.live.subscribe();
         let deadline = Instant::now() + CONNECT_LIMIT;
         loop {
@@ -232,10 +243,11 @@ impl Server {
                 State::Failed { reason, next_retry } => {
                     format!("{reason}; it is tried again at {next_retry}")
                 }
-                State::NeedsLogin { reason } => {
+                State::NeedsLogin { reason } if !self.has_login() => {
                     return Err(LinkError::LoginNeeded { message: reason });
                 }
-                State::Connecting | State::Ready => {
+                // Somebody just logged in: it goes on at once.
+                State::NeedsLogin { .. } | State::Connecting | State::Ready => {
                     let rest = deadline.saturating_duration_since(Instant::now());
                     match tokio::time::timeout(rest, live.changed()).await {
                         Ok(Ok(())) => continue,
@@ -325,6 +337,38 @@ impl Server {
         self.live.send_modify(|_| {});
     }
 
+    /// A connection on which nothing was said yet.
+    pub(crate) async fn open(
+        &self,
+        inbox: Inbox,
+        token: Token,
+    ) -> Result<Arc<dyn Link>, LinkError> {
+        let (tasks, http) = (&self.around.tasks, self.around.http.clone());
+        Ok(match &self.spec.reach {
+            reach @ Reach::Stdio { .. } => {
+                StdioLink::start(reach, &self.around.inherited, inbox, tasks)?
+            }
+            Reach::Http { url, headers, .. } if self.wire() == Wire::Sse => {
+                SseLink::open(http, url, headers, token, inbox, tasks).await?
+            }
+            Reach::Http { url, headers, .. } => {
+                HttpLink::new(http, url, headers, token, inbox, tasks)?
+            }
+        })
+    }
+
+    /// Whether a request of nobody in particular may go over it: not with somebody's token.
+    pub(crate) fn check_shared(&self, live: &Live) -> Result<(), LinkError> {
+        match (&live.owner, &self.site) {
+            (Some(_), Some(site)) => Err(LinkError::LoginNeeded { message: site.wanted() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn has_login(&self) -> bool {
+        self.site.as_ref().is_some_and(|it| self.around.logins.has_any(it))
+    }
+
     async fn connect(&self, inbox: Inbox) -> Result<Arc<Live>, LinkError> {
         let client = &self.around.client;
         let (token, owner) = match &self.site {
@@ -334,7 +378,23 @@ impl Server {
             }
             None => (None, None),
         };
-        let (link, welcome, guard) = self.open(inbox, token).await?;
+        let (link, welcome, guard) = match self.greet(inbox.clone(), token.clone()).await {
+            // What servers of before streamable HTTP answer to a request that they do not know.
+            Err(first @ LinkError::Status { status: 400 | 404 | 405, .. })
+                if self.wire() == Wire::Either =>
+            {
+                self.greet_over_sse(inbox, token).await.map_err(|err| match err {
+                    // It is none of those either.
+                    LinkError::Status { .. } => first,
+                    err => err,
+                })?
+            }
+            greeted => greeted?,
+        };
+        if self.wire() == Wire::Either {
+            let found = if link.is_of_before() { Wire::Sse } else { Wire::Streamable };
+            self.wire.set(found).ok();
+        }
         let mut catalog = Catalog::default();
         for list in List::ALL {
             let items = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
@@ -346,54 +406,29 @@ impl Server {
         Ok(Arc::new(Live { link, welcome, owner }))
     }
 
-    /// A connection and the handshake over it, in the form that the server speaks.
-    pub(crate) async fn open(&self, inbox: Inbox, token: Token) -> Result<Greeted, LinkError> {
-        let Reach::Http { wire, .. } = &self.spec.reach else {
-            return self.greet(Wire::Either, inbox, None).await;
-        };
-        let known = self.wire.get().copied().unwrap_or(*wire);
-        match self.greet(known, inbox.clone(), token.clone()).await {
-            // What servers of before streamable HTTP answer to a request that they do not know.
-            Err(first @ LinkError::Status { status: 400 | 404 | 405, .. })
-                if known == Wire::Either =>
-            {
-                let greeted = self.greet(Wire::Sse, inbox, token).await;
-                let greeted = greeted.map_err(|err| match err {
-                    // It is none of those either.
-                    LinkError::Status { .. } => first,
-                    err => err,
-                })?;
-                self.wire.set(Wire::Sse).ok();
-                Ok(greeted)
-            }
-            Ok(greeted) => {
-                self.wire.set(if known == Wire::Sse { known } else { Wire::Streamable }).ok();
-                Ok(greeted)
-            }
-            Err(err) => Err(err),
-        }
+    /// The connection for all, after the handshake. Until it is in use, nothing of it stays whatever happens.
+    async fn greet(&self, inbox: Inbox, token: Token) -> Result<Greeted, LinkError> {
+        let link = self.open(inbox, token).await?;
+        self.greet_on(link).await
     }
 
-    /// Until it is in use, nothing of it stays whatever happens.
-    async fn greet(&self, wire: Wire, inbox: Inbox, token: Token) -> Result<Greeted, LinkError> {
-        let (tasks, http) = (&self.around.tasks, self.around.http.clone());
-        let link: Arc<dyn Link> = match &self.spec.reach {
-            reach @ Reach::Stdio { .. } => {
-                StdioLink::start(reach, &self.around.inherited, inbox, tasks)?
-            }
-            Reach::Http { url, headers, .. } if wire == Wire::Sse => {
-                SseLink::open(http, url, headers, token, inbox, tasks).await?
-            }
-            Reach::Http { url, headers, .. } => {
-                HttpLink::new(http, url, headers, token, inbox, tasks)?
-            }
+    async fn greet_over_sse(&self, inbox: Inbox, token: Token) -> Result<Greeted, LinkError> {
+        let Reach::Http { url, headers, .. } = &self.spec.reach else {
+            return self.greet(inbox, token).await;
         };
-        let guard = CloseOnDrop { link: Some(link.clone()), tasks: tasks.clone() };
+        let (tasks, http) = (&self.around.tasks, self.around.http.clone());
+        self.greet_on(SseLink::open(http, url, headers, token, inbox, tasks).await?).await
+    }
+
+    async fn greet_on(&self, link: Arc<dyn Link>) -> Result<Greeted, LinkError> {
+        link.attribute(Unowned::Sole);
+        let guard = CloseOnDrop::new(link.clone(), &self.around.tasks);
         let client = &self.around.client;
-        let greeted = match wire {
+        let greeted = if link.is_of_before() {
             // It knows no other era, and some of that time answer nothing that they do not know.
-            Wire::Sse => handshake::initialize(&*link, client, CONNECT_LIMIT).await,
-            _ => handshake::shake_hands(&*link, client, CONNECT_LIMIT).await,
+            handshake::initialize(&*link, client, CONNECT_LIMIT).await
+        } else {
+            handshake::shake_hands(&*link, client, CONNECT_LIMIT).await
         };
         let welcome = greeted.map_err(|err| match err {
             LinkError::Closed { .. } => LinkError::Closed { reason: link.reason() },
@@ -420,16 +455,21 @@ impl Server {
         for list in List::ALL {
             self.tell_changed(list);
         }
-        let mut listening = self.listen(&live).await;
+        self.watch_again(&live).await;
+        let mut listening = self.listen(&live, &self.watched(&live)).await;
         loop {
             let frame = tokio::select! {
                 Some(frame) = frames.recv() => Some(frame),
                 said = next_of(&mut listening) => said,
+                () = self.watches.changed.notified() => {
+                    listening = self.listen(&live, &self.watched(&live)).await;
+                    continue;
+                }
                 () = live.link.closed().cancelled() => {
                     return self.is_logged_in(&live).then(|| live.link.reason());
                 }
                 Ok(()) = logins.changed() => {
-                    self.close_stale().await;
+                    self.release_stale().await;
                     if self.is_logged_in(&live) {
                         continue;
                     }
@@ -443,24 +483,36 @@ impl Server {
             };
             match frame {
                 Some(frame) => self.take(&live, frame, &mut frames).await,
-                // The subscription ended; what it would have told is found at the next connection.
-                None => listening = None,
+                // The subscription ended: it is begun anew, and what may have been missed is looked at.
+                None => {
+                    listening = None;
+                    tokio::select! {
+                        () = tokio::time::sleep(RELISTEN) => {}
+                        () = live.link.closed().cancelled() => return Some(live.link.reason()),
+                        () = self.stop.cancelled() => continue,
+                    }
+                    listening = self.listen(&live, &self.watched(&live)).await;
+                    for list in List::ALL {
+                        self.relist(&live, list).await;
+                    }
+                }
             }
         }
     }
 
     /// In the stateless era a server says only what it is asked to say.
-    async fn listen(&self, live: &Live) -> Option<Exchange> {
+    pub(crate) async fn listen(&self, live: &Live, uris: &[String]) -> Option<Exchange> {
         if live.welcome.terms.era != Era::Stateless {
             return None;
         }
         let mut params = Members::default();
-        params.set(
-            "notifications",
-            &serde_json::json!({
-                "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true
-            }),
-        );
+        let mut wanted = serde_json::json!({
+            "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true
+        });
+        if !uris.is_empty() {
+            wanted["resourceSubscriptions"] = uris.into();
+        }
+        params.set("notifications", &wanted);
         self.send_over(live, "subscriptions/listen", params).await.ok()
     }
 
@@ -525,7 +577,7 @@ impl Server {
     }
 }
 
-async fn next_of(listening: &mut Option<Exchange>) -> Option<Frame> {
+pub(crate) async fn next_of(listening: &mut Option<Exchange>) -> Option<Frame> {
     match listening {
         Some(exchange) => exchange.next().await.ok().filter(|it| it.method.is_some()),
         None => std::future::pending().await,
@@ -559,7 +611,7 @@ fn jitter(name: &str, n: u64) -> f64 {
 }
 
 /// What a connection sends along, and what it begins with.
-type Token = Option<Arc<dyn TokenSource>>;
+pub(crate) type Token = Option<Arc<dyn TokenSource>>;
 type Greeted = (Arc<dyn Link>, Welcome, CloseOnDrop);
 
 pub(crate) struct CloseOnDrop {
@@ -568,6 +620,10 @@ pub(crate) struct CloseOnDrop {
 }
 
 impl CloseOnDrop {
+    pub(crate) fn new(link: Arc<dyn Link>, tasks: &TaskTracker) -> CloseOnDrop {
+        CloseOnDrop { link: Some(link), tasks: tasks.clone() }
+    }
+
     pub(crate) fn keep(mut self) {
         self.link = None;
     }

@@ -8,10 +8,11 @@ use orch_core::ops::CallTool;
 use orch_core::{Cx, gate};
 use orch_domain::caller::Permission;
 use orch_domain::{Error, ErrorCode};
-use orch_gateway::edge::{Answering, Claim, Forward, failed};
-use orch_gateway::frame::{Frame, Raw, raw};
+use orch_gateway::edge::Claim;
+use orch_gateway::forward::{Answering, Forward, failed};
+use orch_gateway::frame::{Frame, Raw};
 use orch_gateway::port::failure;
-use orch_gateway::upstream::Era;
+use orch_gateway::session::Visitor;
 use orch_gateway::view::View;
 use serde_json::Value;
 
@@ -26,9 +27,15 @@ pub(super) struct Relay {
 
 impl Face {
     /// What of a client's message is not ours to answer alone. Servers behind are for those who may call their tools.
-    pub(super) fn claim(&self, frame: &Frame, cx: &Cx, view: &View) -> Claim {
+    pub(super) fn claim(
+        &self,
+        frame: &Frame,
+        cx: &Cx,
+        view: &View,
+        visitor: &Arc<Visitor>,
+    ) -> Claim {
         let Some(hub) = &self.hub else { return Claim::Own };
-        match hub.claim(frame, view) {
+        match hub.claim(frame, view, visitor) {
             Claim::List(list) if gate::authorise(&CallTool::SPEC, cx).is_ok() => Claim::List(list),
             Claim::List(_) => Claim::Own,
             claim => claim,
@@ -38,7 +45,7 @@ impl Face {
     /// Sends a message on. The error is the frame to answer instead.
     pub(super) async fn relay(
         self: &Arc<Face>,
-        mut forward: Forward,
+        forward: Forward,
         id: Raw,
         cx: &Cx,
     ) -> Result<Relay, Frame> {
@@ -55,7 +62,6 @@ impl Face {
                 .map_err(|err| refused(&err))?;
             None
         };
-        forward.user = cx.maybe_caller().map(|it| it.user.clone());
         match forward.send(id.clone()).await {
             Ok(answering) => Ok(Relay { answering, id, begun }),
             Err(err) => {
@@ -92,10 +98,6 @@ impl Relay {
             }
         }
     }
-
-    pub(super) fn wants_progress(&self) -> bool {
-        self.answering.forward.wants_progress()
-    }
 }
 
 /// The id of the request that a client gives up.
@@ -105,13 +107,4 @@ pub(super) fn cancelled_id(frame: &Frame) -> Option<String> {
     }
     let params = orch_gateway::members::Members::of_params(frame.params.as_ref());
     params.get("requestId").map(|it| it.get().to_owned())
-}
-
-/// What a stateless client gets when headers and body do not say the same.
-pub(super) fn header_mismatch(id: Option<&Raw>, message: &str) -> Frame {
-    Frame::error(id.cloned().unwrap_or_else(|| raw(&())), -32020, message)
-}
-
-pub(super) fn is_stateless(frame: &Frame) -> bool {
-    orch_gateway::edge::era_of(frame.params.as_ref()) == Era::Stateless
 }

@@ -71,6 +71,7 @@ impl Operation for ListServers {
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<ServerList, Error> {
         let mut servers = orch.tool_servers.servers();
+        servers.retain(|it| cx.shows_server(&it.name));
         if let Some(logins) = orch.tool_servers.logins() {
             let user = &cx.caller()?.user;
             for it in &mut servers {

@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock};
 use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 
+use crate::operation::Operation;
+use crate::ops::CallTool;
 use crate::ports::tool_server::{ServerTool, no_server};
 use crate::{Cx, Op, Orch, gate, ops};
 
@@ -12,26 +14,37 @@ use crate::{Cx, Op, Orch, gate, ops};
 pub const BUILT_IN: &str = "orch";
 
 static OWN: LazyLock<Vec<Op>> = LazyLock::new(ops::catalogue);
+static OWN_TOOLS: LazyLock<Vec<ServerTool>> = LazyLock::new(|| OWN.iter().map(own).collect());
+
+/// All own operations as tools, in the order of the catalogue.
+pub(crate) fn own_tools() -> &'static [ServerTool] {
+    &OWN_TOOLS
+}
 
 impl Orch {
-    /// Own tools that `cx` may call, then those of the servers; of one server, or of all.
+    /// Whether a tool is there for `cx`: its endpoint shows it, and its caller may call it.
+    pub(crate) fn sees_tool(&self, server: &str, tool: &str, cx: &Cx) -> bool {
+        let spec = match server {
+            BUILT_IN => match OWN.iter().find(|it| it.spec.name == tool) {
+                Some(it) => &it.spec,
+                None => return false,
+            },
+            _ => &CallTool::SPEC,
+        };
+        gate::authorise(spec, cx).is_ok() && cx.shows_tool(server, tool)
+    }
+
+    /// Own tools that `cx` sees, then those of the servers; of one server, or of all.
     pub(crate) fn tools(&self, server: Option<&str>, cx: &Cx) -> Result<Vec<ServerTool>, Error> {
-        let mut tools = Vec::new();
-        if server.is_none_or(|it| it == BUILT_IN) {
-            let mine = OWN.iter().filter(|it| gate::authorise(&it.spec, cx).is_ok());
-            tools.extend(mine.map(own));
+        if let Some(name) = server
+            && !self.sees_server(name, cx)
+        {
+            return Err(no_server(name));
         }
-        match server {
-            Some(BUILT_IN) => {}
-            Some(name) => {
-                if !self.tool_servers.servers().iter().any(|it| it.name == name) {
-                    return Err(no_server(name));
-                }
-                tools.extend(self.tool_servers.tools(Some(name)));
-            }
-            None => tools.extend(self.tool_servers.tools(None)),
-        }
-        Ok(tools)
+        let catalog = self.tool_servers.catalog();
+        let tools = own_tools().iter().chain(&*catalog);
+        let tools = tools.filter(|it| server.is_none_or(|name| it.server == name));
+        Ok(tools.filter(|it| self.sees_tool(&it.server, &it.name, cx)).cloned().collect())
     }
 
     /// Calls a tool by its canonical name; an own operation also by its bare one.
@@ -43,13 +56,18 @@ impl Orch {
     ) -> Result<Value, Error> {
         let (server, tool) = name.split_once('.').unwrap_or((BUILT_IN, name));
         if server != BUILT_IN {
+            if !cx.shows_server(server) {
+                return Err(no_server(server));
+            }
+            if !cx.shows_tool(server, tool) {
+                return Err(no_tool(name));
+            }
             return self.tool_servers.call(server, tool, arguments, cx).await;
         }
-        let op = OWN.iter().find(|it| it.spec.name == tool).ok_or_else(|| no_tool(name))?;
+        let op = OWN.iter().find(|it| it.spec.name == tool && cx.shows_tool(BUILT_IN, tool));
+        let op = op.ok_or_else(|| no_tool(name))?;
         // A call of its own at the gate: its permission and its place in the audit are those of the operation.
-        let own = Cx::new(cx.maybe_caller().cloned())
-            .with_cancel(cx.cancel.clone())
-            .with_progress(cx.progress.clone());
+        let own = cx.anew().with_cancel(cx.cancel.clone()).with_progress(cx.progress.clone());
         let answer = (op.call)(self.clone(), own, Value::Object(arguments)).await?;
         Ok(json!({
             "content": [{"type": "text", "text": answer.text()}],

@@ -195,6 +195,10 @@ impl Logins {
     }
 
     pub fn standing(&self, site: &LoginSite, user: &UserId) -> Standing {
+        // With a login for all, nobody's own counts.
+        if site.entry.client_credentials {
+            return Standing::Nothing;
+        }
         let Some((grant, _)) = self.own(site, Some(user)) else { return Standing::Nothing };
         match grant.refused {
             Some(why) => Standing::Over(site.over(&why)),
@@ -209,6 +213,10 @@ impl Logins {
             Standing::In(owner) => Some(owner),
             _ => None,
         })
+    }
+
+    pub fn has_any(&self, site: &LoginSite) -> bool {
+        self.last_in(site).is_some()
     }
 
     fn heard(&self, site: &LoginSite, challenge: Option<&str>) {

@@ -17,19 +17,25 @@ impl Logins {
         Arc::new(OfUser { logins, site, user })
     }
 
+    /// For connections of who has no login there: the gateway's own token where it has one, else none.
+    pub fn source_without(self: &Arc<Logins>, site: &LoginSite) -> Arc<dyn TokenSource> {
+        let (logins, site) = (self.clone(), site.clone());
+        if site.entry.client_credentials {
+            return Arc::new(OfGateway { logins, site });
+        }
+        Arc::new(OfNobody { logins, site })
+    }
+
     /// For the connection that finds out what a server offers: the gateway's own token where it has one, else that of who
     /// logged in last, who then is its owner; else none.
     pub fn shared_source(
         self: &Arc<Logins>,
         site: &LoginSite,
     ) -> (Arc<dyn TokenSource>, Option<Owner>) {
-        let (logins, site) = (self.clone(), site.clone());
-        if site.entry.client_credentials {
-            return (Arc::new(OfGateway { logins, site }), None);
-        }
-        match self.last_in(&site) {
-            Some(owner) => (self.source_of(&site, &owner.user), Some(owner)),
-            None => (Arc::new(OfNobody { logins, site }), None),
+        let owner = (!site.entry.client_credentials).then(|| self.last_in(site)).flatten();
+        match owner {
+            Some(owner) => (self.source_of(site, &owner.user), Some(owner)),
+            None => (self.source_without(site), None),
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::pending::Pending;
 use super::site::{Site, TokenSource, challenge, media_type};
-use super::{Exchange, Inbox, Link, LinkError, Terms};
+use super::{Exchange, Inbox, Link, LinkError, Terms, Unowned};
 use crate::frame::{Frame, Raw, raw};
 
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -168,6 +168,14 @@ impl Link for SseLink {
 
     fn settle(&self, terms: Terms) {
         *self.shared.terms.lock() = Some(terms);
+    }
+
+    fn attribute(&self, unowned: Unowned) {
+        self.shared.pending.attribute(unowned);
+    }
+
+    fn is_of_before(&self) -> bool {
+        true
     }
 
     fn closed(&self) -> &CancellationToken {
