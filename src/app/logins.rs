@@ -6,11 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use axum::Router;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use http::{StatusCode, header};
 use orch_core::Orch;
 use orch_core::ports::vault::Vault;
 use orch_domain::Error;
@@ -21,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::http::url_of;
-use crate::face::login_page;
+use crate::face::rest::login_page;
 
 /// After a login began.
 const OPEN: Duration = Duration::from_secs(660);
@@ -112,22 +107,8 @@ async fn serve(
     ended: impl Future<Output = ()> + Send + 'static,
 ) {
     let Ok(address) = listener.local_addr() else { return };
-    let page = move |request: Request| async move { answer(orch, address, request).await };
-    let router = Router::new().route(login_page::PATH, get(page));
-    let served = axum::serve(listener, router).with_graceful_shutdown(ended).await;
-    if let Err(err) = served {
+    let served = axum::serve(listener, login_page::alone(address, orch));
+    if let Err(err) = served.with_graceful_shutdown(ended).await {
         tracing::warn!("browsers cannot come back from a login any more: {err}");
-    }
-}
-
-async fn answer(orch: Weak<Orch>, address: SocketAddr, request: Request) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|it| it.to_str().ok());
-    // A page of another name that leads here is none of ours.
-    if host != Some(&address.to_string()) {
-        return StatusCode::FORBIDDEN.into_response();
-    }
-    match orch.upgrade() {
-        Some(orch) => login_page::handle(&*orch.tool_servers, request).await,
-        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

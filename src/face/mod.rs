@@ -1,6 +1,5 @@
 //! Protocols spoken with clients. A face finds the caller, decodes, calls an operation and renders its answer.
 
 pub mod argument;
-pub mod login_page;
 pub mod mcp;
 pub mod rest;

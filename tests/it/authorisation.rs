@@ -50,7 +50,8 @@ const WRITE: [&str; 6] = [
     "restart_instance",
     "terminate_instance",
 ];
-const EXECUTE: [&str; 3] = ["exec_in_instance", "ray_submit_job", "ray_stop_job"];
+const EXECUTE: [&str; 5] =
+    ["exec_in_instance", "ray_submit_job", "ray_stop_job", "login_server", "logout_server"];
 const NOBODY: [&str; 1] = ["login"];
 
 #[test]

@@ -197,6 +197,24 @@ async fn each_user_logs_in_once_and_is_taken_for_nobody_else() {
     site.assert_no_secret_is_seen();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_sessions_tells_users_apart_by_their_tokens() {
+    let site = Site::new().await;
+    site.protected.without_sessions();
+    site.log_in(ADMIN, "ann").await;
+    site.log_in(DEMO, "bob").await;
+    let calls = (0..20).map(|i| site.call(if i % 2 == 0 { ADMIN } else { DEMO }));
+    for (i, account) in join_all(calls).await.into_iter().enumerate() {
+        assert_eq!(account.unwrap(), if i % 2 == 0 { "ann" } else { "bob" });
+    }
+    assert_eq!(over_mcp(&site, DEMO).await, "bob");
+    assert_eq!(site.protected.n_sessions(), 0);
+    let (status, _) = site.ask(ADMIN, "DELETE", "/servers/notes/login", None).await;
+    assert_eq!(status, 200);
+    assert!(site.call(ADMIN).await.unwrap_err().contains("wants you to log in"));
+    assert_eq!(site.call(DEMO).await.unwrap(), "bob");
+}
+
 async fn over_mcp(site: &Site, user: &str) -> String {
     let url = format!("{}/mcp", site.server().url);
     let post = |session: Option<&str>, message: Value| {
@@ -474,8 +492,7 @@ async fn without_a_server_the_browser_comes_back_all_the_same() {
     assert_eq!(response.status(), 200);
     assert!(response.text().await.unwrap().contains("Logged in"));
     let ran = call(&["call_tool", "name=notes.whoami"]).await.unwrap();
-    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-    assert!(said.contains("ann"), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     assert_eq!(protected.calls(), [("ann".to_owned(), "whoami".to_owned())]);
     stdio.kill().unwrap();
     stdio.wait().unwrap();

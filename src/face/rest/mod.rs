@@ -6,6 +6,7 @@ mod arguments;
 mod call;
 mod docs;
 mod events;
+pub mod login_page;
 mod logs;
 pub mod openapi;
 mod pages;
@@ -28,7 +29,6 @@ use orch_core::{Cx, Op, Orch, ops};
 use orch_domain::caller::{Caller, Channel};
 
 use crate::auth::{self, Access};
-use crate::face::login_page;
 use crate::face::rest::call::Endpoint;
 use crate::face::rest::paths::Paths;
 use crate::face::rest::problem::Problem;

@@ -27,6 +27,8 @@ struct Inner {
     /// Requests are sent on to there.
     leads_to: Mutex<Option<String>>,
     refuses_all: AtomicBool,
+    /// It speaks the era in which there are none.
+    is_without_sessions: AtomicBool,
     /// By number, with the account that began it.
     sessions: Mutex<HashMap<usize, String>>,
     /// Account and tool of each call.
@@ -48,6 +50,7 @@ impl Protected {
             resource: Mutex::default(),
             leads_to: Mutex::default(),
             refuses_all: AtomicBool::new(false),
+            is_without_sessions: AtomicBool::new(false),
             sessions: Mutex::default(),
             calls: Mutex::default(),
             mixed: Mutex::default(),
@@ -78,6 +81,14 @@ impl Protected {
     /// Also tokens that are good.
     pub(crate) fn refusing_all(&self, is: bool) {
         self.0.refuses_all.store(is, Ordering::Relaxed);
+    }
+
+    pub(crate) fn without_sessions(&self) {
+        self.0.is_without_sessions.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn n_sessions(&self) -> usize {
+        self.0.sessions.lock().len()
     }
 
     pub(crate) fn calls(&self) -> Vec<(String, String)> {
@@ -143,6 +154,11 @@ async fn serve(
     let Some(id) = message.get("id") else { return StatusCode::ACCEPTED.into_response() };
     let answer = |result: Value| axum::Json(json!({"jsonrpc": "2.0", "id": id, "result": result}));
     match message["method"].as_str().unwrap_or_default() {
+        "server/discover" if inner.is_without_sessions.load(Ordering::Relaxed) => answer(json!({
+            "resultType": "complete", "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private",
+        }))
+        .into_response(),
         "initialize" => {
             let mut sessions = inner.sessions.lock();
             let n = sessions.len() + 1;

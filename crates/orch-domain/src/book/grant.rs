@@ -53,3 +53,43 @@ impl Book {
         keys.iter().for_each(|it| drop(self.remove_grant(it)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::PortRange;
+    use crate::time::Timestamp;
+    use crate::user::User;
+
+    fn grant(server: &str, user: Option<&str>) -> Grant {
+        let user = user.map(|it| UserId::try_new(it).unwrap());
+        let key = GrantKey { server: server.to_owned(), user, issuer: "https://i".to_owned() };
+        Grant { key, sealed: vec![1], logged_in_at: Timestamp::from_millis(0), refused: None }
+    }
+
+    #[test]
+    fn each_holder_has_its_own_and_a_user_who_goes_takes_them_along() {
+        let mut book = Book::new(PortRange::try_new(8000, 8009).unwrap());
+        let (ann, bob) = (User::test("ann"), User::test("bob"));
+        let id = ann.id.clone();
+        book.add_user(ann).unwrap();
+        book.add_user(bob).unwrap();
+        for it in [
+            grant("notes", Some("ann")),
+            grant("notes", Some("bob")),
+            grant("notes", None),
+            grant("mail", Some("ann")),
+        ] {
+            assert!(book.put_grant(it));
+        }
+        let of = |book: &Book, server: &str, user: Option<&UserId>| {
+            book.grants_at(server, user).map(|it| it.key.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&book, "notes", Some(&id)), ["ann at https://i for notes"]);
+        assert_eq!(of(&book, "notes", None), ["the gateway at https://i for notes"]);
+        book.remove_user(&id).unwrap();
+        assert_eq!(book.grants().count(), 2);
+        assert!(!book.put_grant(grant("notes", Some("ann"))), "nothing is kept of who is gone");
+        assert_eq!(of(&book, "notes", Some(&id)), [""; 0]);
+    }
+}

@@ -151,12 +151,10 @@ async fn metadata(client: &Client, server: &Url, issuer: &str) -> Result<Metadat
         // With the path of the issuer behind it; without a path both are one.
         places.extend(well_known(&url, &[suffix]).first().cloned());
     }
-    if url.path().trim_end_matches('/') != "" {
+    let path = url.path().trim_end_matches('/');
+    if !path.is_empty() {
         let mut appended = url.clone();
-        appended.set_path(&format!(
-            "{}/.well-known/openid-configuration",
-            url.path().trim_end_matches('/')
-        ));
+        appended.set_path(&format!("{path}/.well-known/openid-configuration"));
         places.push(appended);
     }
     for place in &places {

@@ -74,10 +74,13 @@ pub struct Logins {
     challenges: Mutex<HashMap<String, String>>,
     /// How the last login that was to end by itself did not.
     failures: Mutex<HashMap<(String, UserId), (Instant, String)>>,
-    renewing: Mutex<HashMap<(String, Option<UserId>), Arc<Renewing>>>,
+    renewing: Mutex<HashMap<Holder, Arc<Renewing>>>,
     /// Counts logins begun, ended and refused.
     changes: watch::Sender<u64>,
 }
+
+/// A server by its name, and who has a login there; no user is the gateway itself.
+type Holder = (String, Option<UserId>);
 
 /// A server at which one may log in.
 #[derive(Clone, Debug)]

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::face::login_page;
-use crate::face::rest::terminal;
+use crate::face::rest::{login_page, terminal};
 
 pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
     vec![

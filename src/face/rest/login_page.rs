@@ -1,9 +1,15 @@
 //! Where a browser comes back to after a login at a server behind: the one page of ours that a person sees on the way. What
 //! comes along is proof enough; whoever has it was sent by `login_server`.
 
+use std::net::SocketAddr;
+use std::sync::Weak;
+
+use axum::Router;
 use axum::extract::{Query, Request};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use http::{HeaderValue, Method, StatusCode, header};
+use orch_core::Orch;
 pub use orch_core::ports::server_login::CALLBACK as PATH;
 use orch_core::ports::server_login::LoginAnswer;
 use orch_core::ports::tool_server::ToolServers;
@@ -18,6 +24,22 @@ struct Answer {
     iss: Option<String>,
     error: Option<String>,
     error_description: Option<String>,
+}
+
+/// For a listener at `address` that has no other page, and no login to keep strangers out.
+pub fn alone(address: SocketAddr, orch: Weak<Orch>) -> Router {
+    let page = move |request: Request| async move {
+        let host = request.headers().get(header::HOST).and_then(|it| it.to_str().ok());
+        // A page of another name that leads here is none of ours.
+        if host != Some(&address.to_string()) {
+            return StatusCode::FORBIDDEN.into_response();
+        }
+        match orch.upgrade() {
+            Some(orch) => handle(&*orch.tool_servers, request).await,
+            None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        }
+    };
+    Router::new().route(PATH, get(page))
 }
 
 pub async fn handle(servers: &dyn ToolServers, request: Request) -> Response {
