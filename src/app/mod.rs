@@ -9,6 +9,7 @@ mod failpoint;
 pub mod gateway;
 pub mod hangup;
 mod http;
+mod logins;
 pub mod machine;
 pub mod nodes;
 pub mod ray;
@@ -141,6 +142,8 @@ impl App {
             }
             Kind::Stdio => None,
         };
+        let address = http.as_ref().map(|it| it.address);
+        logins::open(gateway.hub.logins(), &orch, address, &engine_tasks, &shutdown);
         let socket = socket::bind(&data_dir.socket())?;
         let yielded = (kind == Kind::Stdio).then(CancellationToken::new);
         let local = Local {

@@ -122,7 +122,9 @@ impl Fixture {
             ),
             "test_embedded_resource" => {
                 let said = "This is an embedded resource content.";
-                result(json!({"content": [resource("test://embedded-resource", "text/plain", said)]}))
+                result(
+                    json!({"content": [resource("test://embedded-resource", "text/plain", said)]}),
+                )
             }
             "test_multiple_content_types" => {
                 let data = r#"{"test":"data","value":123}"#;
@@ -140,7 +142,9 @@ impl Fixture {
                 }],
             })),
             "test_tool_with_logging" => {
-                for said in ["Tool execution started", "Tool processing data", "Tool execution completed"] {
+                for said in
+                    ["Tool execution started", "Tool processing data", "Tool execution completed"]
+                {
                     self.log(&cx, LoggingLevel::Info, said).await;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }

@@ -55,7 +55,11 @@ pub(crate) fn tools(is_grown: bool) -> Vec<Value> {
     let mut tools: Vec<Value> =
         PLAIN.iter().map(|(name, description)| tool(name, description, nothing())).collect();
     tools.extend([
-        tool("test_sampling", "Asks the client's model", with(json!({"prompt": text}), &["prompt"])),
+        tool(
+            "test_sampling",
+            "Asks the client's model",
+            with(json!({"prompt": text}), &["prompt"]),
+        ),
         tool("test_elicitation", "Asks the user", with(json!({"message": text}), &["message"])),
         tool("json_schema_2020_12_tool", "Has all of a schema's keywords", dialect()),
         tool(
@@ -72,7 +76,11 @@ pub(crate) fn tools(is_grown: bool) -> Vec<Value> {
         tool("failing_job", "A task that fails", nothing()),
         tool("protocol_error_job", "A task that breaks down", nothing()),
         tool("confirm_delete", "Asks before it deletes", with(json!({"filename": text}), &[])),
-        tool("burst", "Tells of its progress quickly", with(json!({"n": {"type": "integer"}}), &["n"])),
+        tool(
+            "burst",
+            "Tells of its progress quickly",
+            with(json!({"n": {"type": "integer"}}), &["n"]),
+        ),
         tool("touch", "Says that a resource changed", with(json!({"uri": text}), &["uri"])),
         rich(),
     ]);
@@ -202,7 +210,8 @@ pub(crate) fn contents(uri: &str) -> Option<Value> {
         "test://watched-resource" => text("Watched resource content".to_owned(), "text/plain"),
         _ => {
             let id = uri.strip_prefix("test://template/")?.strip_suffix("/data")?;
-            let data = json!({"id": id, "templateTest": true, "data": format!("Data for ID: {id}")});
+            let data =
+                json!({"id": id, "templateTest": true, "data": format!("Data for ID: {id}")});
             text(data.to_string(), "application/json")
         }
     })

@@ -1,5 +1,8 @@
 //! The server as the library wants it: lists, subscriptions, log levels, and what is shared between sessions.
-#![expect(deprecated, reason = "logging, subscriptions of the earlier era and sampling are part of what is tested")]
+#![expect(
+    deprecated,
+    reason = "logging, subscriptions of the earlier era and sampling are part of what is tested"
+)]
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -84,9 +87,13 @@ impl Fixture {
     }
 
     /// Logs if the caller wants that level: by the request's own metadata, or by what the session has set.
-    pub(crate) async fn log(&self, cx: &RequestContext<RoleServer>, level: LoggingLevel, data: &str) {
-        let wanted =
-            if is_modern(cx) { cx.meta.log_level() } else { *self.session.level.lock() };
+    pub(crate) async fn log(
+        &self,
+        cx: &RequestContext<RoleServer>,
+        level: LoggingLevel,
+        data: &str,
+    ) {
+        let wanted = if is_modern(cx) { cx.meta.log_level() } else { *self.session.level.lock() };
         // Whoever has set none in the earlier era gets all; in the later one nothing.
         let is_wanted = match wanted {
             Some(wanted) => wanted as u8 <= level as u8,
@@ -115,9 +122,7 @@ impl Fixture {
             drop(match &change {
                 Change::Tools => sink.notify_tool_list_changed().await,
                 Change::Prompts => sink.notify_prompt_list_changed().await,
-                Change::Resource(uri) => {
-                    sink.notify_resource_updated(uri.as_str()).await
-                }
+                Change::Resource(uri) => sink.notify_resource_updated(uri.as_str()).await,
             });
         }
         let sessions: Vec<_> = {
@@ -226,8 +231,7 @@ impl ServerHandler for Fixture {
     ) -> Result<GetPromptResponse, ErrorData> {
         if request.name == "test_input_required_result_prompt" {
             let round = Round { responses: request.input_responses, state: request.request_state };
-            let question =
-                form("user_context", "What context should the prompt use?", "context");
+            let question = form("user_context", "What context should the prompt use?", "context");
             return Ok(match ask(&cx, &round, vec![question], None).await? {
                 Asked::NotYet(result) => result.into(),
                 Asked::Answers(answers) => {
@@ -244,8 +248,9 @@ impl ServerHandler for Fixture {
             value.and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default()
         };
         let prompt = catalog::prompt(&request.name, argument);
-        let prompt = prompt
-            .ok_or_else(|| ErrorData::invalid_params(format!("no prompt `{}`", request.name), None))?;
+        let prompt = prompt.ok_or_else(|| {
+            ErrorData::invalid_params(format!("no prompt `{}`", request.name), None)
+        })?;
         Ok(complete::<GetPromptResult>(prompt)?.into())
     }
 
@@ -285,7 +290,8 @@ impl ServerHandler for Fixture {
             return Ok(match ask(&cx, &round, vec![question], None).await? {
                 Asked::NotYet(result) => result.into(),
                 Asked::Answers(answers) => {
-                    let contents = json!([{"uri": uri, "text": answers["password"]["content"].to_string()}]);
+                    let contents =
+                        json!([{"uri": uri, "text": answers["password"]["content"].to_string()}]);
                     complete::<ReadResourceResult>(json!({"contents": contents}))?.into()
                 }
             });

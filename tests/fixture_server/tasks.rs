@@ -121,7 +121,9 @@ async fn confirm_delete(
     if !has_tasks(cx) {
         return Ok(match ask(cx, round, vec![question], None).await? {
             Asked::NotYet(result) => result.into(),
-            Asked::Answers(answers) => text(format!("{file}: {}", answers["confirm"]["content"])).into(),
+            Asked::Answers(answers) => {
+                text(format!("{file}: {}", answers["confirm"]["content"])).into()
+            }
         });
     }
     let question = input(question)?;

@@ -53,7 +53,14 @@ const WRITE: [&str; 6] = [
     "restart_instance",
     "terminate_instance",
 ];
-const EXECUTE: [&str; 4] = ["exec_in_instance", "ray_submit_job", "ray_stop_job", "call_tool"];
+const EXECUTE: [&str; 6] = [
+    "exec_in_instance",
+    "ray_submit_job",
+    "ray_stop_job",
+    "call_tool",
+    "login_server",
+    "logout_server",
+];
 const NOBODY: [&str; 1] = ["login"];
 
 #[test]

@@ -55,7 +55,8 @@ async fn play(
     downstream: Option<&str>,
 ) -> Option<String> {
     let results = tempfile::tempdir().unwrap();
-    let harness = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/conformance_client/harness.py");
+    let harness =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/conformance_client/harness.py");
     let python = folder.join("venv/bin/python");
     let command = format!("{} {}", python.display(), harness.display());
     let mut suite = suite(folder);
@@ -67,8 +68,7 @@ async fn play(
     }
     let output = run(&mut suite, scenario).await;
     let verdict = verdict(results.path(), "");
-    let is_good =
-        verdict.failed.is_empty() && output.status.success() && 0 < verdict.n_passed;
+    let is_good = verdict.failed.is_empty() && output.status.success() && 0 < verdict.n_passed;
     (!is_good).then(|| format!("{scenario}: {:#?}\n{}", verdict.failed, text_of(&output)))
 }
 

@@ -43,9 +43,8 @@ fn entry(command: &[String]) -> Value {
 
 /// What it says to a client that talks to it directly, the same each time.
 async fn directly(command: &[String], able: Value) -> Notes {
-    let walked = async || {
-        walk(Walker::new(Wire::stdio(command, Era::Legacy).able(able.clone()), "")).await
-    };
+    let walked =
+        async || walk(Walker::new(Wire::stdio(command, Era::Legacy).able(able.clone()), "")).await;
     let (once, again) = (walked().await, walked().await);
     assert_settled(&once, &again);
     once

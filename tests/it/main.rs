@@ -28,6 +28,8 @@ mod fault_link;
 mod fault_replay;
 mod floors;
 mod gateway;
+mod gateway_logins;
+mod gateway_sse;
 mod gpus;
 mod harness;
 mod health;

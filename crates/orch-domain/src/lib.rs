@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 #[cfg(any(test, feature = "fixtures"))]
 mod fixture;
+pub mod grant;
 pub mod health;
 pub mod image;
 pub mod instance;

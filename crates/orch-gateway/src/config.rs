@@ -8,6 +8,7 @@ use orch_domain::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::oauth::entry::OAuth;
 use crate::session::Lifecycle;
 use crate::shape::Shape;
 
@@ -66,8 +67,13 @@ pub enum Reach {
         env: BTreeMap<String, Secret<String>>,
         cwd: Option<PathBuf>,
     },
-    /// Streamable HTTP.
-    Http { url: String, headers: BTreeMap<String, Secret<String>> },
+    /// Over HTTP, in one of its two forms.
+    Http {
+        url: String,
+        headers: BTreeMap<String, Secret<String>>,
+        wire: Wire,
+        oauth: Option<OAuth>,
+    },
     /// An API, whose operations are tools.
     OpenApi {
         /// File or address.
@@ -76,6 +82,16 @@ pub enum Reach {
         base_url: Option<String>,
         headers: BTreeMap<String, Secret<String>>,
     },
+}
+
+/// How a server over HTTP speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// Found out when it is connected to.
+    Either,
+    Streamable,
+    /// HTTP with SSE, as it was before streamable HTTP.
+    Sse,
 }
 
 /// What is wrong, and where in the file.
@@ -105,6 +121,8 @@ struct Entry {
     openapi: Option<String>,
     #[serde(alias = "base_url")]
     base_url: Option<String>,
+    #[serde(alias = "auth")]
+    oauth: Option<OAuth>,
     #[serde(default)]
     disabled: bool,
     /// Seconds.
@@ -126,6 +144,7 @@ enum Kind {
     OpenApi,
     #[serde(alias = "streamable-http", alias = "streamableHttp")]
     Http,
+    Sse,
 }
 
 impl McpConfig {
@@ -223,16 +242,34 @@ fn upstream(
                     "only a server with a `url` has them",
                 ));
             }
+            if entry.oauth.is_some() {
+                let message = "only a server with a `url` has it";
+                return Err(refuse(&format!("{key}.oauth"), message));
+            }
             Reach::Stdio { command, args: entry.args, env: entry.env, cwd: entry.cwd }
         }
-        (None, Some(url)) if matches!(entry.kind, None | Some(Kind::Http)) => {
+        (None, Some(url)) if matches!(entry.kind, None | Some(Kind::Http | Kind::Sse)) => {
             if !(url.starts_with("http://") || url.starts_with("https://")) {
                 return Err(refuse(
                     &format!("{key}.url"),
                     "it has to start with `http://` or `https://`",
                 ));
             }
-            Reach::Http { url, headers: entry.headers }
+            if let Some(oauth) = &entry.oauth {
+                oauth
+                    .check()
+                    .map_err(|(member, it)| refuse(&format!("{key}.oauth.{member}"), it))?;
+                if entry.headers.keys().any(|it| it.eq_ignore_ascii_case("authorization")) {
+                    let message = "it has a header `Authorization` already; leave out one of them";
+                    return Err(refuse(&format!("{key}.oauth"), message));
+                }
+            }
+            let wire = match entry.kind {
+                Some(Kind::Sse) => Wire::Sse,
+                Some(_) => Wire::Streamable,
+                None => Wire::Either,
+            };
+            Reach::Http { url, headers: entry.headers, wire, oauth: entry.oauth }
         }
         _ => return Err(refuse(key, NEEDS)),
     };
@@ -360,6 +397,47 @@ mod tests {
             error_of(r#"{"mcpServers": {"a": {"command": "${NOPE}"}}}"#)
                 .contains("`mcpServers.a.command`: the environment variable `NOPE` is not set")
         );
+    }
+
+    #[test]
+    fn a_url_has_a_form_and_a_login() {
+        let read = |entry: &str| {
+            let text = format!(r#"{{"mcpServers": {{"a": {entry}}}}}"#);
+            McpConfig::parse(&text, &lookup).map(|it| it.servers["a"].reach.clone())
+        };
+        let wire_of = |entry: &str| match read(entry).unwrap() {
+            Reach::Http { wire, .. } => wire,
+            Reach::Stdio { .. } | Reach::OpenApi { .. } => panic!("it has a URL"),
+        };
+        assert_eq!(wire_of(r#"{"url": "https://a/sse"}"#), Wire::Either);
+        assert_eq!(wire_of(r#"{"type": "sse", "url": "https://a/sse"}"#), Wire::Sse);
+        assert_eq!(wire_of(r#"{"type": "streamable-http", "url": "https://a"}"#), Wire::Streamable);
+        let text = r#"{"url": "https://a", "auth": {"clientId": "me", "client_secret": "${TOKEN}", "scope": "a b"}}"#;
+        let Reach::Http { oauth: Some(oauth), .. } = read(text).unwrap() else { panic!() };
+        assert_eq!((oauth.client_id.as_deref(), oauth.scopes.len()), (Some("me"), 2));
+        assert!(!format!("{oauth:?}").contains("s3cret"));
+        for (entry, said) in [
+            (r#"{"type": "sse", "command": "x"}"#, "either a `command`"),
+            (r#"{"command": "x", "oauth": {}}"#, "`mcpServers.a.oauth`: only"),
+            (
+                r#"{"url": "https://a", "oauth": {"client_secret": "x"}}"#,
+                "`mcpServers.a.oauth.client_secret`",
+            ),
+            (r#"{"url": "https://a", "oauth": {"client_credentials": true}}"#, "needs `client_id`"),
+            (r#"{"url": "https://a", "oauth": {"issuer": "a"}}"#, "`https://` address"),
+            (
+                r#"{"url": "https://a", "oauth": {"redirect_uri": "https://b/c"}}"#,
+                "/oauth/callback",
+            ),
+            (
+                r#"{"url": "https://a", "oauth": {}, "headers": {"authorization": "x"}}"#,
+                "leave out one",
+            ),
+            (r#"{"url": "https://a", "oauth": {"secret": 1}}"#, "unknown field `secret`"),
+        ] {
+            let err = read(entry).unwrap_err().to_string();
+            assert!(err.contains(said), "{entry}: {err}");
+        }
     }
 
     #[test]

@@ -67,7 +67,9 @@ fn check_annotations(properties: Option<&Value>, seen: &mut Vec<String>) -> Resu
             }
             let header = header.to_ascii_lowercase();
             if seen.contains(&header) {
-                return Err(format!("`{ANNOTATION}` of `{name}`: another argument has that header"));
+                return Err(format!(
+                    "`{ANNOTATION}` of `{name}`: another argument has that header"
+                ));
             }
             seen.push(header);
         }

@@ -18,6 +18,7 @@ use crate::config::{McpConfig, Upstream};
 use crate::frame::{Frame, Raw, raw};
 use crate::members::Members;
 use crate::names::{edge_name, parse_canonical};
+use crate::oauth::Logins;
 use crate::server::{Change, Server, Surroundings};
 use crate::session::parked::Parked;
 use crate::session::tasks::Tasks;
@@ -69,8 +70,11 @@ impl Hub {
             info: raw(&json!({"name": "mcp-orch", "version": env!("CARGO_PKG_VERSION")})),
             hello: None,
         };
+        let http = http::client()?;
+        let logins = Logins::new(http.clone(), tasks.clone(), now.clone())?;
         let around = Surroundings {
-            http: http::client()?,
+            http,
+            logins,
             inherited: Arc::new(inherited),
             tasks: tasks.clone(),
             now,
@@ -106,6 +110,10 @@ impl Hub {
             }
         });
         Ok(hub)
+    }
+
+    pub fn logins(&self) -> &Arc<Logins> {
+        &self.around.logins
     }
 
     pub fn changes(&self) -> broadcast::Receiver<Change> {

@@ -12,6 +12,7 @@ pub mod headers;
 pub mod hub;
 pub mod members;
 pub mod names;
+pub mod oauth;
 pub mod port;
 pub mod profile;
 pub mod remote;

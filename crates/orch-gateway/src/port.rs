@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orch_core::Cx;
 use orch_core::operation::Summary;
+use orch_core::ports::server_login::ServerLogins;
 use orch_core::ports::tool_server::{
     ReloadedServers, ServerState, ServerTool, ToolServer, ToolServers, no_server,
 };
@@ -296,6 +297,10 @@ impl ToolServers for Gateway {
     async fn remove(&self, name: &str) -> Result<(), Error> {
         self.edit(|servers| servers.remove(name).map(drop).ok_or_else(|| no_server(name))).await
     }
+
+    fn logins(&self) -> Option<&dyn ServerLogins> {
+        Some(self)
+    }
 }
 
 fn view(server: &Server) -> ToolServer {
@@ -304,18 +309,17 @@ fn view(server: &Server) -> ToolServer {
         State::Disabled => (ServerState::Disabled, None, None),
         State::Connecting => (ServerState::Connecting, None, None),
         State::Ready => (ServerState::Ready, None, None),
+        State::NeedsLogin { reason } => (ServerState::NeedsLogin, Some(reason), None),
         State::Failed { reason, next_retry } => {
             (ServerState::Failed, Some(reason), Some(next_retry))
         }
     };
-    let (transport, target) = match &server.spec.reach {
-        Reach::Stdio { command, .. } => ("stdio", command.clone()),
+    let target = match &server.spec.reach {
+        Reach::Stdio { command, .. } => command.clone(),
         // What is behind the `?` may be a key.
-        Reach::Http { url, .. } => {
-            ("http", url.split(['?', '#']).next().unwrap_or_default().to_owned())
-        }
+        Reach::Http { url, .. } => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
         Reach::OpenApi { document, .. } => {
-            ("openapi", document.split(['?', '#']).next().unwrap_or_default().to_owned())
+            document.split(['?', '#']).next().unwrap_or_default().to_owned()
         }
     };
     let live = server.live();
@@ -327,7 +331,7 @@ fn view(server: &Server) -> ToolServer {
     let catalog = server.catalog();
     ToolServer {
         name: server.name.to_string(),
-        transport: transport.to_owned(),
+        transport: server.transport().to_owned(),
         target,
         state: word,
         state_since,
@@ -388,6 +392,10 @@ pub fn failure(server: &Server, err: LinkError) -> Error {
         return Error::UpstreamTimeout { server: name, timeout_ms };
     }
     let said = text::excerpt(&text::sanitize(&err.to_string()), EXCERPT);
+    // Whole sentences with what to do; nothing is wrong with the server.
+    if let LinkError::LoginNeeded { .. } | LinkError::Forbidden { .. } = err {
+        return Error::UpstreamError { server: name, message: said };
+    }
     Error::UpstreamError {
         message: format!(
             "the server `{name}` did not take the call: {said}; `list_servers` shows how it is"

@@ -73,7 +73,11 @@ async fn tools(it: &mut Walker, is_crossed: bool) {
     for response in &mut said.responses {
         let seen = &mut response["result"]["structuredContent"];
         if is_crossed {
-            *seen = json!([seen["clientInfo"], seen["clientCapabilities"], seen["meta"]["vendor.example/a"]]);
+            *seen = json!([
+                seen["clientInfo"],
+                seen["clientCapabilities"],
+                seen["meta"]["vendor.example/a"]
+            ]);
         }
     }
     it.write("caller", &said, &[]);
@@ -163,7 +167,8 @@ async fn changes(it: &mut Walker) {
         return;
     }
     let acknowledged = "notifications/subscriptions/acknowledged";
-    let wanted = json!({"notifications": {"toolsListChanged": true, "resourceSubscriptions": [WATCHED]}});
+    let wanted =
+        json!({"notifications": {"toolsListChanged": true, "resourceSubscriptions": [WATCHED]}});
     it.wire.begin("subscriptions/listen", wanted).await;
     let said = it.wire.see(&[acknowledged]).await;
     it.write("listen", &said, &[]);

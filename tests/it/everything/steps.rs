@@ -37,7 +37,8 @@ async fn lists(it: &mut Walker) {
     for method in ["tools/list", "prompts/list", "resources/list", "resources/templates/list"] {
         it.ask(method, method, json!({})).await;
     }
-    it.ask("with a vendor's metadata", "tools/list", json!({"_meta": {"vendor.example/a": 0.7}})).await;
+    it.ask("with a vendor's metadata", "tools/list", json!({"_meta": {"vendor.example/a": 0.7}}))
+        .await;
 }
 
 async fn tools(it: &mut Walker) {
@@ -72,7 +73,8 @@ async fn tools_that_ask(it: &mut Walker) {
     it.call("trigger-sampling-request", json!({"prompt": "Why?", "maxTokens": 70})).await;
     let url = json!({"url": "https://example.org/x?y=1", "elicitationId": "e-1"});
     it.call("trigger-url-elicitation", url).await;
-    let refused = json!({"url": "https://example.org/x?y=1", "elicitationId": "e-1", "errorPath": true});
+    let refused =
+        json!({"url": "https://example.org/x?y=1", "elicitationId": "e-1", "errorPath": true});
     it.call("trigger-url-elicitation", refused).await;
     // What it asks here is a task of the client's, which it polls.
     it.call("trigger-sampling-request-async", json!({"prompt": "Why?"})).await;
@@ -86,9 +88,11 @@ async fn tools_that_ask(it: &mut Walker) {
 async fn resources(it: &mut Walker) {
     let uri = "demo://resource/dynamic/text/7";
     it.ask("read text", "resources/read", json!({"uri": uri})).await;
-    let blob = json!({"uri": "demo://resource/dynamic/blob/8", "_meta": {"vendor.example/a": [0.7]}});
+    let blob =
+        json!({"uri": "demo://resource/dynamic/blob/8", "_meta": {"vendor.example/a": [0.7]}});
     it.ask("read blob", "resources/read", blob).await;
-    it.ask("read session", "resources/read", json!({"uri": "demo://resource/session/resource.gz"})).await;
+    it.ask("read session", "resources/read", json!({"uri": "demo://resource/session/resource.gz"}))
+        .await;
     let listed = it.ask("list again", "resources/list", json!({})).await;
     let first = listed.found("/resources/0/uri");
     it.ask("read first", "resources/read", json!({"uri": first})).await;
@@ -105,9 +109,19 @@ async fn prompts(it: &mut Walker) {
     let cities = json!({"name": "args-prompt", "arguments": {"city": "Paris", "state": "Texas"}});
     it.ask("args prompt", "prompts/get", cities).await;
     let team = json!({"department": "Sales", "name": "Eve"});
-    it.ask("completable prompt", "prompts/get", json!({"name": "completable-prompt", "arguments": team})).await;
+    it.ask(
+        "completable prompt",
+        "prompts/get",
+        json!({"name": "completable-prompt", "arguments": team}),
+    )
+    .await;
     let resource = json!({"resourceType": "Text", "resourceId": "2"});
-    it.ask("resource prompt", "prompts/get", json!({"name": "resource-prompt", "arguments": resource})).await;
+    it.ask(
+        "resource prompt",
+        "prompts/get",
+        json!({"name": "resource-prompt", "arguments": resource}),
+    )
+    .await;
 
     let of = json!({"type": "ref/prompt", "name": "completable-prompt"});
     let params = json!({"ref": of, "argument": {"name": "department", "value": "S"}});

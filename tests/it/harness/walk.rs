@@ -191,8 +191,10 @@ fn in_order(frame: &Value) -> Value {
 pub(crate) fn assert_settled(once: &Notes, again: &Notes) {
     let noise = differences(once, again);
     assert!(noise.is_empty(), "it differs from itself:\n{}", noise.join("\n"));
-    let unheard: Vec<_> =
-        once.iter().filter(|(_, it)| it.contains(r#""missing":"#) && !it.contains(r#""missing":0"#)).collect();
+    let unheard: Vec<_> = once
+        .iter()
+        .filter(|(_, it)| it.contains(r#""missing":"#) && !it.contains(r#""missing":0"#))
+        .collect();
     assert!(unheard.is_empty(), "the server does not say what was waited for: {unheard:#?}");
 }
 

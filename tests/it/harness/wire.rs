@@ -238,7 +238,12 @@ impl Wire {
     }
 
     /// Takes frames until the answer is there, and every awaited notification.
-    async fn collect(&mut self, step: &mut Step, id: Option<u64>, awaited: &[&str]) -> Option<Value> {
+    async fn collect(
+        &mut self,
+        step: &mut Step,
+        id: Option<u64>,
+        awaited: &[&str],
+    ) -> Option<Value> {
         let mut response = None;
         loop {
             let is_seen = awaited.iter().all(|method| {
@@ -254,7 +259,9 @@ impl Wire {
                 // What is missing is written down like everything else, and found when it is compared.
                 Ok(None) | Err(_) => {
                     let n_seen = step.notifications.len();
-                    let missing = format!("nothing more, of {awaited:?} and the answer to {id:?}, after {n_seen} notifications");
+                    let missing = format!(
+                        "nothing more, of {awaited:?} and the answer to {id:?}, after {n_seen} notifications"
+                    );
                     return response.or(id.map(|id| json!({"id": id, "missing": missing})));
                 }
             };

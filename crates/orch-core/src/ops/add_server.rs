@@ -29,7 +29,7 @@ pub struct AddServer {
     pub env: BTreeMap<String, Secret<String>>,
     /// Folder to start it in.
     pub cwd: Option<String>,
-    /// `http://` or `https://` address of a server over streamable HTTP.
+    /// `http://` or `https://` address of a server over streamable HTTP, or over HTTP with SSE as it was before.
     pub url: Option<String>,
     /// File or address of an OpenAPI document; each of its operations becomes a tool.
     pub openapi: Option<String>,
@@ -71,7 +71,6 @@ impl AddServer {
             entry.insert("cwd".to_owned(), json!(cwd));
         }
         if let Some(url) = &self.url {
-            entry.insert("type".to_owned(), json!("http"));
             entry.insert("url".to_owned(), json!(url));
         }
         for (key, value) in [("openapi", &self.openapi), ("base_url", &self.base_url)] {

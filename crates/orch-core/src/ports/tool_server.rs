@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Cx;
+use crate::ports::server_login::ServerLogins;
 
 #[async_trait]
 pub trait ToolServers: Send + Sync {
@@ -38,6 +39,11 @@ pub trait ToolServers: Send + Sync {
 
     /// Takes an entry out of the configuration, and ends the server.
     async fn remove(&self, name: &str) -> Result<(), Error>;
+
+    /// None: nobody logs in at any.
+    fn logins(&self) -> Option<&dyn ServerLogins> {
+        None
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -49,6 +55,9 @@ pub enum ServerState {
     Ready,
     /// Not connected; it is tried again by itself.
     Failed,
+    /// It takes calls of those who are logged in there, and the caller is not: see `login_server`.
+    #[serde(rename = "needs_login")]
+    NeedsLogin,
 }
 
 impl ServerState {
@@ -58,6 +67,7 @@ impl ServerState {
             ServerState::Connecting => "connecting",
             ServerState::Ready => "ready",
             ServerState::Failed => "failed",
+            ServerState::NeedsLogin => "needs_login",
         }
     }
 }
@@ -66,13 +76,13 @@ impl ServerState {
 pub struct ToolServer {
     /// As configured; its tools are `name.tool`.
     pub name: String,
-    /// `stdio`, `http`, `openapi`, or `built-in`.
+    /// `stdio`, `http`, `sse` (HTTP as it was before 2025), `openapi`, or `built-in`.
     pub transport: String,
     /// The command or the URL, without arguments, headers and query.
     pub target: String,
     pub state: ServerState,
     pub state_since: Timestamp,
-    /// Why it failed.
+    /// Why it failed, or what to do.
     pub reason: Option<String>,
     /// When it is tried again.
     pub next_retry: Option<Timestamp>,

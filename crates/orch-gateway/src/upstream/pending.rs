@@ -77,7 +77,9 @@ impl Pending {
             let mut params = Members::of_params(frame.params.as_ref());
             let Some(id) = params.get(TOKEN).and_then(number) else { return };
             let requests = self.requests.lock();
-            let Some(Waiting { sender, token: Some(token), .. }) = requests.get(&id) else { return };
+            let Some(Waiting { sender, token: Some(token), .. }) = requests.get(&id) else {
+                return;
+            };
             params.set(TOKEN, token);
             frame.params = Some(params.to_raw());
             sender.send(Ok(frame)).ok();

@@ -8,6 +8,7 @@ use orch_domain::audit::{AuditEntry, AuditId, Outcome};
 use orch_domain::book::Change;
 use orch_domain::caller::{Channel, Permission};
 use orch_domain::event::{Event, EventSubject, News, SubjectType};
+use orch_domain::grant::{Grant, GrantKey};
 use orch_domain::health::StatusChange;
 use orch_domain::image::ImageRef;
 use orch_domain::instance::{Goal, Instance, InstanceState, LaunchToken, ReasonCode};
@@ -370,6 +371,23 @@ fn any_registry_credential() -> impl Strategy<Value = RegistryCredential> {
     )
 }
 
+fn grant_key() -> impl Strategy<Value = GrantKey> {
+    let issuers = vec!["https://a.example", "https://b.example/tenant"];
+    (select(vec!["notes", "mail"]), option::of(user_id()), select(issuers)).prop_map(
+        |(server, user, issuer)| GrantKey {
+            server: server.to_owned(),
+            user,
+            issuer: issuer.to_owned(),
+        },
+    )
+}
+
+fn any_grant() -> impl Strategy<Value = Grant> {
+    (grant_key(), vec(any::<u8>(), 0..40), time(), option::of(text())).prop_map(
+        |(key, sealed, logged_in_at, refused)| Grant { key, sealed, logged_in_at, refused },
+    )
+}
+
 fn any_audit() -> impl Strategy<Value = AuditEntry> {
     let channels = vec![Channel::Mcp, Channel::Rest, Channel::Grpc, Channel::Cli, Channel::System];
     let outcomes = vec![Outcome::Accepted, Outcome::Succeeded, Outcome::Refused, Outcome::Failed];
@@ -415,6 +433,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => any_registry_credential()
             .prop_map(|it| Change::RegistryCredential(it.registry.clone(), Some(Arc::new(it)))),
         1 => registry().prop_map(|it| Change::RegistryCredential(it, None)),
+        1 => any_grant().prop_map(|it| Change::Grant(it.key.clone(), Some(Arc::new(it)))),
+        1 => grant_key().prop_map(|it| Change::Grant(it, None)),
     ]
 }
 
