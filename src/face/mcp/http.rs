@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::{RawPathParams, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderMap, Method, StatusCode, header};
+use orch_domain::Error;
 use orch_domain::caller::{Caller, Channel};
 use orch_domain::name::UserId;
 use orch_gateway::frame::Frame;
@@ -28,7 +29,7 @@ use rmcp::transport::streamable_http_server::session::SessionManager;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -90,11 +91,45 @@ impl Face {
         Router::new()
             .route("/mcp", any(serve))
             .route("/mcp/{profile}", any(serve))
-            .layer(from_fn_with_state(face.clone(), profile::enter))
+            .layer(from_fn_with_state(face.clone(), enter))
             .layer(from_fn(auth::require_caller))
             .layer(from_fn_with_state((access, Channel::Mcp), auth::layer))
             .with_state(Endpoint { face, service, sessions, answers })
     }
+}
+
+/// Puts the view among the extensions of a request, and leaves the caller there what it may do in it.
+async fn enter(
+    State(face): State<Arc<Face>>,
+    path: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let name = path.iter().find(|(name, _)| *name == "profile").map(|it| it.1);
+    let view = profile::dialect_of(request.uri().query())
+        .and_then(|names| face.view(name, names))
+        .map_err(|err| not_entered(&err));
+    let view = match view {
+        Ok(it) => it,
+        Err(refusal) => return refusal,
+    };
+    let extensions = request.extensions_mut();
+    if let (Some(profile), Some(caller)) =
+        (&view.profile, extensions.get::<Option<Caller>>().cloned().flatten())
+    {
+        extensions.insert(Some(profile.admit(caller)));
+    }
+    extensions.insert(view);
+    next.run(request).await
+}
+
+fn not_entered(err: &Error) -> Response {
+    let status = match err {
+        Error::NotFound { .. } => StatusCode::NOT_FOUND,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let error = json!({"code": ErrorCode::INVALID_REQUEST.0, "message": err.to_string(), "data": Value::Object(err.describe())});
+    (status, axum::Json(json!({"jsonrpc": "2.0", "id": null, "error": error}))).into_response()
 }
 
 /// Ending a stream loses the answer that is on its way, so answers go first; what then is left only listens.

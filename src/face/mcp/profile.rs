@@ -2,19 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{RawPathParams, Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::request::Parts;
 use orch_core::Cx;
 use orch_domain::Error;
-use orch_domain::caller::Caller;
 use orch_gateway::names::Dialect;
 use orch_gateway::profile::Profiles;
 use orch_gateway::view::View;
 use rmcp::model::{Extensions, InitializeResult};
-use serde_json::{Value, json};
 
 use super::Face;
 
@@ -32,33 +26,8 @@ impl Face {
     }
 }
 
-/// Puts the view among the extensions of a request, and leaves the caller there what it may do in it.
-pub(super) async fn enter(
-    State(face): State<Arc<Face>>,
-    path: RawPathParams,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let profile = path.iter().find(|(name, _)| *name == "profile").map(|it| it.1);
-    let view = dialect_of(request.uri().query())
-        .and_then(|names| face.view(profile, names))
-        .map_err(|err| refused(&err));
-    let view = match view {
-        Ok(it) => it,
-        Err(refusal) => return refusal,
-    };
-    let extensions = request.extensions_mut();
-    if let (Some(profile), Some(caller)) =
-        (&view.profile, extensions.get::<Option<Caller>>().cloned().flatten())
-    {
-        extensions.insert(Some(profile.admit(caller)));
-    }
-    extensions.insert(view);
-    next.run(request).await
-}
-
 /// `names=` of a query.
-fn dialect_of(query: Option<&str>) -> Result<Option<Dialect>, Error> {
+pub(super) fn dialect_of(query: Option<&str>) -> Result<Option<Dialect>, Error> {
     let wanted = query.unwrap_or_default().split('&').find_map(|it| it.strip_prefix("names="));
     let parse = |it: &str| {
         Dialect::parse(it).ok_or_else(|| {
@@ -66,16 +35,6 @@ fn dialect_of(query: Option<&str>) -> Result<Option<Dialect>, Error> {
         })
     };
     wanted.map(parse).transpose()
-}
-
-fn refused(err: &Error) -> Response {
-    let status = match err {
-        Error::NotFound { .. } => StatusCode::NOT_FOUND,
-        _ => StatusCode::BAD_REQUEST,
-    };
-    let error =
-        json!({"code": -32600, "message": err.to_string(), "data": Value::Object(err.describe())});
-    (status, axum::Json(json!({"jsonrpc": "2.0", "id": null, "error": error}))).into_response()
 }
 
 /// The view that came with a request; a stream has one for its whole life.
