@@ -20,8 +20,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use crate::harness::eventually;
+use crate::harness::official::installed;
 use crate::harness::server::{Server, Setup};
-use crate::official_clients::installed;
 
 struct Site {
     server: Server,

@@ -183,6 +183,10 @@ fn refuse(key: &str, message: impl Into<String>) -> McpConfigError {
 fn check_name(name: &str) -> Result<(), McpConfigError> {
     let is_good = (1..=40).contains(&name.len())
         && name.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'));
+    if name == crate::profile::OWN {
+        let message = "our own operations are this server; call yours otherwise";
+        return Err(refuse(&format!("mcpServers.{name}"), message));
+    }
     if is_good {
         return Ok(());
     }
@@ -381,6 +385,7 @@ mod tests {
             error_of(r#"{"mcpServers": {"a.b": {}}}"#)
                 .contains("`mcpServers.a.b`: a server's name")
         );
+        assert!(error_of(r#"{"mcpServers": {"orch": {}}}"#).contains("our own operations"));
         assert!(error_of(r#"{"mcpServers": {"a": {}}}"#).contains("either a `command`"));
         assert!(
             error_of(r#"{"mcpServers": {"a": {"command": "x", "url": "http://y"}}}"#)
