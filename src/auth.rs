@@ -15,13 +15,12 @@ use orch_core::Orch;
 use orch_domain::Error;
 use orch_domain::caller::{Caller, Channel, Permission};
 use orch_domain::name::UserId;
+use orch_domain::tool_access::ToolAccess;
 
 pub use sites::{InvalidSite, Refusal, Sites};
 
 use crate::face::rest::problem::Problem;
 
-/// Whom every request stands for with `--no-auth`.
-pub const ADMIN: &str = "user-admin-001";
 /// There with `--demo` only.
 pub const DEMO: &str = "user-demo-001";
 
@@ -61,12 +60,10 @@ impl Access {
     /// Whom the request comes from; `None` is nobody in particular. A credential that is wrong is an error.
     pub fn identify(&self, headers: &HeaderMap, channel: Channel) -> Result<Option<Caller>, Error> {
         let caller = match self.mode {
-            Mode::NoAuth => Some(self.named(headers, channel)?.unwrap_or_else(|| Caller {
-                user: UserId::try_new(ADMIN).expect("the constant keeps the rule"),
-                permissions: Permission::ALL.to_vec(),
-                channel,
-                client: None,
-            })),
+            Mode::NoAuth => {
+                let named = self.named(headers, channel)?;
+                Some(named.unwrap_or_else(|| self.orch.local_caller(channel)))
+            }
             Mode::Login => match credential(headers)? {
                 Some(it) => Some(self.orch.authenticate(it, channel)?),
                 None => self.named(headers, channel)?,
@@ -86,12 +83,8 @@ impl Access {
     fn visitor(&self, channel: Channel) -> Option<Caller> {
         let id = UserId::try_new(DEMO).ok().filter(|_| self.demo)?;
         let user = self.orch.ledger.read(|book| book.user(&id).cloned())?;
-        Some(Caller {
-            user: user.id.clone(),
-            permissions: vec![Permission::Read],
-            channel,
-            client: None,
-        })
+        let tools = ToolAccess::default().and(&user.tools);
+        Some(Caller { tools, ..Caller::new(user.id.clone(), vec![Permission::Read], channel) })
     }
 
     /// The user that `X-User-ID` names, in a demo.
@@ -104,10 +97,8 @@ impl Access {
             .and_then(|id| self.orch.ledger.read(|book| book.user_called(&id).ok().cloned()));
         match user {
             Some(user) => Ok(Some(Caller {
-                user: user.id.clone(),
-                permissions: user.permissions.clone(),
-                channel,
-                client: None,
+                tools: ToolAccess::default().and(&user.tools),
+                ..Caller::new(user.id.clone(), user.permissions.clone(), channel)
             })),
             None => Err(refused(
                 "`X-User-ID` names no user; the demo has `user-demo-001` and `user-admin-001`",

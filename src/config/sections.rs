@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use orch_domain::caller::Permission;
+use orch_domain::rate::RateWritten;
 use orch_domain::resource::{Cpu, Memory};
 use orch_domain::secret::Secret;
+use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::Quota;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -103,6 +105,8 @@ pub struct Security {
     pub jwt_secret: Option<Secret<String>>,
     /// Seconds that an access token is valid.
     pub token_lifetime: Seconds,
+    /// Which tools those may use who start `mcp-orch stdio`, and everybody where nobody logs in.
+    pub local_tools: ToolPatterns,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -114,6 +118,9 @@ pub struct ConfiguredKey {
     pub key: Secret<String>,
     /// What it may do: `read`, `write`, `execute`, `admin`.
     pub permissions: Vec<Permission>,
+    /// Which tools it may use, by patterns such as `github.*`, in `allow` and `deny`.
+    #[serde(default)]
+    pub tools: ToolPatterns,
 }
 
 impl Default for Security {
@@ -124,6 +131,7 @@ impl Default for Security {
             api_keys: Vec::new(),
             jwt_secret: None,
             token_lifetime: Seconds::new(12.0 * 3600.0),
+            local_tools: ToolPatterns::default(),
         }
     }
 }
@@ -244,6 +252,8 @@ impl Default for StoreSection {
 pub struct Gateway {
     /// File with the upstream MCP servers; `mcp-config.json` in the working directory unless given.
     pub mcp_config: Option<PathBuf>,
+    /// How often one caller, a user with one of its keys, may call tools of servers behind.
+    pub rate: RateWritten,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

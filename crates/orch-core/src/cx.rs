@@ -6,6 +6,7 @@ use orch_domain::Error;
 use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::caller::Caller;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// Made by a face for each call.
@@ -16,6 +17,8 @@ pub struct Cx {
     pub cancel: CancellationToken,
     pub progress: Progress,
     audit: Arc<Mutex<AuditDraft>>,
+    /// As audit may show them.
+    arguments: Option<Arc<Value>>,
 }
 
 /// What audit will say of this call. Invariant: `is_written` once the entry went along with a commit.
@@ -32,7 +35,17 @@ impl Cx {
             cancel: CancellationToken::new(),
             progress: Progress::default(),
             audit: Arc::default(),
+            arguments: None,
         }
+    }
+
+    /// `arguments` are shown to whoever reads the audit, so they have no secrets any more.
+    pub(crate) fn with_arguments(self, arguments: Value) -> Cx {
+        Cx { arguments: Some(Arc::new(arguments)), ..self }
+    }
+
+    pub(crate) fn arguments(&self) -> Option<&Value> {
+        self.arguments.as_deref()
     }
 
     pub fn with_cancel(mut self, cancel: CancellationToken) -> Cx {

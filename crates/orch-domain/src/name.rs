@@ -192,6 +192,15 @@ impl InstanceId {
     }
 }
 
+impl UserId {
+    /// How ids begin that stand for somebody whom another issuer vouches for, and of whom nothing is stored.
+    pub const EXTERNAL: &str = "oauth-";
+
+    pub fn is_external(&self) -> bool {
+        self.0.starts_with(UserId::EXTERNAL)
+    }
+}
+
 impl ApiKeyId {
     pub fn new(random: u64) -> ApiKeyId {
         ApiKeyId(format!("k-{:012x}", random & 0xffff_ffff_ffff).into())

@@ -13,7 +13,7 @@ const MASK: &str = "***";
 /// Bytes of one text that are kept.
 const MAX_TEXT: usize = 500;
 /// Bytes that all of it may have, about.
-const MAX_ALL: usize = 4096;
+const MAX_ALL: usize = 2048;
 const MAX_DEPTH: usize = 16;
 /// How far behind the end of what is kept a secret may reach that begins in it.
 const LOOK_AHEAD: usize = 4096;

@@ -60,7 +60,8 @@ impl ToolPatterns {
 }
 
 /// What a caller may use: what all of its patterns permit, those of its user and those of its credential.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
 pub struct ToolAccess(Vec<ToolPatterns>);
 
 impl ToolAccess {

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use orch_domain::redact::SecretValues;
 use orch_domain::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use orch_domain::rate::Rate;
+
+use crate::limits::Limits;
 use crate::shape::Shape;
 
 /// The servers of the file, by their configured names, which prefix their tools.
@@ -25,6 +29,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// How its tools are offered.
     pub tools: Shape,
+    /// How often it may be called.
+    pub rate: Option<Rate>,
 }
 
 /// Where the configuration names no time.
@@ -74,6 +80,8 @@ struct Entry {
     timeout: Option<f64>,
     #[serde(default)]
     tools: Shape,
+    #[serde(default)]
+    limits: Limits,
     #[serde(rename = "autoApprove")]
     _auto_approve: Option<Value>,
     #[serde(rename = "alwaysAllow")]
@@ -152,6 +160,8 @@ fn upstream(
         }
     };
     let tools = entry.tools;
+    let rate = entry.limits.rate.rate();
+    let rate = rate.map_err(|err| refuse(&format!("{key}.limits.rate"), err.to_string()))?;
     let reach = match (entry.command, entry.url) {
         (Some(command), None) if entry.kind != Some(Kind::Http) => {
             if command.trim().is_empty() {
@@ -181,7 +191,26 @@ fn upstream(
             ));
         }
     };
-    Ok(Upstream { reach, disabled, timeout, tools })
+    Ok(Upstream { reach, disabled, timeout, tools, rate })
+}
+
+impl McpConfig {
+    /// Values of the environment and of headers, and what a URL has that may be a key.
+    pub fn secrets(&self) -> SecretValues {
+        let mut values: Vec<Secret<String>> = Vec::new();
+        for it in self.servers.values() {
+            match &it.reach {
+                Reach::Stdio { env, .. } => values.extend(env.values().cloned()),
+                Reach::Http { url, headers } => {
+                    values.extend(headers.values().cloned());
+                    let query = url.split_once('?').map_or("", |(_, it)| it);
+                    let parts = query.split('&').filter_map(|it| it.split_once('='));
+                    values.extend(parts.map(|(_, value)| Secret::new(value.to_owned())));
+                }
+            }
+        }
+        SecretValues::new(&values)
+    }
 }
 
 fn expand_all(
@@ -274,6 +303,12 @@ mod tests {
         assert!(
             error_of(r#"{"mcpServers": {"a": {"command": "x", "url": "http://y"}}}"#)
                 .contains("either a `command`")
+        );
+        assert!(
+            error_of(
+                r#"{"mcpServers": {"a": {"command": "x", "limits": {"rate": {"burst": 5}}}}}"#
+            )
+            .contains("`mcpServers.a.limits.rate`: `burst` needs")
         );
         assert!(
             error_of(r#"{"mcpServers": {"a": {"url": "ftp://y"}}}"#).contains("`mcpServers.a.url`")

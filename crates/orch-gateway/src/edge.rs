@@ -315,6 +315,11 @@ impl Forward {
     pub fn era(&self) -> Era {
         self.era
     }
+
+    /// What the tool is called with.
+    pub fn arguments(&self) -> Option<&Raw> {
+        self.params.get("arguments")
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod config;
 pub mod edge;
 pub mod frame;
 pub mod hub;
+pub mod limits;
 pub mod members;
 pub mod names;
 pub mod port;

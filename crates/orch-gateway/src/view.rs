@@ -1,6 +1,9 @@
 //! What of the servers behind is there for one caller at one endpoint. What is not in the view is not listed, not found
 //! and not called: to the caller it is as if it were not there.
 
+use orch_domain::caller::Caller;
+use orch_domain::tool_access::ToolAccess;
+
 use crate::catalog::List;
 use crate::names::Dialect;
 
@@ -8,16 +11,24 @@ use crate::names::Dialect;
 pub struct View {
     /// How tools and prompts are named.
     pub dialect: Dialect,
+    /// What the caller may use.
+    pub access: ToolAccess,
 }
 
 impl View {
-    pub fn shows_server(&self, _server: &str) -> bool {
-        true
+    /// Nobody in particular sees all there is, and may call none of it: the gate does not know them.
+    pub fn of(caller: Option<&Caller>) -> View {
+        let access = caller.map(|it| it.tools.clone()).unwrap_or_default();
+        View { access, ..View::default() }
     }
 
-    /// `name` as the server offers it: of a resource its URI, of a template its pattern.
+    pub fn shows_server(&self, server: &str) -> bool {
+        self.access.shows_server(server)
+    }
+
+    /// `name` as the server offers it: of a resource its URI, of a template its pattern. Patterns are over tools; what
+    /// else a server has is there when the server is.
     pub fn shows(&self, list: List, server: &str, name: &str) -> bool {
-        let (_, _) = (list, name);
-        self.shows_server(server)
+        self.shows_server(server) && (list != List::Tools || self.access.permits(server, name))
     }
 }

@@ -48,8 +48,8 @@ impl Face {
         let (out, frames) = mpsc::channel(OUTGOING);
         let between = Arc::new(Interposed {
             face: self.clone(),
+            view: View::of(Some(&caller)),
             caller,
-            view: View::default(),
             out,
             lists: Mutex::default(),
             relays: Mutex::default(),

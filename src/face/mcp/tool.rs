@@ -64,7 +64,7 @@ pub(super) fn list(cx: &Cx, cursor: Option<&str>) -> Result<ListToolsResult, Err
     };
     let mut callable = CATALOGUE.entries[start..]
         .iter()
-        .filter(|(op, _)| gate::authorise(&op.spec, cx).is_ok())
+        .filter(|(op, _)| gate::offers(&op.spec, cx))
         .map(|(_, tool)| tool);
     let tools: Vec<Tool> = callable.by_ref().take(PAGE_SIZE).cloned().collect();
     let mut result = ListToolsResult::with_all_items(tools);

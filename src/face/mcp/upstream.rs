@@ -6,7 +6,6 @@ use orch_core::gate::Begun;
 use orch_core::operation::Operation;
 use orch_core::ops::CallTool;
 use orch_core::{Cx, gate};
-use orch_domain::caller::Permission;
 use orch_domain::{Error, ErrorCode};
 use orch_gateway::edge::{Answering, Claim, Forward, failed};
 use orch_gateway::frame::{Frame, Raw, raw};
@@ -29,7 +28,7 @@ impl Face {
     pub(super) fn claim(&self, frame: &Frame, cx: &Cx, view: &View) -> Claim {
         let Some(hub) = &self.hub else { return Claim::Own };
         match hub.claim(frame, view) {
-            Claim::List(list) if gate::authorise(&CallTool::SPEC, cx).is_ok() => Claim::List(list),
+            Claim::List(list) if gate::permit_upstream(cx).is_ok() => Claim::List(list),
             Claim::List(_) => Claim::Own,
             claim => claim,
         }
@@ -46,15 +45,23 @@ impl Face {
         let refused =
             |err: &Error| failed(is_call, era, id.clone(), &Value::Object(err.describe()));
         let begun = if is_call {
+            let arguments = forward.arguments().map(|it| it.get());
             Some(
-                gate::begin(&self.orch, &CallTool::SPEC, cx, &forward.target)
+                gate::begin(&self.orch, &CallTool::SPEC, cx, &forward.target, arguments)
                     .map_err(|err| refused(&err))?,
             )
         } else {
-            gate::permit(CallTool::SPEC.name, Permission::Execute, cx)
-                .map_err(|err| refused(&err))?;
+            gate::permit_upstream(cx).map_err(|err| refused(&err))?;
             None
         };
+        if let Some(hub) = &self.hub
+            && let Err(err) = hub.admit(&server, cx)
+        {
+            if let Some(it) = begun {
+                it.refuse(&err);
+            }
+            return Err(refused(&err));
+        }
         match forward.send(id.clone()).await {
             Ok(answering) => Ok(Relay { answering, id, begun }),
             Err(err) => {

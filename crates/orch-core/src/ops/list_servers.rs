@@ -53,8 +53,8 @@ impl Operation for ListServers {
         spec!("list_servers", Tools, Reads, Some(Permission::Read), [Route::get("/servers")]);
     type Output = ServerList;
 
-    async fn run(self, orch: &Arc<Orch>, _: &Cx) -> Result<ServerList, Error> {
-        let servers = orch.tool_servers.servers();
+    async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<ServerList, Error> {
+        let servers = orch.servers(cx)?;
         Ok(ServerList { total_count: servers.len(), servers })
     }
 }

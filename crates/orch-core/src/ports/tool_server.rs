@@ -1,7 +1,10 @@
 //! The MCP servers that stand behind this one: which there are, what they offer, and calls to their tools.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use orch_domain::Error;
+use orch_domain::redact::SecretValues;
 use orch_domain::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -27,6 +30,11 @@ pub trait ToolServers: Send + Sync {
         arguments: Map<String, Value>,
         cx: &Cx,
     ) -> Result<Value, Error>;
+
+    /// What its configuration holds that must not be shown anywhere.
+    fn secrets(&self) -> Arc<SecretValues> {
+        Arc::default()
+    }
 
     /// Reads the configuration again. Only servers whose entry differs are restarted; a bad file changes nothing.
     async fn reload(&self) -> Result<ReloadedServers, Error>;
@@ -139,6 +147,14 @@ impl ToolServers for NoToolServers {
 
     async fn remove(&self, name: &str) -> Result<(), Error> {
         Err(no_server(name))
+    }
+}
+
+pub fn no_tool_of(server: &str, tool: &str) -> Error {
+    Error::NotFound {
+        kind: "tool",
+        id: orch_domain::text::excerpt(tool, 100),
+        hint: format!("`list_tools` with `server={server}` shows those it has"),
     }
 }
 

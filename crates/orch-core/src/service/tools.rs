@@ -2,35 +2,49 @@
 
 use std::sync::{Arc, LazyLock};
 
+use orch_domain::redact::redacted;
+pub use orch_domain::tool_access::BUILT_IN;
 use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 
-use crate::ports::tool_server::{ServerTool, no_server};
+use crate::ports::tool_server::{ServerTool, ToolServer, no_server, no_tool_of};
 use crate::{Cx, Op, Orch, gate, ops};
-
-/// The server that our own operations are tools of.
-pub const BUILT_IN: &str = "orch";
 
 static OWN: LazyLock<Vec<Op>> = LazyLock::new(ops::catalogue);
 
 impl Orch {
+    /// Those of which anything is there for `cx`.
+    pub(crate) fn servers(&self, cx: &Cx) -> Result<Vec<ToolServer>, Error> {
+        let access = &cx.caller()?.tools;
+        let mut servers = self.tool_servers.servers();
+        servers.retain(|it| access.shows_server(&it.name));
+        Ok(servers)
+    }
+
+    /// Arguments as the audit may show them.
+    pub(crate) fn redacted(&self, arguments: &Value) -> Value {
+        redacted(arguments, &[&self.settings.secrets, &self.tool_servers.secrets()])
+    }
+
     /// Own tools that `cx` may call, then those of the servers; of one server, or of all.
     pub(crate) fn tools(&self, server: Option<&str>, cx: &Cx) -> Result<Vec<ServerTool>, Error> {
+        let access = &cx.caller()?.tools;
         let mut tools = Vec::new();
         if server.is_none_or(|it| it == BUILT_IN) {
-            let mine = OWN.iter().filter(|it| gate::authorise(&it.spec, cx).is_ok());
+            let mine = OWN.iter().filter(|it| gate::offers(&it.spec, cx));
             tools.extend(mine.map(own));
         }
         match server {
             Some(BUILT_IN) => {}
             Some(name) => {
-                if !self.tool_servers.servers().iter().any(|it| it.name == name) {
+                if !self.servers(cx)?.iter().any(|it| it.name == name) {
                     return Err(no_server(name));
                 }
                 tools.extend(self.tool_servers.tools(Some(name)));
             }
             None => tools.extend(self.tool_servers.tools(None)),
         }
+        tools.retain(|it| it.server == BUILT_IN || access.permits(&it.server, &it.name));
         Ok(tools)
     }
 
@@ -43,6 +57,14 @@ impl Orch {
     ) -> Result<Value, Error> {
         let (server, tool) = name.split_once('.').unwrap_or((BUILT_IN, name));
         if server != BUILT_IN {
+            // As if it were not there, whether it is or not.
+            let access = &cx.caller()?.tools;
+            if !access.shows_server(server) {
+                return Err(no_server(server));
+            }
+            if !access.permits(server, tool) {
+                return Err(no_tool_of(server, tool));
+            }
             return self.tool_servers.call(server, tool, arguments, cx).await;
         }
         let op = OWN.iter().find(|it| it.spec.name == tool).ok_or_else(|| no_tool(name))?;

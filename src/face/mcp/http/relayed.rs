@@ -59,7 +59,7 @@ pub(super) async fn take(
         };
     }
     let cx = Cx::new(caller(parts));
-    let view = View::default();
+    let view = View::of(cx.maybe_caller());
     let forward = match face.claim(&frame, &cx, &view) {
         Claim::Own => return Taken::Not,
         Claim::List(list) => return Taken::List(list, view),
