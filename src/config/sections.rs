@@ -107,6 +107,7 @@ pub struct Security {
     pub token_lifetime: Seconds,
     /// Which tools those may use who start `mcp-orch stdio`, and everybody where nobody logs in.
     pub local_tools: ToolPatterns,
+    pub oauth: Oauth,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -123,6 +124,41 @@ pub struct ConfiguredKey {
     pub tools: ToolPatterns,
 }
 
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Oauth {
+    /// URLs of the issuers whose access tokens count at `/mcp`, as tokens say them in `iss`; none unless given.
+    pub issuers: Vec<String>,
+    /// What tokens have to be issued for (`aud`); the URL that clients call `/mcp` by unless given.
+    pub audience: Option<String>,
+    /// URL of the issuer's keys; where the issuer's metadata says they are unless given.
+    pub jwks_url: Option<String>,
+    /// Permissions that each scope of a token gives.
+    pub scopes: BTreeMap<String, Vec<Permission>>,
+    /// Scopes that every token must have.
+    pub required_scopes: Vec<String>,
+    /// Claim with the name of the user here that a token stands for, such as `email`; it must be one that people cannot
+    /// choose for themselves. Without a user of that name, and without this, nothing is stored about who calls.
+    pub user_claim: Option<String>,
+    /// Claim with patterns of the tools that a token may use.
+    pub tools_claim: Option<String>,
+}
+
+impl Default for Oauth {
+    fn default() -> Oauth {
+        let scope = |it: Permission| (format!("mcp-orch:{it}"), vec![it]);
+        Oauth {
+            issuers: Vec::new(),
+            audience: None,
+            jwks_url: None,
+            scopes: Permission::ALL.into_iter().map(scope).collect(),
+            required_scopes: Vec::new(),
+            user_claim: None,
+            tools_claim: None,
+        }
+    }
+}
+
 impl Default for Security {
     fn default() -> Security {
         Security {
@@ -132,6 +168,7 @@ impl Default for Security {
             jwt_secret: None,
             token_lifetime: Seconds::new(12.0 * 3600.0),
             local_tools: ToolPatterns::default(),
+            oauth: Oauth::default(),
         }
     }
 }
