@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
+mod audit_arguments;
 mod authorisation;
 mod checks;
 mod cli_call;
@@ -35,12 +36,14 @@ mod mcp_prompts;
 mod mcp_resources;
 mod mcp_tools;
 mod node_loss;
+mod oauth_resource;
 mod official_clients;
 mod ops_cluster;
 mod ops_containers;
 mod ops_identity;
 mod ops_nodes;
 mod prompts;
+mod rates;
 mod ray;
 mod ray_cluster;
 mod ray_jobs;
@@ -64,4 +67,5 @@ mod ssh_login;
 mod ssh_node_loss;
 mod ssh_nodes;
 mod stdio;
+mod tool_access;
 mod tools;

@@ -4,6 +4,7 @@ pub(crate) mod caller;
 pub(crate) mod cloud;
 pub(crate) mod docker;
 pub(crate) mod fleet;
+pub(crate) mod guarded;
 pub(crate) mod hosts;
 pub(crate) mod image;
 pub(crate) mod invariants;
@@ -19,6 +20,7 @@ pub(crate) mod slow;
 pub(crate) mod sshd;
 pub(crate) mod upstream;
 pub(crate) mod watched;
+pub(crate) mod witness;
 pub(crate) mod world;
 
 use std::future::Future;
