@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config;
 pub use endpoint::protect;
-use keys::{Issuer, NoKeys};
+use keys::{Issuer, Need, NoKeys};
 
 /// Clocks of two machines differ; more is not forgiven.
 const LEEWAY_S: u64 = 30;
@@ -46,7 +46,7 @@ pub struct ResourceServer {
     /// Names that a proxy in front serves it under, which is taken to speak TLS.
     proxied: Vec<String>,
     /// By the digest of the token. Invariant: their signatures were checked by a key that is still the issuer's.
-    remembered: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    remembered: Arc<Mutex<HashMap<[u8; 32], Arc<Claims>>>>,
 }
 
 /// What a token says whose signature, issuer and dates are right. Whom it is for depends on the request.
@@ -134,7 +134,7 @@ impl ResourceServer {
             tools_claim: oauth.tools_claim.clone(),
             url: url.to_owned(),
             proxied: config.server.allowed_hosts.clone(),
-            remembered: Mutex::default(),
+            remembered: Arc::default(),
         }))
     }
 
@@ -154,12 +154,25 @@ impl ResourceServer {
     }
 
     /// Sees to it that the keys are there that `token` is checked with, as far as its issuer gives them.
-    async fn prepare(&self, token: &str) {
-        let Some(issuer) = self.issuer_of(token) else { return };
+    async fn prepare(&self, token: &str, orch: &Orch) {
+        let Some(issuer) = self.issuer_of(token).cloned() else { return };
         let Ok(header) = jsonwebtoken::decode_header(token) else { return };
-        if issuer.refresh_for(header.kid.as_deref(), header.alg).await {
-            // A key that was taken back must not go on vouching for what it signed.
-            self.remembered.lock().clear();
+        let need = issuer.need(header.kid.as_deref(), header.alg);
+        let remembered = self.remembered.clone();
+        let refresh = async move {
+            if issuer.refresh_for(header.kid.as_deref(), header.alg).await {
+                // A key that was taken back must not go on vouching for what it signed.
+                remembered.lock().clear();
+            }
+        };
+        match need {
+            Need::Nothing => {}
+            Need::Keys => refresh.await,
+            // Who can do with the old ones does not wait for the new.
+            Need::NewerKeys => {
+                let ended = orch.shutdown.clone();
+                orch.tracker.spawn(async move { ended.run_until_cancelled(refresh).await });
+            }
         }
     }
 

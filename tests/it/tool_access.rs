@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::guarded::Guarded;
-use crate::harness::mcp::{Era, Session, request};
+use crate::harness::mcp::{self, Era, Session, request};
 use crate::harness::program::Home;
 use crate::harness::server::Setup;
 use crate::harness::witness::Witness;
@@ -235,4 +235,29 @@ async fn the_configuration_limits_local_callers_and_its_keys() {
     let site = Guarded::start(servers, config).await;
     let listed = site.listed("a-long-configured-key", "tools/list", "tools").await;
     assert_eq!(listed, ["files__read_file"]);
+}
+
+#[tokio::test]
+async fn no_page_elsewhere_reaches_a_server_behind() {
+    let (files, _, servers) = two_servers().await;
+    let site = Guarded::start_as(Setup::no_auth, servers, "").await;
+    let call = request(Era::Modern, json!(1), "tools/call", json!({"name": "files__read_file"}));
+    let list = request(Era::Modern, json!(1), "tools/list", json!({}));
+    for message in [&call, &list] {
+        for (header, value) in [
+            ("host", "evil.example"),
+            ("host", "localhost.evil.example:3000"),
+            ("origin", "http://evil.example"),
+            ("origin", "null"),
+        ] {
+            let request = mcp::post(&site.site, "none", message).header(header, value);
+            let status = request.send().await.unwrap().status();
+            assert_eq!(status, 403, "{header}: {value}");
+        }
+    }
+    assert!(files.heard("tools/call").is_empty());
+    let own = site.server.url.clone();
+    let answer = mcp::post(&site.site, "none", &call).header("origin", own).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(files.heard("tools/call").len(), 1);
 }

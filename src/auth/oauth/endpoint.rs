@@ -51,7 +51,7 @@ async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) 
     if let Ok(Some(token)) = sent
         && oauth.judges(token)
     {
-        oauth.prepare(token).await;
+        oauth.prepare(token, &access.orch).await;
         if let Err(Refusal::Scope) = oauth.claims(token, request.headers()) {
             return insufficient(oauth, request.headers());
         }

@@ -49,6 +49,15 @@ struct Key {
     decoding: DecodingKey,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    Nothing,
+    /// It cannot be checked without.
+    Keys,
+    /// It can be checked, by keys that may have been taken back.
+    NewerKeys,
+}
+
 pub(super) enum NoKeys {
     NeverFetched,
     NoneFits,
@@ -94,30 +103,32 @@ impl Issuer {
         }
     }
 
-    /// Fetches the keys when the one that is needed is not there or all of them are old. Whether they are others now.
-    /// An issuer that does not answer leaves the keys as they are.
-    pub(super) async fn refresh_for(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
+    /// What a token with this header needs of us before it can be checked.
+    pub(super) fn need(&self, kid: Option<&str>, algorithm: Algorithm) -> Need {
+        let keys = self.keys.read();
         if !ACCEPTED.contains(&algorithm) {
-            return false;
+            Need::Nothing
+        } else if !keys.has(kid, algorithm) {
+            Need::Keys
+        } else if keys.fetched.is_none_or(|it| STALE <= it.elapsed()) {
+            Need::NewerKeys
+        } else {
+            Need::Nothing
         }
-        let is_needed = || !self.keys.read().has(kid, algorithm);
-        let is_stale = || self.keys.read().fetched.is_none_or(|it| STALE <= it.elapsed());
-        let mut used = match (is_needed(), is_stale()) {
-            (false, false) => return false,
-            (true, _) => self.fetching.lock().await,
-            // Who can do with the old ones does not wait for the new.
-            (false, true) => match self.fetching.try_lock() {
-                Ok(it) => it,
-                Err(_) => return false,
-            },
-        };
-        // Somebody else may have fetched them meanwhile.
+    }
+
+    /// Fetches the keys, unless somebody else just has or it was done too often. Whether they are others now. An issuer
+    /// that does not answer leaves the keys as they are.
+    pub(super) async fn refresh_for(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
+        let mut used = self.fetching.lock().await;
         let now = self.started.elapsed();
-        if !(is_needed() || is_stale()) || !used.wait(&self.rate, now).is_zero() {
+        let is_needed = self.need(kid, algorithm) != Need::Nothing;
+        if !is_needed || !used.wait(&self.rate, now).is_zero() {
             return false;
         }
         used.take(&self.rate, now);
-        match self.fetch().await {
+        let fetched = tokio::time::timeout(TIMEOUT, self.fetch()).await;
+        match fetched.unwrap_or_else(|_| Err(anyhow::anyhow!("it takes longer than {TIMEOUT:?}"))) {
             Ok(keys) => {
                 *self.keys.write() = Arc::new(Keys { keys, fetched: Some(Instant::now()) });
                 true

@@ -8,6 +8,7 @@ pub(crate) mod guarded;
 pub(crate) mod hosts;
 pub(crate) mod image;
 pub(crate) mod invariants;
+pub(crate) mod issuer;
 pub(crate) mod lab;
 pub(crate) mod mcp;
 pub(crate) mod program;
