@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use regex::{Captures, Regex};
+use regex::{Captures, Regex, RegexSet};
 use serde_json::{Map, Value};
 
 use crate::secret::Secret;
@@ -192,6 +192,10 @@ impl Walk<'_> {
                 out = out.replace(secret.as_str(), MASK);
             }
         }
+        // Most texts look like nothing, and every call of a tool comes by here.
+        if !ANY_LOOKS.is_match(&out) {
+            return out;
+        }
         for (looks, keeps) in LOOKS.iter() {
             let masked = looks.replace_all(&out, |found: &Captures<'_>| {
                 let before = if *keeps { found.get(1).map_or("", |it| it.as_str()) } else { "" };
@@ -228,6 +232,11 @@ static LOOKS: LazyLock<Vec<(Regex, bool)>> = LazyLock::new(|| {
         (Regex::new(&pattern).expect("the constant is a regular expression"), keeps)
     };
     looks.into_iter().map(compile).collect()
+});
+
+static ANY_LOOKS: LazyLock<RegexSet> = LazyLock::new(|| {
+    let patterns = LOOKS.iter().map(|(it, _)| it.as_str());
+    RegexSet::new(patterns).expect("each of them is a regular expression")
 });
 
 #[cfg(test)]

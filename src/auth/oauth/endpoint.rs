@@ -7,12 +7,14 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use serde_json::json;
+use http::{HeaderMap, HeaderValue, Uri, header};
 
 use super::{Refusal, ResourceServer, WELL_KNOWN};
 use crate::auth::{Access, credential};
 use crate::face::rest::problem::Problem;
+
+/// The status of whoever `auth::layer` does not know.
+const UNAUTHORIZED: u16 = 401;
 
 /// `router`, which serves `/mcp`, as a protected resource. Without an issuer in the configuration it stays as it is.
 pub fn protect(router: Router, access: &Arc<Access>) -> Router {
@@ -35,7 +37,7 @@ async fn describe(State(access): State<Arc<Access>>, uri: Uri, headers: HeaderMa
     }
     match &access.oauth {
         Some(it) => axum::Json(it.metadata(&headers)).into_response(),
-        None => StatusCode::NOT_FOUND.into_response(),
+        None => Problem::no_such_path(uri.path(), Vec::new()).into_response(),
     }
 }
 
@@ -58,7 +60,7 @@ async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) 
     }
     let headers = request.headers().clone();
     let mut response = next.run(request).await;
-    if response.status() == StatusCode::UNAUTHORIZED {
+    if response.status() == UNAUTHORIZED {
         let error = is_refused.then_some("invalid_token");
         challenge(&mut response, oauth, &headers, error);
     }
@@ -67,12 +69,7 @@ async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) 
 
 /// The token is good, and says that its bearer may not.
 fn insufficient(oauth: &ResourceServer, headers: &HeaderMap) -> Response {
-    let scopes = oauth.asked_scopes();
-    let message = format!("the access token lacks a scope; ask its issuer for one with `{scopes}`");
-    let body = json!({
-        "error": "Forbidden", "message": message, "error_code": "insufficient_scope", "scope": scopes,
-    });
-    let mut response = (StatusCode::FORBIDDEN, axum::Json(body)).into_response();
+    let mut response = Problem::insufficient_scope(&oauth.asked_scopes()).into_response();
     challenge(&mut response, oauth, headers, Some("insufficient_scope"));
     response
 }
