@@ -25,7 +25,7 @@ pub(super) fn build(
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
 ) -> anyhow::Result<(Arc<Gateway>, McpConfig)> {
-    let file = file(config, data_dir);
+    let file = file(config, data_dir.path());
     let lookup: Lookup = Arc::new(|name| env.get(name));
     if config.gateway.mcp_config.is_some() && !file.exists() {
         anyhow::bail!("`gateway.mcp_config` names `{}`, which is not there", file.display());
@@ -41,10 +41,17 @@ pub(super) fn build(
     Ok((Arc::new(Gateway::new(hub, file, lookup)), servers))
 }
 
-fn file(config: &Config, data_dir: &DataDir) -> PathBuf {
+/// Tells a mistake in the file of servers before anything is opened.
+pub fn check(config: &Config, env: &'static dyn Env) -> anyhow::Result<()> {
+    let lookup: Lookup = Arc::new(|name| env.get(name));
+    Gateway::read(&file(config, &DataDir::place(config)?), &lookup)?;
+    Ok(())
+}
+
+fn file(config: &Config, data_dir: &Path) -> PathBuf {
     match &config.gateway.mcp_config {
         Some(it) => it.clone(),
         None if Path::new(FILE).exists() => FILE.into(),
-        None => data_dir.path().join(FILE),
+        None => data_dir.join(FILE),
     }
 }

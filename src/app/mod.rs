@@ -6,7 +6,7 @@
 pub mod data_dir;
 pub mod database;
 mod failpoint;
-mod gateway;
+pub mod gateway;
 mod http;
 pub mod machine;
 pub mod nodes;
@@ -41,7 +41,7 @@ use crate::config::{Config, Env};
 use crate::face::mcp::Face;
 use data_dir::{DataDir, Holder, Lock};
 use http::Http;
-use socket::Local;
+use socket::{Entry, Local};
 
 /// At most between the last call that is let in and the word to end.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -130,8 +130,10 @@ impl App {
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;
-        let face =
-            Arc::new(Face::new(orch.clone(), shutdown.clone()).with_hub(gateway.hub.clone()));
+        let face = Face::new(orch.clone(), shutdown.clone())
+            .with_hub(gateway.hub.clone())
+            .with_profiles(config.profiles());
+        let face = Arc::new(face);
         let http = match kind {
             Kind::Server { demo } => {
                 Some(Http::bind(&orch, config, demo, face.clone(), shutdown.clone()).await?)
@@ -236,10 +238,16 @@ impl Running {
         self.address.map(http::url_of)
     }
 
-    /// Speaks MCP with a client over `stream`, in the background.
-    pub fn serve_stream(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+    /// Speaks MCP with a client over `stream`, in the background. The error says that there is no such endpoint.
+    pub fn serve_stream(
+        &self,
+        entry: &Entry,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<(), orch_domain::Error> {
+        let view = self.local.face.view(entry.profile.as_deref(), entry.names)?;
         let local = self.local.clone();
-        self.local.tracker.spawn(async move { local.serve_stream(stream).await });
+        self.local.tracker.spawn(async move { local.serve_stream(view, stream).await });
+        Ok(())
     }
 
     /// Resolves when another process asks for the data directory.

@@ -12,9 +12,11 @@ use futures::StreamExt;
 use orch_adapters::store::SledStore;
 use orch_core::Orch;
 use orch_domain::caller::Channel;
+use orch_gateway::names::Dialect;
+use orch_gateway::view::View;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
@@ -48,6 +50,15 @@ pub enum Control {
     Backup { file: PathBuf },
     /// Give the data directory up to the process that asks; refused by one that serves HTTP.
     Yield,
+    /// Speak MCP on this connection after all, with what there is at another endpoint than that of everything.
+    Enter { profile: Option<String>, names: Option<Dialect> },
+}
+
+/// Which endpoint a local client wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    pub profile: Option<String>,
+    pub names: Option<Dialect>,
 }
 
 /// What connections of the socket stand on.
@@ -109,11 +120,32 @@ async fn connection(local: Arc<Local>, stream: UnixStream) {
     };
     match first {
         Some(Ok(first)) => match serde_json::from_str::<Control>(&first) {
+            Ok(Control::Enter { profile, names }) => {
+                match local.face.view(profile.as_deref(), names) {
+                    Ok(view) => {
+                        say(&mut write, json!({}).to_string()).await;
+                        let next = tokio::select! {
+                            it = lines.next() => it,
+                            () = local.closing.cancelled() => None,
+                        };
+                        match next {
+                            Some(Ok(first)) => {
+                                converse(&local, view, &mut lines, &mut write, first).await;
+                            }
+                            Some(Err(_)) => return,
+                            None => {}
+                        }
+                    }
+                    Err(err) => {
+                        return say(&mut write, json!({ "error": chain(&err) }).to_string()).await;
+                    }
+                }
+            }
             Ok(control) => {
                 let answer = local.control(control).await.to_string();
                 return say(&mut write, answer).await;
             }
-            Err(_) => converse(&local, &mut lines, &mut write, first).await,
+            Err(_) => converse(&local, View::default(), &mut lines, &mut write, first).await,
         },
         Some(Err(_)) => return,
         None => {}
@@ -137,6 +169,7 @@ async fn connection(local: Arc<Local>, stream: UnixStream) {
 /// Both directions, until one of them ends.
 async fn converse(
     local: &Arc<Local>,
+    view: View,
     lines: &mut FramedRead<OwnedReadHalf, LinesCodec>,
     write: &mut OwnedWriteHalf,
     first: String,
@@ -147,7 +180,7 @@ async fn converse(
     let down = down(from_server, write, local.unsettled.token());
     tokio::select! {
         () = up => {}
-        _ = async { tokio::join!(local.serve_stream(theirs), down) } => {}
+        _ = async { tokio::join!(local.serve_stream(view, theirs), down) } => {}
     }
 }
 
@@ -231,13 +264,14 @@ fn request_id(line: &str) -> Option<Value> {
 }
 
 impl Local {
-    /// Speaks MCP with whoever is at the other end of `stream`, as the local administrator.
+    /// Speaks MCP with whoever is at the other end of `stream`, as the local administrator, about what is in `view`.
     pub(super) async fn serve_stream(
         &self,
+        view: View,
         stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     ) {
         let caller = self.orch.local_caller(Channel::Mcp);
-        if let Err(err) = self.face.clone().serve_stream(caller, stream).await {
+        if let Err(err) = self.face.clone().serve_stream(caller, view, stream).await {
             tracing::debug!("a local connection ended: {err}");
         }
     }
@@ -260,6 +294,7 @@ impl Local {
                 }
                 None => json!({ "error": "this process serves HTTP and keeps the data directory" }),
             },
+            Control::Enter { .. } => unreachable!("it begins a conversation"),
         }
     }
 }
@@ -272,6 +307,37 @@ fn chain(err: &dyn std::error::Error) -> String {
         source = it.source();
     }
     text
+}
+
+/// Has a new connection enter at `entry`. `None`: the process at the other end is ending, or is none of ours.
+pub async fn enter(mut stream: UnixStream, entry: &Entry) -> anyhow::Result<Option<UnixStream>> {
+    if *entry == Entry::default() {
+        return Ok(Some(stream));
+    }
+    let Entry { profile, names } = entry.clone();
+    let mut line = serde_json::to_vec(&Control::Enter { profile, names })?;
+    line.push(b'\n');
+    let mut answer = Vec::new();
+    let asked = async {
+        stream.write_all(&line).await?;
+        // Byte by byte, as what follows the line is for others to read.
+        loop {
+            match stream.read_u8().await? {
+                b'\n' => return std::io::Result::Ok(()),
+                byte => answer.push(byte),
+            }
+        }
+    };
+    if let Err(err) = asked.await {
+        tracing::debug!("the server does not let in: {err}");
+        return Ok(None);
+    }
+    let Ok(answer) = serde_json::from_slice::<Value>(&answer) else { return Ok(None) };
+    match answer.get("error").and_then(Value::as_str) {
+        Some(err) => anyhow::bail!("{err}"),
+        None if answer == json!({}) => Ok(Some(stream)),
+        None => Ok(None),
+    }
 }
 
 /// Asks the process that holds the data directory for something. `None`: there is none to ask.

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use orch_gateway::names::Dialect;
 use serde_json::json;
 
+use crate::app::socket::Entry;
 use crate::config::{Config, Env, Flag, Sources, load};
 
 const EXAMPLES: &str = "\
@@ -30,6 +32,8 @@ pub(super) struct Cli {
     /// Serve HTTP, and MCP on stdin too when started with pipes: `proxy`, `batch` or `all`.
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
+    #[command(flatten)]
+    pub entry: EntryArgs,
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -69,7 +73,7 @@ pub(super) enum Command {
     /// Serve MCP at /mcp, REST at / and the API documentation at /docs.
     Serve(ServeArgs),
     /// Speak MCP on stdin and stdout; shares the state of a server that runs, or serves itself.
-    Stdio,
+    Stdio(EntryArgs),
     /// Call one operation.
     #[command(after_help = CALL_EXAMPLES)]
     Call(CallArgs),
@@ -106,6 +110,35 @@ pub(super) enum Command {
     /// Play the main job against the server of `serve --demo`, over HTTP and stdio.
     #[command(hide = true)]
     Demo(DemoArgs),
+}
+
+/// What a client on stdin sees.
+#[derive(Args, Default)]
+pub(super) struct EntryArgs {
+    /// For a client on stdin: only what this one of `gateway.profiles` has.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// For a client on stdin: how tools of the servers behind are named.
+    #[arg(long, value_enum)]
+    pub names: Option<NamesArg>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum NamesArg {
+    /// `server__tool`.
+    Underscores,
+    /// `server.tool`.
+    Dot,
+}
+
+impl EntryArgs {
+    pub(super) fn entry(&self) -> Entry {
+        let names = self.names.map(|it| match it {
+            NamesArg::Underscores => Dialect::Underscores,
+            NamesArg::Dot => Dialect::Dot,
+        });
+        Entry { profile: self.profile.clone(), names }
+    }
 }
 
 const COMPLETIONS: &str = "\

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use super::stdio;
 use crate::app::Kind;
 use crate::app::data_dir::DataDir;
+use crate::app::socket::Entry;
 use crate::config::{Config, Env};
 
 /// How this client introduces itself; audit tells it from an agent's by this name.
@@ -93,7 +94,7 @@ impl Connection {
         let carrier = tasks.spawn(async move {
             let (read, write) = tokio::io::split(theirs);
             let (client, stop) = (stdio::Client::new(read, write), CancellationToken::new());
-            stdio::carry(client, env, &config, Kind::Stdio, stop).await
+            stdio::carry(client, env, &config, Kind::Stdio, &Entry::default(), stop).await
         });
         match over(tokio::io::split(ours)).await {
             Ok(connection) => Ok(Connection { carrier: Some(carrier), ..connection }),

@@ -92,8 +92,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
             Ok(ExitStatus::Done)
         }
         Some(Command::Demo(args)) => demo::run(env, &globals, &args).await,
-        Some(Command::Stdio) => stdio::run(env, &globals).await,
-        None if cli.mode.is_some() => serve::run_mode(env, &globals, &cli.serve, cli.mode).await,
+        Some(Command::Stdio(args)) => stdio::run(env, &globals, &args.entry()).await,
+        None if cli.mode.is_some() => {
+            serve::run_mode(env, &globals, &cli.serve, cli.mode, &cli.entry.entry()).await
+        }
         None => {
             args::print_help()?;
             Ok(ExitStatus::Failed)

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Globals, ModeArg, ServeArgs};
 use super::{ExitStatus, say, stdio};
 use crate::app::data_dir::{DataDir, Lock, Locking};
-use crate::app::socket::{self, Control};
+use crate::app::socket::{self, Control, Entry};
 use crate::app::{App, Kind, Running};
 use crate::config::{Config, Env};
 use crate::telemetry;
@@ -32,15 +32,20 @@ pub(super) async fn run_mode(
     globals: &Globals,
     args: &ServeArgs,
     mode: Option<ModeArg>,
+    entry: &Entry,
 ) -> anyhow::Result<ExitStatus> {
     let config = globals.load_for_serving(env, args, mode)?;
     if !stdio::is_piped() {
+        if let Some(profile) = &entry.profile {
+            config.profiles().get(profile)?;
+            say(format!("  no client is at stdin; over HTTP the profile is at `/mcp/{profile}`"));
+        }
         return serve(env, globals, &config, args.demo).await;
     }
     telemetry::start_logging(&config.server)?;
     tell_unused(&config);
     warn_of_openness(&config, args.demo);
-    stdio::serve_client(env, &config, Kind::Server { demo: args.demo }).await
+    stdio::serve_client(env, &config, Kind::Server { demo: args.demo }, entry).await
 }
 
 /// HTTP until a signal.
@@ -52,6 +57,7 @@ async fn serve(
 ) -> anyhow::Result<ExitStatus> {
     telemetry::start_logging(&config.server)?;
     tell_unused(config);
+    crate::app::gateway::check(config, env)?;
     let data_dir = DataDir::open(config)?;
     let lock = take_lock(&data_dir).await?;
     let stop = stop_on_signal()?;

@@ -171,8 +171,36 @@ impl Layers {
             return Err(self.refuse("server.host", "it is empty"));
         }
         self.check_security(config)?;
+        self.check_profiles(config)?;
         self.check_ray(config)?;
         self.check_llm(config)
+    }
+
+    fn check_profiles(&self, config: &Config) -> Result<(), ConfigError> {
+        for (name, profile) in &config.gateway.profiles {
+            let key = |field: &str| format!("gateway.profiles.{name}{field}");
+            if !orch_gateway::profile::is_name(name) {
+                let message = "the name of a profile has 1 to 40 letters, digits, `-` or `_`; it ends the address `/mcp/NAME`";
+                return Err(self.refuse(&key(""), message));
+            }
+            let patterns = &profile.tools;
+            let has_dot = |it: &&String| !it.contains(['.', '*']);
+            if let Some(it) = patterns.allow.iter().chain(&patterns.deny).find(has_dot) {
+                let message = format!(
+                    "`{it}` matches no tool; names are `server.tool`, and `*` stands for any text"
+                );
+                return Err(self.refuse(&key(".tools"), message));
+            }
+            if profile.permissions.as_ref().is_some_and(Vec::is_empty) {
+                let message = "with no permissions nobody can do anything here";
+                return Err(self.refuse(&key(".permissions"), message));
+            }
+            if profile.transparent.is_some() && (profile.own || profile.lazy) {
+                let message = "a profile that stands for one server has neither `own` nor `lazy`";
+                return Err(self.refuse(&key(".transparent"), message));
+            }
+        }
+        Ok(())
     }
 
     fn check_ray(&self, config: &Config) -> Result<(), ConfigError> {

@@ -16,8 +16,10 @@ use orch_core::settings::{self, Settings};
 use orch_domain::caller::Permission;
 use orch_domain::health::Damping;
 use orch_domain::redact::SecretValues;
-use orch_domain::tool_access::ToolPatterns;
+use orch_domain::tool_access::ToolPatterns as ToolLimits;
+use orch_gateway::profile::{Profile, Profiles};
 use sha2::{Digest, Sha256};
+use wildmatch::WildMatch;
 
 pub use env::{Env, ProcessEnv};
 pub use error::ConfigError;
@@ -66,6 +68,24 @@ impl Config {
         }
     }
 
+    /// The endpoints beside the one of everything.
+    pub fn profiles(&self) -> Profiles {
+        let patterns =
+            |them: &[String]| them.iter().map(|it| WildMatch::new(it)).collect::<Vec<_>>();
+        Profiles::new(self.gateway.profiles.iter().map(|(name, it)| Profile {
+            name: name.clone(),
+            description: it.description.trim().to_owned(),
+            servers: patterns(&it.servers),
+            allow: patterns(&it.tools.allow),
+            deny: patterns(&it.tools.deny),
+            own: it.own,
+            lazy: it.lazy,
+            transparent: it.transparent.clone(),
+            dialect: it.names,
+            permissions: it.permissions.clone(),
+        }))
+    }
+
     /// Keys that are set and checked, and that nothing in this version looks at.
     pub fn unused(&self) -> Vec<&'static str> {
         let set = [
@@ -95,7 +115,7 @@ impl Config {
 
     fn configured_keys(&self) -> Vec<settings::ConfiguredKey> {
         let one = self.security.api_key.iter();
-        let one = one.map(|it| (it, Permission::ALL.to_vec(), ToolPatterns::default()));
+        let one = one.map(|it| (it, Permission::ALL.to_vec(), ToolLimits::default()));
         let named = self.security.api_keys.iter();
         let named = named.map(|it| (&it.key, it.permissions.clone(), it.tools.clone()));
         one.chain(named)

@@ -7,8 +7,9 @@ use orch_domain::caller::Permission;
 use orch_domain::rate::RateWritten;
 use orch_domain::resource::{Cpu, Memory};
 use orch_domain::secret::Secret;
-use orch_domain::tool_access::ToolPatterns;
+use orch_domain::tool_access::ToolPatterns as ToolLimits;
 use orch_domain::user::Quota;
+use orch_gateway::names::Dialect;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +107,7 @@ pub struct Security {
     /// Seconds that an access token is valid.
     pub token_lifetime: Seconds,
     /// Which tools those may use who start `mcp-orch stdio`, and everybody where nobody logs in.
-    pub local_tools: ToolPatterns,
+    pub local_tools: ToolLimits,
     pub oauth: Oauth,
 }
 
@@ -121,7 +122,7 @@ pub struct ConfiguredKey {
     pub permissions: Vec<Permission>,
     /// Which tools it may use, by patterns such as `github.*`, in `allow` and `deny`.
     #[serde(default)]
-    pub tools: ToolPatterns,
+    pub tools: ToolLimits,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -167,7 +168,7 @@ impl Default for Security {
             api_keys: Vec::new(),
             jwt_secret: None,
             token_lifetime: Seconds::new(12.0 * 3600.0),
-            local_tools: ToolPatterns::default(),
+            local_tools: ToolLimits::default(),
             oauth: Oauth::default(),
         }
     }
@@ -291,6 +292,55 @@ pub struct Gateway {
     pub mcp_config: Option<PathBuf>,
     /// How often one caller, a user with one of its keys, may call tools of servers behind.
     pub rate: RateWritten,
+    /// Endpoints `/mcp/NAME` with some servers and tools: `NAME: {servers, tools: {allow, deny}, own, lazy, transparent, names, permissions, description}`.
+    pub profiles: BTreeMap<String, ProfileSection>,
+}
+
+/// One endpoint beside the one of everything.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProfileSection {
+    /// What it is for; clients are told.
+    pub description: String,
+    /// Which servers are there, by name or by pattern such as `git*`; all unless given.
+    pub servers: Vec<String>,
+    /// Which of their tools.
+    pub tools: ToolPatterns,
+    /// Whether our own operations are there too.
+    pub own: bool,
+    /// Show `search_tools` and `call_tool` only, by which the others are found and called.
+    pub lazy: bool,
+    /// Stand for this one server, as if there were nothing between.
+    pub transparent: Option<String>,
+    /// How tools are named: `underscores` or `dot`.
+    pub names: Dialect,
+    /// The most that anybody may do here: `read`, `write`, `execute`, `admin`.
+    pub permissions: Option<Vec<Permission>>,
+}
+
+impl Default for ProfileSection {
+    fn default() -> ProfileSection {
+        ProfileSection {
+            description: String::new(),
+            servers: vec!["*".to_owned()],
+            tools: ToolPatterns::default(),
+            own: false,
+            lazy: false,
+            transparent: None,
+            names: Dialect::default(),
+            permissions: None,
+        }
+    }
+}
+
+/// Patterns with `*` and `?` over names such as `server.tool`; our own are `orch.launch_instance`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ToolPatterns {
+    /// Empty: all of them.
+    pub allow: Vec<String>,
+    /// Taken from those.
+    pub deny: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

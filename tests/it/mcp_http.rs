@@ -85,12 +85,12 @@ async fn sessions_that_nobody_ends_make_room_for_new_ones() {
     let first = Session::begin(&site, &key).await;
     let kept = Session::begin(&site, &key).await;
     let ping = mcp::request(Era::Legacy, json!(2), "ping", json!({}));
-    for _ in 0..63 {
+    for _ in 0..1023 {
         Session::begin(&site, &key).await;
         // In use, and therefore never the one unused for longest.
         assert_eq!(status(kept.post(&ping)).await, 200);
     }
-    assert_eq!(status(first.post(&ping)).await, 404, "the 65th took its place");
+    assert_eq!(status(first.post(&ping)).await, 404, "the 1,025th took its place");
     assert_eq!(status(of_admin.post(&ping)).await, 200, "others are not touched");
 }
 

@@ -159,7 +159,7 @@ async fn a_listener_hears_of_what_it_asked_for_until_the_server_ends() {
             .build();
         let mut all = within("the acknowledgment", client.listen(filter)).await.unwrap();
         let accepted = all.acknowledged();
-        assert_eq!(accepted.tools_list_changed, None, "tools do not change while the server runs");
+        assert_eq!(accepted.tools_list_changed, Some(true), "those of servers behind change");
         assert_eq!(accepted.resources_list_changed, Some(true));
         assert_eq!(accepted.resource_subscriptions.as_deref(), Some(&[own.clone()][..]));
         let only_list = SubscriptionFilter::builder().resources_list_changed().build();

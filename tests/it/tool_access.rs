@@ -261,3 +261,53 @@ async fn no_page_elsewhere_reaches_a_server_behind() {
     assert_eq!(answer.status(), 200);
     assert_eq!(files.heard("tools/call").len(), 1);
 }
+
+#[tokio::test]
+async fn a_profile_and_a_key_both_have_to_permit() {
+    let (files, github, servers) = two_servers().await;
+    let config = "gateway:
+  profiles:
+    lazy: {lazy: true}
+    plain: {transparent: files}
+    other: {transparent: github}
+";
+    let site = Guarded::start(servers, config).await;
+    let key = site.key(json!({"allow": ["files.*"], "deny": ["*.delete_*"]})).await;
+    let names = async |path: &str| {
+        let listed = site.ask_at(path, &key, "tools/list", json!({})).await;
+        let tools =
+            listed["result"]["tools"].as_array().unwrap_or_else(|| panic!("{listed}")).clone();
+        tools.iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // Found by searching is what may be called, and nothing else.
+    assert!(names("/lazy").await.contains(&"search_tools".to_owned()));
+    for (key, finds) in [(&key, false), (&site.key(json!({})).await, true)] {
+        for query in ["delete file", "read file"] {
+            let query = json!({"name": "search_tools", "arguments": {"query": query, "limit": 20}});
+            let found = site.ask_at("/lazy", key, "tools/call", query).await;
+            assert_eq!(found["result"]["isError"], false, "{found}");
+            let found = found.to_string();
+            assert!(found.contains("read_file"), "{found}");
+            assert_eq!(found.contains("github"), finds, "{found}");
+            assert!(finds || !found.contains("files.delete_file"), "{found}");
+        }
+    }
+    let call = |name: &str| json!({"name": "call_tool", "arguments": {"name": name}});
+    let done = site.ask_at("/lazy", &key, "tools/call", call("files.read_file")).await;
+    assert_eq!(done["result"]["isError"], false, "{done}");
+    for name in ["files.delete_file", "github.read_file"] {
+        let refused = site.ask_at("/lazy", &key, "tools/call", call(name)).await;
+        assert_ne!(refused["result"]["isError"], false, "{refused}");
+    }
+
+    // Where one server is all there is, its own list goes through, but for what is denied.
+    assert_eq!(names("/plain").await, ["read_file", "write_file"]);
+    let done = site.ask_at("/plain", &key, "tools/call", json!({"name": "read_file"})).await;
+    assert_eq!(done["result"]["isError"], false, "{done}");
+    let refused = site.ask_at("/plain", &key, "tools/call", json!({"name": "delete_file"})).await;
+    assert!(refused["error"].is_object(), "{refused}");
+    let refused = site.ask_at("/other", &key, "tools/list", json!({})).await;
+    assert!(refused["error"].is_object(), "{refused}");
+    assert_eq!(files.heard("tools/call").len(), 2);
+    assert!(github.heard("tools/call").is_empty());
+}

@@ -16,9 +16,19 @@ pub struct Cx {
     /// Cancelled when the caller withdraws the call.
     pub cancel: CancellationToken,
     pub progress: Progress,
+    scope: Option<Arc<dyn Scope>>,
     audit: Arc<Mutex<AuditDraft>>,
     /// As audit may show them.
     arguments: Option<Arc<Value>>,
+}
+
+/// What there is at the endpoint that a call came in by. What it does not show is as if it were not there.
+pub trait Scope: Send + Sync {
+    /// Of the servers behind.
+    fn shows_server(&self, server: &str) -> bool;
+
+    /// Of a server behind, or of our own as the server `orch`.
+    fn shows_tool(&self, server: &str, tool: &str) -> bool;
 }
 
 /// What audit will say of this call. Invariant: `is_written` once the entry went along with a commit.
@@ -34,6 +44,7 @@ impl Cx {
             caller,
             cancel: CancellationToken::new(),
             progress: Progress::default(),
+            scope: None,
             audit: Arc::default(),
             arguments: None,
         }
@@ -56,6 +67,33 @@ impl Cx {
     pub fn with_progress(mut self, progress: Progress) -> Cx {
         self.progress = progress;
         self
+    }
+
+    pub fn with_scope(mut self, scope: Arc<dyn Scope>) -> Cx {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// The context of another call by the same caller at the same endpoint.
+    pub fn anew(&self) -> Cx {
+        Cx { scope: self.scope.clone(), ..Cx::new(self.caller.clone()) }
+    }
+
+    /// Whether anything of a server behind is there: at the endpoint, and for the caller.
+    pub fn shows_server(&self, server: &str) -> bool {
+        self.scope.as_ref().is_none_or(|it| it.shows_server(server))
+            && self.caller.as_ref().is_none_or(|it| it.tools.shows_server(server))
+    }
+
+    /// Whether a tool is there: at the endpoint, and for the caller.
+    pub fn shows_tool(&self, server: &str, tool: &str) -> bool {
+        self.is_at_endpoint(server, tool)
+            && self.caller.as_ref().is_none_or(|it| it.tools.permits(server, tool))
+    }
+
+    /// Whether a tool is there for whoever may use it.
+    pub fn is_at_endpoint(&self, server: &str, tool: &str) -> bool {
+        self.scope.as_ref().is_none_or(|it| it.shows_tool(server, tool))
     }
 
     pub fn caller(&self) -> Result<&Caller, Error> {

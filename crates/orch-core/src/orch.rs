@@ -22,6 +22,7 @@ use crate::service::ray::RayBoard;
 use crate::service::reconcile::Orphans;
 use crate::service::remnant::Fences;
 use crate::service::seal::Seal;
+use crate::service::tool_search::ToolSearch;
 use crate::settings::Settings;
 use crate::task::{Followers, TaskBoard};
 
@@ -42,6 +43,7 @@ pub struct Orch {
     pub(crate) seal: Seal,
     pub(crate) orphans: Orphans,
     pub(crate) fences: Fences,
+    pub(crate) tool_search: ToolSearch,
     pub(crate) followers: Followers,
     pub tasks: TaskBoard,
     /// Every task of the services; `drain` waits for it.
@@ -81,6 +83,7 @@ impl Orch {
             seal,
             orphans: Orphans::default(),
             fences: Fences::default(),
+            tool_search: ToolSearch::default(),
             followers: Followers::default(),
             tasks: TaskBoard::default(),
             settings,

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use orch_domain::rate::Rate;
 
 use crate::limits::Limits;
+use crate::session::Lifecycle;
 use crate::shape::Shape;
 
 /// The servers of the file, by their configured names, which prefix their tools.
@@ -31,6 +32,8 @@ pub struct Upstream {
     pub tools: Shape,
     /// How often it may be called.
     pub rate: Option<Rate>,
+    /// Who shares a connection with whom.
+    pub lifecycle: Lifecycle,
 }
 
 /// Where the configuration names no time.
@@ -82,6 +85,7 @@ struct Entry {
     tools: Shape,
     #[serde(default)]
     limits: Limits,
+    lifecycle: Option<String>,
     #[serde(rename = "autoApprove")]
     _auto_approve: Option<Value>,
     #[serde(rename = "alwaysAllow")]
@@ -162,6 +166,13 @@ fn upstream(
     let tools = entry.tools;
     let rate = entry.limits.rate.rate();
     let rate = rate.map_err(|err| refuse(&format!("{key}.limits.rate"), err.to_string()))?;
+    let lifecycle = match entry.lifecycle.as_deref() {
+        None => Lifecycle::default(),
+        Some(it) => Lifecycle::parse(it).ok_or_else(|| {
+            let message = "it is one of `auto`, `shared`, `session`, `user`, `call` and `pool(N)` with N from 1 to 100";
+            refuse(&format!("{key}.lifecycle"), message)
+        })?,
+    };
     let reach = match (entry.command, entry.url) {
         (Some(command), None) if entry.kind != Some(Kind::Http) => {
             if command.trim().is_empty() {
@@ -191,7 +202,7 @@ fn upstream(
             ));
         }
     };
-    Ok(Upstream { reach, disabled, timeout, tools, rate })
+    Ok(Upstream { reach, disabled, timeout, tools, lifecycle, rate })
 }
 
 impl McpConfig {

@@ -2,24 +2,22 @@
 //! names, ids and tokens that differ on the two sides, and the members that the client's era asks for.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::json;
-use tokio::time::Instant;
-
-use crate::catalog::List;
-use crate::frame::{Frame, Raw, raw};
+use crate::catalog::{Item, List};
+use crate::forward::Forward;
+use crate::frame::{Frame, Raw};
 use crate::hub::Hub;
 use crate::members::Members;
+use crate::names::own_name;
 use crate::server::Server;
+use crate::session::Visitor;
+use crate::session::parked::{Gone, Parked};
+use crate::upstream::Era;
 use crate::upstream::handshake::VERSION_KEY;
-use crate::upstream::{Era, Exchange, LinkError};
 use crate::view::View;
 
-/// Members of `_meta` that belong to one side of the gateway.
-const OF_ONE_SIDE: &str = "io.modelcontextprotocol/";
-const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// Our own operation that calls any tool. Of a server's tool the answer is the server's, as it is.
+const CALL_TOOL: &str = "call_tool";
 
 /// What is to be done with a message of a client.
 pub enum Claim {
@@ -28,19 +26,7 @@ pub enum Claim {
     /// Our own answer is to be extended by what they have.
     List(List),
     /// It is for one of them.
-    Forward(Forward),
-}
-
-/// A request on its way to the one server it belongs to.
-pub struct Forward {
-    pub server: Arc<Server>,
-    /// As policies and audit name it: `server.tool`, or the method and the server.
-    pub target: String,
-    pub is_tool_call: bool,
-    method: String,
-    params: Members,
-    era: Era,
-    limit: Duration,
+    Forward(Box<Forward>),
 }
 
 /// The era a request is written in: the later one says its version each time.
@@ -52,9 +38,17 @@ pub fn era_of(params: Option<&Raw>) -> Era {
     if is_stateless { Era::Stateless } else { Era::Session }
 }
 
+/// A message, and who sent it where.
+pub(crate) struct Asking<'a> {
+    pub(crate) frame: &'a Frame,
+    pub(crate) view: &'a View,
+    pub(crate) visitor: &'a Arc<Visitor>,
+}
+
 impl Hub {
     /// Looks at a message of a client.
-    pub fn claim(&self, frame: &Frame, view: &View) -> Claim {
+    pub fn claim(&self, frame: &Frame, view: &View, visitor: &Arc<Visitor>) -> Claim {
+        let asking = Asking { frame, view, visitor };
         let Some(method) = frame.method.as_deref().filter(|_| frame.id.is_some()) else {
             return Claim::Own;
         };
@@ -65,23 +59,33 @@ impl Hub {
             return Claim::Own;
         }
         let forward = match method {
-            "tools/call" => self.by_name(frame, List::Tools, view),
-            "prompts/get" => self.by_name(frame, List::Prompts, view),
-            "resources/read" => self.by_uri(frame, view),
-            "completion/complete" => self.by_reference(frame, view),
+            "tools/call" => self.by_name(&asking, List::Tools),
+            "prompts/get" => self.by_name(&asking, List::Prompts),
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+                self.by_uri(&asking)
+            }
+            "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update" => self.by_task(&asking),
+            "completion/complete" => self.by_reference(&asking),
             _ => None,
         };
-        forward.map_or(Claim::Own, Claim::Forward)
+        forward.map_or(Claim::Own, |it| Claim::Forward(Box::new(it)))
     }
 
-    fn by_name(&self, frame: &Frame, list: List, view: &View) -> Option<Forward> {
-        let mut params = Members::of_params(frame.params.as_ref());
-        let name = params.text("name")?;
+    fn by_name(&self, asking: &Asking<'_>, list: List) -> Option<Forward> {
+        let mut params = Members::of_params(asking.frame.params.as_ref());
+        let mut name = params.text("name")?;
+        let is_wrapped = list == List::Tools
+            && own_name(&name) == CALL_TOOL
+            && asking.view.offers_own(CALL_TOOL)
+            && asking.view.access.permits_operation(CALL_TOOL);
+        if is_wrapped {
+            name = unwrap_call(&mut params)?;
+        }
         // Own names have neither; looking further would cost every own call.
         if !name.contains('.') && !name.contains('_') {
             return None;
         }
-        let (server, item) = self.find(list, &name, view)?;
+        let (server, item) = self.find(list, &name, asking.view)?;
         params.set("name", &*item.origin);
         if list == List::Tools
             && let Some(filled) =
@@ -90,49 +94,94 @@ impl Hub {
             params.set("arguments", &filled);
         }
         let target = crate::names::canonical(&server.name, &item.name);
+        let is_tool_call = list == List::Tools;
         Some(Forward {
-            is_tool_call: list == List::Tools,
-            ..self.forward(frame, server, target, params)
+            is_tool_call,
+            tool: is_tool_call.then_some(item),
+            ..self.forward(asking, server, target, params)
         })
     }
 
-    fn by_uri(&self, frame: &Frame, view: &View) -> Option<Forward> {
-        let params = Members::of_params(frame.params.as_ref());
-        let server = self.owner_of(&params.text("uri")?, view)?;
+    fn by_uri(&self, asking: &Asking<'_>) -> Option<Forward> {
+        let params = Members::of_params(asking.frame.params.as_ref());
+        let server = self.owner_of(&params.text("uri")?, asking.view)?;
         let target = format!("resources of {}", server.name);
-        Some(self.forward(frame, server, target, params))
+        Some(self.forward(asking, server, target, params))
     }
 
-    fn by_reference(&self, frame: &Frame, view: &View) -> Option<Forward> {
-        let mut params = Members::of_params(frame.params.as_ref());
+    fn by_reference(&self, asking: &Asking<'_>) -> Option<Forward> {
+        let mut params = Members::of_params(asking.frame.params.as_ref());
         let mut reference = params.object("ref")?;
         let server = if let Some(name) = reference.text("name") {
-            let (server, item) = self.find(List::Prompts, &name, view)?;
+            let (server, item) = self.find(List::Prompts, &name, asking.view)?;
             reference.set("name", &*item.origin);
             server
         } else {
-            self.owner_of(&reference.text("uri")?, view)?
+            self.owner_of(&reference.text("uri")?, asking.view)?
         };
         params.set("ref", &reference);
         let target = format!("completions of {}", server.name);
-        Some(self.forward(frame, server, target, params))
+        Some(self.forward(asking, server, target, params))
     }
 
-    fn forward(
+    /// A call that no client of the protocol made.
+    pub fn call(
         &self,
-        frame: &Frame,
+        server: Arc<Server>,
+        tool: Option<Item>,
+        params: Members,
+        visitor: Arc<Visitor>,
+    ) -> Forward {
+        let name = params.text("name").unwrap_or_default();
+        Forward {
+            target: crate::names::canonical(
+                &server.name,
+                tool.as_ref().map_or(&name, |it| &it.name),
+            ),
+            server,
+            is_tool_call: true,
+            method: "tools/call".to_owned(),
+            params,
+            visitor,
+            tool,
+            parked: self.parked.clone(),
+            tasks: self.tasks.clone(),
+            resumed: None,
+        }
+    }
+
+    /// A task belongs to the server whose answer named it.
+    fn by_task(&self, asking: &Asking<'_>) -> Option<Forward> {
+        let params = Members::of_params(asking.frame.params.as_ref());
+        let name = self.tasks.server_of(&asking.visitor.user, &params.text("taskId")?)?;
+        let server = self.server(&name).filter(|it| asking.view.shows_server(&it.name))?;
+        let target = format!("tasks of {}", server.name);
+        Some(self.forward(asking, server, target, params))
+    }
+
+    pub(crate) fn forward(
+        &self,
+        asking: &Asking<'_>,
         server: Arc<Server>,
         target: String,
         params: Members,
     ) -> Forward {
+        // A state that is not ours is the server's, and goes there as it is.
+        let resumed = params
+            .text("requestState")
+            .filter(|it| Parked::is_ours(it))
+            .map(|state| self.parked.take(&state, &asking.visitor.user, &target).ok_or(Gone));
         Forward {
-            limit: server.spec.timeout,
             server,
             target,
             is_tool_call: false,
-            method: frame.method.clone().unwrap_or_default(),
-            era: era_of(frame.params.as_ref()),
+            method: asking.frame.method.clone().unwrap_or_default(),
             params,
+            visitor: asking.visitor.clone(),
+            tool: None,
+            parked: self.parked.clone(),
+            tasks: self.tasks.clone(),
+            resumed,
         }
     }
 
@@ -162,6 +211,22 @@ impl Hub {
     }
 }
 
+/// Makes a call of `call_tool` into the call that it asks for, and says of which tool. None: it is not as it should be,
+/// and the operation says how.
+fn unwrap_call(params: &mut Members) -> Option<String> {
+    let wrapped = params.object("arguments")?;
+    if wrapped.iter().any(|(key, _)| !matches!(key, "name" | "arguments")) {
+        return None;
+    }
+    let name = wrapped.text("name")?;
+    match wrapped.get("arguments") {
+        Some(it) if it.get().starts_with('{') => params.set("arguments", it),
+        Some(_) => return None,
+        None => params.set("arguments", &Members::default()),
+    }
+    Some(name)
+}
+
 /// Whether the text of `uri` fits the template: its fixed parts occur in their order, from the start to the end.
 fn may_be_of(template: &str, uri: &str) -> bool {
     let mut rest = uri;
@@ -180,146 +245,6 @@ fn may_be_of(template: &str, uri: &str) -> bool {
         }
     }
     ends_open || rest.is_empty()
-}
-
-impl Forward {
-    /// Whether the client wants progress, and with that a stream.
-    pub fn wants_progress(&self) -> bool {
-        self.params.object("_meta").is_some_and(|it| it.get("progressToken").is_some())
-    }
-
-    /// Sends it. `id` is the client's, which its answer will carry.
-    pub async fn send(mut self, id: Raw) -> Result<Answering, LinkError> {
-        let deadline = Instant::now() + self.limit;
-        self.cross();
-        let sent =
-            tokio::time::timeout_at(deadline, self.server.send(&self.method, self.params.clone()));
-        let exchange = sent.await.unwrap_or_else(|_| Err(self.timed_out()))?;
-        Ok(Answering { exchange, id, deadline, forward: self })
-    }
-
-    /// What a client says about itself is for us, unless both sides speak the era in which each request says it.
-    fn cross(&mut self) {
-        let upstream = self.server.live().map(|it| it.welcome.terms.era);
-        let Some(mut meta) = self.params.object("_meta") else { return };
-        let passes = |key: &str| {
-            self.era == Era::Stateless
-                && upstream == Some(Era::Stateless)
-                && (key == CAPABILITIES || key == LOG_LEVEL)
-        };
-        let keys: Vec<String> = meta
-            .iter()
-            .map(|(key, _)| key)
-            .filter(|it| it.starts_with(OF_ONE_SIDE) && !passes(it))
-            .map(str::to_owned)
-            .collect();
-        keys.iter().for_each(|it| meta.remove(it));
-        if meta.is_empty() {
-            self.params.remove("_meta");
-        } else {
-            self.params.set("_meta", &meta);
-        }
-    }
-
-    fn timed_out(&self) -> LinkError {
-        LinkError::Timeout { method: self.method.clone(), after: self.limit }
-    }
-}
-
-/// A request that a server is answering. Dropped, it is cancelled there.
-pub struct Answering {
-    exchange: Exchange,
-    id: Raw,
-    deadline: Instant,
-    pub forward: Forward,
-}
-
-impl Answering {
-    /// Progress, and at last the answer, as the client is to have them. An error is the end too.
-    pub async fn next(&mut self) -> Result<Frame, LinkError> {
-        loop {
-            let mut frame = tokio::time::timeout_at(self.deadline, self.exchange.next())
-                .await
-                .unwrap_or_else(|_| Err(self.forward.timed_out()))?;
-            if frame.method.is_none() {
-                frame.id = Some(self.id.clone());
-                self.suit(&mut frame);
-                return Ok(frame);
-            }
-            if frame.id.is_none() {
-                return Ok(frame);
-            }
-            // A question to the client; none was announced as able to answer any.
-            let id = frame.id.clone().unwrap_or_else(|| raw(&()));
-            let refusal = Frame::error(
-                id,
-                -32601,
-                "the client behind the gateway declared no such capability",
-            );
-            if let Some(live) = self.forward.server.live() {
-                live.link.tell(refusal).await?;
-            }
-        }
-    }
-
-    /// Adds what the client's era asks of every result, where the server's does not.
-    fn suit(&self, frame: &mut Frame) {
-        if self.forward.era != Era::Stateless {
-            return;
-        }
-        let Some(mut result) = frame.result.as_ref().and_then(Members::of) else { return };
-        let mut is_changed = false;
-        if result.get("resultType").is_none() {
-            result.set("resultType", "complete");
-            is_changed = true;
-        }
-        if self.forward.method == "resources/read" && result.get("ttlMs").is_none() {
-            result.set("ttlMs", &0);
-            result.set("cacheScope", "private");
-            is_changed = true;
-        }
-        if is_changed {
-            frame.result = Some(result.to_raw());
-        }
-    }
-}
-
-/// A failure of the connection as the client is to see it: of a tool call, a result that the model reads; of anything
-/// else, a protocol error.
-pub fn failed(
-    forward_is_tool_call: bool,
-    era: Era,
-    id: Raw,
-    described: &serde_json::Value,
-) -> Frame {
-    let message = described["message"].as_str().unwrap_or_default();
-    if !forward_is_tool_call {
-        let mut frame = Frame::error(id, -32603, message);
-        let error = json!({"code": -32603, "message": message, "data": described});
-        frame.error = Some(raw(&error));
-        return frame;
-    }
-    let code = described["error"].as_str().unwrap_or_default();
-    let mut result = json!({
-        "content": [{"type": "text", "text": format!("{code}: {message}")}],
-        "structuredContent": described,
-        "isError": true,
-    });
-    if era == Era::Stateless {
-        result["resultType"] = "complete".into();
-    }
-    Frame::result(id, raw(&result))
-}
-
-impl Forward {
-    pub fn era(&self) -> Era {
-        self.era
-    }
-
-    /// What the tool is called with.
-    pub fn arguments(&self) -> Option<&Raw> {
-        self.params.get("arguments")
-    }
 }
 
 #[cfg(test)]

@@ -14,21 +14,27 @@ use orch_domain::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Item, List};
 use crate::config::{McpConfig, Upstream};
-use crate::frame::{Raw, raw};
+use crate::frame::{Frame, Raw, raw};
 use crate::limits::Limiter;
 use crate::members::Members;
 use crate::names::{edge_name, parse_canonical};
 use crate::server::{Change, Server, Surroundings};
+use crate::session::parked::Parked;
+use crate::session::tasks::Tasks;
+use crate::session::{Visitor, connection};
 use crate::upstream::handshake::Client;
 use crate::upstream::http;
 use crate::view::View;
 
 /// Changes a listener may lag behind; beyond, it is told to look at everything.
 const CHANGES: usize = 1024;
+/// Between two looks at calls that wait for their clients.
+const SWEEP: Duration = Duration::from_secs(10);
 /// How long calls under way may go on when their server's configuration has changed.
 const RELOAD_GRACE: Duration = Duration::from_secs(60);
 
@@ -40,8 +46,12 @@ pub struct Hub {
     limiter: Limiter,
     /// What the present configuration holds that must not be shown.
     secrets: RwLock<Arc<SecretValues>>,
+    pub(crate) parked: Arc<Parked>,
+    pub(crate) tasks: Arc<Tasks>,
     /// Changes only under the lock of `servers`.
     is_ended: AtomicBool,
+    /// Ends its own tasks.
+    ended: CancellationToken,
 }
 
 type EdgeNames = HashMap<String, (String, Arc<str>)>;
@@ -66,6 +76,7 @@ impl Hub {
         let client = Client {
             capabilities: raw(&json!({})),
             info: raw(&json!({"name": "mcp-orch", "version": env!("CARGO_PKG_VERSION")})),
+            hello: None,
         };
         let around = Surroundings {
             http: http::client()?,
@@ -81,14 +92,28 @@ impl Hub {
             edge: Mutex::default(),
             limiter: Limiter::new(per_caller),
             secrets: RwLock::default(),
+            parked: Arc::default(),
+            tasks: Arc::default(),
             is_ended: AtomicBool::new(false),
+            ended: CancellationToken::new(),
         });
         let mut changes = hub.changes();
         let weak = Arc::downgrade(&hub);
+        let ended = hub.ended.clone();
         tasks.spawn(async move {
-            while !matches!(changes.recv().await, Err(broadcast::error::RecvError::Closed)) {
+            loop {
+                let changed = tokio::select! {
+                    changed = tokio::time::timeout(SWEEP, changes.recv()) => changed,
+                    () = ended.cancelled() => return,
+                };
+                if matches!(changed, Ok(Err(broadcast::error::RecvError::Closed))) {
+                    return;
+                }
                 let Some(hub) = weak.upgrade() else { return };
-                *hub.edge.lock() = None;
+                match changed {
+                    Ok(_) => *hub.edge.lock() = None,
+                    Err(_) => hub.parked.sweep(),
+                }
             }
         });
         Ok(hub)
@@ -158,6 +183,9 @@ impl Hub {
     /// One list over all servers, by server, with the names of the edge. Entries are as they came but for their names.
     pub fn list(&self, list: List, view: &View) -> Vec<Raw> {
         let mut out = Vec::new();
+        if !view.lists(list) {
+            return out;
+        }
         for server in self.servers() {
             let catalog = server.catalog();
             let shown =
@@ -170,6 +198,32 @@ impl Hub {
             }));
         }
         out
+    }
+
+    /// Tells the servers that have a connection of this session alone how much it wants to hear.
+    pub async fn set_level(&self, visitor: &Visitor) {
+        let (Some(level), Some(session)) = (visitor.log_level(), visitor.session) else { return };
+        for server in self.servers() {
+            if let Some(live) = server.present(session).await {
+                connection::set_level(&live, &level).await;
+            }
+        }
+    }
+
+    /// Adds to what we say we can do what only servers behind can: their tasks are asked about through us.
+    pub fn add_capabilities(&self, answer: &mut Frame) {
+        let has_tasks = |it: &Arc<Server>| {
+            it.live().is_some_and(|live| live.welcome.capabilities.get("tasks").is_some())
+        };
+        let Some(mut result) = answer.result.as_ref().and_then(Members::of) else { return };
+        let is_of_session = result.get("protocolVersion").is_some();
+        let Some(mut capabilities) = result.object("capabilities") else { return };
+        if !is_of_session || !self.servers().iter().any(has_tasks) {
+            return;
+        }
+        capabilities.set("tasks", &json!({"cancel": {}, "requests": {"tools": {"call": {}}}}));
+        result.set("capabilities", &capabilities);
+        answer.result = Some(result.to_raw());
     }
 
     /// Waits until every server has been tried, but for none longer than a moment from its start: who is slower is
@@ -227,6 +281,7 @@ impl Hub {
 
     /// Ends all connections and children. Nothing is connected to after that.
     pub async fn stop(&self) {
+        self.ended.cancel();
         let servers = {
             let mut servers = self.servers.write();
             self.is_ended.store(true, Ordering::Relaxed);

@@ -6,13 +6,17 @@
 pub mod catalog;
 pub mod config;
 pub mod edge;
+pub mod forward;
 pub mod frame;
+pub mod headers;
 pub mod hub;
 pub mod limits;
 pub mod members;
 pub mod names;
 pub mod port;
+pub mod profile;
 pub mod server;
+pub mod session;
 pub mod shape;
 pub mod upstream;
 pub mod view;

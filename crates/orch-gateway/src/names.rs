@@ -6,15 +6,19 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub const MAX_EDGE_NAME: usize = 64;
 const SEPARATOR: &str = "__";
-/// Hexadecimal digits of the hash: 40 bits for a few thousand names.
-const N_HASH: usize = 10;
+/// Hexadecimal digits of the hash. 64 bits: a server that chooses its names to be taken for another's finds none.
+const N_HASH: usize = 16;
 
 /// How names are written at one endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// `server__tool`.
     #[default]
@@ -24,6 +28,15 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// As it is written in addresses, flags and the configuration.
+    pub fn parse(text: &str) -> Option<Dialect> {
+        match text {
+            "underscores" => Some(Dialect::Underscores),
+            "dot" => Some(Dialect::Dot),
+            _ => None,
+        }
+    }
+
     pub fn name(self, server: &str, tool: &str) -> String {
         match self {
             Dialect::Underscores => edge_name(server, tool),
@@ -46,7 +59,9 @@ pub fn edge_name(server: &str, tool: &str) -> String {
     let is_allowed = |it: char| it.is_ascii_alphanumeric() || matches!(it, '_' | '-');
     // Where the first separator would not part it into the two it came from, another pair could give the same name.
     let is_unambiguous = plain.split_once(SEPARATOR) == Some((server, tool));
-    if plain.len() <= MAX_EDGE_NAME && plain.chars().all(is_allowed) && is_unambiguous {
+    let is_plain = plain.len() <= MAX_EDGE_NAME && plain.chars().all(is_allowed);
+    // What looks like a bent name might be that of another pair.
+    if is_plain && is_unambiguous && !ends_as_bent(&plain) {
         return plain;
     }
     let mut name: String = plain.chars().map(|it| if is_allowed(it) { it } else { '_' }).collect();
@@ -57,6 +72,17 @@ pub fn edge_name(server: &str, tool: &str) -> String {
         write!(name, "{byte:02x}").expect("text can be written to");
     }
     name
+}
+
+fn ends_as_bent(name: &str) -> bool {
+    let Some((_, end)) = name.rsplit_once('_') else { return false };
+    end.len() == N_HASH && end.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The name of our own operation or prompt, which may be said as that of the server `orch`.
+pub fn own_name(name: &str) -> &str {
+    let rest = name.strip_prefix("orch.").or_else(|| name.strip_prefix("orch__"));
+    rest.unwrap_or(name)
 }
 
 #[cfg(test)]
@@ -84,7 +110,34 @@ mod tests {
         assert_eq!(names.len(), pairs.len(), "{names:?}");
     }
 
+    #[test]
+    fn a_name_made_to_be_taken_for_another_is_not() {
+        let wanted = edge_name("a__b", "c");
+        let forged = wanted.strip_prefix("a__").unwrap();
+        assert_ne!(edge_name("a", forged), wanted);
+        let wanted = edge_name("a", "x.");
+        assert_ne!(edge_name("a", wanted.strip_prefix("a__").unwrap()), wanted);
+        // What folds to the same stays apart.
+        assert_ne!(edge_name("a", "é"), edge_name("a", "è"));
+        assert_ne!(edge_name("a", "b.c"), edge_name("a", "b/c"));
+    }
+
     proptest! {
+        #[test]
+        fn names_near_each_other_stay_apart(
+            a in "[ab_]{1,4}", b in "[ab_.é]{1,6}", c in "[ab_]{1,4}", d in "[ab_.é]{1,6}"
+        ) {
+            let (first, second) = (edge_name(&a, &b), edge_name(&c, &d));
+            prop_assert_eq!(first == second, (&a, &b) == (&c, &d));
+            // Nor is what was made of a name, taken for a name, the same again.
+            if let Some(forged) = first.strip_prefix(&format!("{c}__"))
+                && (c.as_str(), forged) != (a.as_str(), b.as_str())
+            {
+                prop_assert_ne!(edge_name(&c, forged), first);
+            }
+        }
+
+
         #[test]
         fn every_name_fits_and_stands_for_one_tool(
             a in "[a-zA-Z0-9_-]{1,40}", b in "\\PC{1,150}", c in "[a-zA-Z0-9_-]{1,40}", d in "\\PC{1,150}"

@@ -15,11 +15,12 @@ use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::List;
+use crate::catalog::{Catalog, List};
 use crate::config::{McpConfig, Reach};
 use crate::hub::Hub;
 use crate::members::Members;
 use crate::server::{Server, State};
+use crate::session::Visitor;
 use crate::upstream::LinkError;
 
 /// Between two looks at the file.
@@ -37,11 +38,26 @@ pub struct Gateway {
     lookup: Lookup,
     /// One change of the file at a time.
     editing: tokio::sync::Mutex<()>,
+    catalog: parking_lot::Mutex<Known>,
+}
+
+/// All tools read for the floor below. Invariant: `tools` are those of `of`.
+#[derive(Default)]
+struct Known {
+    /// By server; held, so that another catalog has another address.
+    of: Vec<(Arc<str>, Arc<Catalog>)>,
+    tools: Arc<Vec<ServerTool>>,
 }
 
 impl Gateway {
     pub fn new(hub: Arc<Hub>, file: PathBuf, lookup: Lookup) -> Gateway {
-        Gateway { hub, file, lookup, editing: tokio::sync::Mutex::default() }
+        Gateway {
+            hub,
+            file,
+            lookup,
+            editing: tokio::sync::Mutex::default(),
+            catalog: parking_lot::Mutex::default(),
+        }
     }
 
     /// Connects to `config`, and goes over to what the file says whenever it changes, until `ended`.
@@ -159,17 +175,28 @@ impl ToolServers for Gateway {
         self.hub.servers().iter().map(|it| view(it)).collect()
     }
 
-    fn tools(&self, server: Option<&str>) -> Vec<ServerTool> {
-        let servers = self.hub.servers().into_iter();
-        let servers = servers.filter(|it| server.is_none_or(|name| *it.name == *name));
-        servers
-            .flat_map(|it| {
-                let catalog = it.catalog();
-                let tools: Vec<ServerTool> =
-                    catalog.of(List::Tools).iter().map(|tool| tool_of(&it, &tool.json)).collect();
-                tools
-            })
-            .collect()
+    fn catalog(&self) -> Arc<Vec<ServerTool>> {
+        let catalogs: Vec<_> =
+            self.hub.servers().into_iter().map(|it| (it.name.clone(), it.catalog())).collect();
+        let mut known = self.catalog.lock();
+        let is_same = known.of.len() == catalogs.len()
+            && known.of.iter().zip(&catalogs).all(|((name, catalog), (new_name, new))| {
+                name == new_name && Arc::ptr_eq(catalog, new)
+            });
+        if !is_same {
+            let tools: Vec<ServerTool> = catalogs
+                .iter()
+                .flat_map(|(name, catalog)| {
+                    catalog.of(List::Tools).iter().map(|tool| tool_of(name, &tool.json))
+                })
+                .collect();
+            // Lists are read again now and then, and mostly say what they said.
+            if *known.tools != tools {
+                known.tools = Arc::new(tools);
+            }
+            known.of = catalogs;
+        }
+        known.tools.clone()
     }
 
     async fn call(
@@ -190,7 +217,7 @@ impl ToolServers for Gateway {
         }
         self.hub.admit(&server, cx)?;
         let mut params = Members::default();
-        let origin = found.map_or_else(|| tool.into(), |it| it.origin);
+        let origin = found.as_ref().map_or_else(|| tool.into(), |it| it.origin.clone());
         params.set("name", &*origin);
         params.set("arguments", &arguments);
         if let Some(filled) = server.spec.tools.with_defaults(&origin, params.get("arguments")) {
@@ -199,12 +226,14 @@ impl ToolServers for Gateway {
         if cx.progress.is_wanted() {
             params.set("_meta", &json!({"progressToken": 0}));
         }
-        let limit = server.spec.timeout;
+        let user = cx.maybe_caller().map_or("", |it| it.user.as_str());
+        let visitor = Arc::new(Visitor::of_call(user));
+        let forward = self.hub.call(server.clone(), found, params, visitor);
         let called = async {
-            let mut exchange =
-                server.send("tools/call", params).await.map_err(|err| failure(&server, err))?;
+            let id = crate::frame::raw(&0);
+            let mut answering = forward.send(id).await.map_err(|err| failure(&server, err))?;
             loop {
-                let frame = exchange.next().await.map_err(|err| failure(&server, err))?;
+                let frame = answering.next().await.map_err(|err| failure(&server, err))?;
                 if frame.is("notifications/progress") {
                     report(cx, frame.params.as_ref().map(|it| it.get()).unwrap_or_default());
                 } else if frame.method.is_none() {
@@ -213,12 +242,7 @@ impl ToolServers for Gateway {
             }
         };
         tokio::select! {
-            called = tokio::time::timeout(limit, called) => called.unwrap_or_else(|_| {
-                Err(Error::UpstreamTimeout {
-                    server: server.name.to_string(),
-                    timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-                })
-            }),
+            called = called => called,
             // Dropping the exchange cancels it there.
             () = cx.cancel.cancelled() => Err(Error::Cancelled {
                 message: format!("the call of `{}.{tool}` was withdrawn", server.name),
@@ -302,11 +326,11 @@ fn view(server: &Server) -> ToolServer {
     }
 }
 
-fn tool_of(server: &Server, json: &crate::frame::Raw) -> ServerTool {
+fn tool_of(server: &str, json: &crate::frame::Raw) -> ServerTool {
     let tool = Members::of(json).unwrap_or_default();
     let value = |key: &str| tool.get(key).and_then(|it| serde_json::from_str(it.get()).ok());
     ServerTool {
-        server: server.name.to_string(),
+        server: server.to_owned(),
         name: tool.text("name").unwrap_or_default(),
         title: tool.text("title"),
         description: tool.text("description").unwrap_or_default(),

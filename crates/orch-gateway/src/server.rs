@@ -16,15 +16,19 @@ use crate::catalog::{Catalog, Item, List, fetch};
 use crate::config::{Reach, Upstream};
 use crate::frame::{Frame, Kind, raw};
 use crate::members::Members;
+use crate::session::connection::Personal;
+use crate::session::watch::Watches;
 use crate::upstream::handshake::{self, Client, Welcome};
 use crate::upstream::http::HttpLink;
 use crate::upstream::stdio::StdioLink;
-use crate::upstream::{Era, Exchange, Link, LinkError};
+use crate::upstream::{Era, Exchange, Link, LinkError, Unowned};
 
 /// To connect, shake hands and list.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// A list that is being made for the first time is waited for this long.
 const FIRST_LIST: Duration = Duration::from_secs(3);
+/// Before a subscription that ended is begun anew.
+pub(crate) const RELISTEN: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: the next failure starts the wait anew.
@@ -74,14 +78,16 @@ pub enum State {
 pub struct Server {
     pub name: Arc<str>,
     pub spec: Upstream,
-    around: Surroundings,
+    pub(crate) around: Surroundings,
+    pub(crate) personal: Personal,
+    pub(crate) watches: Watches,
     state: RwLock<(State, Timestamp)>,
     catalog: RwLock<Arc<Catalog>>,
     live: watch::Sender<Option<Arc<Live>>>,
     n_connections: AtomicU64,
     settle_by: tokio::time::Instant,
     /// Calls under way.
-    calls: TaskTracker,
+    pub(crate) calls: TaskTracker,
     /// Ends it for good.
     stop: CancellationToken,
     /// Has ended, with all that it started.
@@ -103,6 +109,8 @@ impl Server {
             spec,
             state: RwLock::new((state, (around.now)())),
             around: around.clone(),
+            personal: Personal::default(),
+            watches: Watches::default(),
             catalog: RwLock::default(),
             live: watch::Sender::new(None),
             n_connections: AtomicU64::new(0),
@@ -144,6 +152,7 @@ impl Server {
         // Those that take longer are cut off.
         tokio::time::timeout(grace, self.calls.wait()).await.ok();
         self.stop.cancel();
+        self.release_all().await;
         self.stopped.cancelled().await;
     }
 
@@ -182,7 +191,7 @@ impl Server {
     }
 
     /// The connection, waited for while it is being made; a server that failed is not waited for.
-    async fn connected(&self) -> Result<Arc<Live>, LinkError> {
+    pub(crate) async fn connected(&self) -> Result<Arc<Live>, LinkError> {
         let mut live = self.live.subscribe();
         let deadline = Instant::now() + CONNECT_LIMIT;
         loop {
@@ -269,18 +278,24 @@ impl Server {
         self.live.send_modify(|_| {});
     }
 
-    async fn connect(&self, inbox: crate::upstream::Inbox) -> Result<Arc<Live>, LinkError> {
+    /// A connection on which nothing was said yet.
+    pub(crate) fn open(&self, inbox: crate::upstream::Inbox) -> Result<Arc<dyn Link>, LinkError> {
         let tasks = &self.around.tasks;
-        let link: Arc<dyn Link> = match &self.spec.reach {
+        Ok(match &self.spec.reach {
             reach @ Reach::Stdio { .. } => {
                 StdioLink::start(reach, &self.around.inherited, inbox, tasks)?
             }
             Reach::Http { url, headers } => {
                 HttpLink::new(self.around.http.clone(), url, headers, inbox, tasks)?
             }
-        };
+        })
+    }
+
+    async fn connect(&self, inbox: crate::upstream::Inbox) -> Result<Arc<Live>, LinkError> {
+        let link = self.open(inbox)?;
+        link.attribute(Unowned::Sole);
         // Whatever happens until it is in use, nothing of it stays.
-        let guard = CloseOnDrop { link: Some(link.clone()), tasks: tasks.clone() };
+        let guard = CloseOnDrop::new(link.clone(), &self.around.tasks);
         let client = &self.around.client;
         let welcome = handshake::shake_hands(&*link, client, CONNECT_LIMIT).await.map_err(
             |err| match err {
@@ -306,11 +321,16 @@ impl Server {
         for list in List::ALL {
             self.tell_changed(list);
         }
-        let mut listening = self.listen(&live).await;
+        self.watch_again(&live).await;
+        let mut listening = self.listen(&live, &self.watches.uris()).await;
         loop {
             let frame = tokio::select! {
                 Some(frame) = frames.recv() => Some(frame),
                 said = next_of(&mut listening) => said,
+                () = self.watches.changed.notified() => {
+                    listening = self.listen(&live, &self.watches.uris()).await;
+                    continue;
+                }
                 () = live.link.closed().cancelled() => return live.link.reason(),
                 () = self.stop.cancelled() => {
                     live.link.close().await;
@@ -319,24 +339,36 @@ impl Server {
             };
             match frame {
                 Some(frame) => self.take(&live, frame, &mut frames).await,
-                // The subscription ended; what it would have told is found at the next connection.
-                None => listening = None,
+                // The subscription ended: it is begun anew, and what may have been missed is looked at.
+                None => {
+                    listening = None;
+                    tokio::select! {
+                        () = tokio::time::sleep(RELISTEN) => {}
+                        () = live.link.closed().cancelled() => return live.link.reason(),
+                        () = self.stop.cancelled() => continue,
+                    }
+                    listening = self.listen(&live, &self.watches.uris()).await;
+                    for list in List::ALL {
+                        self.relist(&live, list).await;
+                    }
+                }
             }
         }
     }
 
     /// In the stateless era a server says only what it is asked to say.
-    async fn listen(&self, live: &Live) -> Option<Exchange> {
+    pub(crate) async fn listen(&self, live: &Live, uris: &[String]) -> Option<Exchange> {
         if live.welcome.terms.era != Era::Stateless {
             return None;
         }
         let mut params = Members::default();
-        params.set(
-            "notifications",
-            &serde_json::json!({
-                "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true
-            }),
-        );
+        let mut wanted = serde_json::json!({
+            "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true
+        });
+        if !uris.is_empty() {
+            wanted["resourceSubscriptions"] = uris.into();
+        }
+        params.set("notifications", &wanted);
         self.send_over(live, "subscriptions/listen", params).await.ok()
     }
 
@@ -399,7 +431,7 @@ impl Server {
     }
 }
 
-async fn next_of(listening: &mut Option<Exchange>) -> Option<Frame> {
+pub(crate) async fn next_of(listening: &mut Option<Exchange>) -> Option<Frame> {
     match listening {
         Some(exchange) => exchange.next().await.ok().filter(|it| it.method.is_some()),
         None => std::future::pending().await,
@@ -407,7 +439,7 @@ async fn next_of(listening: &mut Option<Exchange>) -> Option<Frame> {
 }
 
 /// What a server asks of nobody in particular: whether we are there.
-fn answer(request: Frame) -> Frame {
+pub(crate) fn answer(request: Frame) -> Frame {
     let id = request.id.clone().unwrap_or_else(|| raw(&()));
     match request.method.as_deref() {
         Some("ping") => Frame::result(id, raw(&serde_json::json!({}))),
@@ -428,13 +460,17 @@ fn jitter(name: &str, n: u64) -> f64 {
     (hash % 1000) as f64 / 1000.0
 }
 
-struct CloseOnDrop {
+pub(crate) struct CloseOnDrop {
     link: Option<Arc<dyn Link>>,
     tasks: TaskTracker,
 }
 
 impl CloseOnDrop {
-    fn keep(mut self) {
+    pub(crate) fn new(link: Arc<dyn Link>, tasks: &TaskTracker) -> CloseOnDrop {
+        CloseOnDrop { link: Some(link), tasks: tasks.clone() }
+    }
+
+    pub(crate) fn keep(mut self) {
         self.link = None;
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::Globals;
 use super::{ExitStatus, serve};
 use crate::app::data_dir::{DataDir, Locking};
+use crate::app::socket::{self, Entry};
 use crate::app::{App, Kind, Running};
 use crate::config::{Config, Env};
 use crate::telemetry;
@@ -32,10 +33,14 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Bytes on their way between the client and a server in this process.
 const BUFFER: usize = 256 * 1024;
 
-pub(super) async fn run(env: &'static dyn Env, globals: &Globals) -> anyhow::Result<ExitStatus> {
+pub(super) async fn run(
+    env: &'static dyn Env,
+    globals: &Globals,
+    entry: &Entry,
+) -> anyhow::Result<ExitStatus> {
     let config = globals.load(env)?;
     telemetry::start_logging(&config.server)?;
-    serve_client(env, &config, Kind::Stdio).await
+    serve_client(env, &config, Kind::Stdio, entry).await
 }
 
 /// Serves the client on stdin until it goes, or a signal comes.
@@ -43,9 +48,10 @@ pub(super) async fn serve_client(
     env: &'static dyn Env,
     config: &Config,
     kind: Kind,
+    entry: &Entry,
 ) -> anyhow::Result<ExitStatus> {
     let stop = serve::stop_on_signal()?;
-    carry(Client::on_stdio(), env, config, kind, stop).await?;
+    carry(Client::on_stdio(), env, config, kind, entry, stop).await?;
     Ok(ExitStatus::Done)
 }
 
@@ -55,19 +61,25 @@ pub(super) async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     env: &'static dyn Env,
     config: &Config,
     kind: Kind,
+    entry: &Entry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    crate::app::gateway::check(config, env)?;
     let data_dir = DataDir::open(config)?;
     let mut may_lock_at = Instant::now();
     loop {
-        let Some(server) = find(env, config, kind, &data_dir, may_lock_at, &stop).await? else {
+        let Some(server) = find(env, config, kind, &data_dir, entry, may_lock_at, &stop).await?
+        else {
             return Ok(());
         };
         let ended = match server {
             Server::Here(running) => {
                 serve::show_credentials(&running, &data_dir)?;
                 let (ours, theirs) = tokio::io::duplex(BUFFER);
-                running.serve_stream(theirs);
+                if let Err(err) = running.serve_stream(entry, theirs) {
+                    serve::drain(*running).await;
+                    return Err(err.into());
+                }
                 let ended = client.pump(ours, &stop, running.yielded(), FAREWELL).await?;
                 serve::drain(*running).await;
                 ended
@@ -102,6 +114,7 @@ async fn find(
     config: &Config,
     kind: Kind,
     data_dir: &DataDir,
+    entry: &Entry,
     may_lock_at: Instant,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Server>> {
@@ -110,10 +123,15 @@ async fn find(
         if may_lock_at <= Instant::now()
             && let Locking::Ours(lock) = data_dir.lock()?
         {
+            if let Some(profile) = &entry.profile {
+                config.profiles().get(profile)?;
+            }
             let app = App::build(config, env, kind, data_dir.clone(), lock).await?;
             return Ok(Some(Server::Here(Box::new(app.start()?))));
         }
-        if let Ok(stream) = UnixStream::connect(data_dir.socket()).await {
+        if let Ok(stream) = UnixStream::connect(data_dir.socket()).await
+            && let Some(stream) = socket::enter(stream, entry).await?
+        {
             return Ok(Some(Server::There(stream)));
         }
         if deadline <= Instant::now() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use orch_core::{Cx, Orch, gate};
 use orch_domain::caller::Permission;
 use orch_domain::{Error, page};
+use orch_gateway::names::own_name;
 use rmcp::model::{CompleteRequestParams, CompleteResult, CompletionInfo, Reference};
 use serde_json::json;
 
@@ -26,7 +27,7 @@ pub(super) async fn complete(
     let argument = &request.argument;
     let completes = match &request.r#ref {
         Reference::Prompt(it) => {
-            let prompt = prompts.get(&it.name).ok_or_else(|| {
+            let prompt = prompts.get(own_name(&it.name)).ok_or_else(|| {
                 Error::invalid(
                     "ref",
                     "there is no such prompt; `prompts/list` shows those there are",

@@ -1,13 +1,14 @@
 //! The protocol over streamable HTTP at `/mcp`: sessions for clients up to 2025-11-25, single requests for later ones.
 //!
-//! The library speaks the protocol; here is what it leaves to its user: who may come in, whose a session is and how
-//! many there are, bodies that are too large or no JSON, and an end that lets answers out.
+//! Sessions are carried here (`session`, with `events` for what is streamed), as frames. A single request for a server
+//! behind likewise (`single`); one for our own operations is the library's.
 
-mod relayed;
+mod events;
+mod session;
+mod single;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,35 +18,34 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use orch_domain::caller::{Caller, Channel};
-use orch_domain::name::UserId;
-use orch_gateway::frame::Frame;
-use parking_lot::Mutex;
+use orch_gateway::edge::era_of;
+use orch_gateway::frame::{Frame, Kind};
+use orch_gateway::server::Server as Behind;
+use orch_gateway::upstream::Era;
+use orch_gateway::upstream::handshake::{SESSION as SESSION_VERSIONS, STATELESS};
+use orch_gateway::view::View;
 use rmcp::model::ErrorCode;
-use rmcp::transport::streamable_http_server::session::SessionManager;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::Face;
+use self::session::{Session, Sessions};
+use super::conversation::Turn;
 use super::server::Server;
+use super::{Face, profile};
 use crate::auth::{self, Access};
-pub(super) use relayed::Relays;
-use relayed::Taken;
 
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Of a body that is refused, this much is still read: a client that is cut off while it writes sees a broken
 /// connection and not the refusal.
 const MAX_DISCARDED: usize = 64 * 1024 * 1024;
-/// A session without a message for this long is over; its client gets 404 and begins anew.
-const SESSION_KEEP_ALIVE: Duration = Duration::from_secs(30 * 60);
-/// Clients that never end their sessions would fill the memory (0.15 MB each); the one unused for longest goes first.
-const MAX_SESSIONS: usize = 256;
-const MAX_SESSIONS_OF_USER: usize = 64;
 /// How long answers may take once the server is to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -53,6 +53,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 const MAX_SAID: usize = 64 * 1024;
 
 const SESSION_ID: &str = "mcp-session-id";
+const VERSION: &str = orch_gateway::headers::VERSION;
+const LAST_EVENT_ID: &str = "last-event-id";
 
 #[derive(Clone)]
 struct Endpoint {
@@ -61,14 +63,23 @@ struct Endpoint {
     sessions: Arc<Sessions>,
     /// Responses that are not out yet.
     answers: TaskTracker,
+    /// Cancelled when what only listens is to end.
+    streams: CancellationToken,
+}
+
+/// What is served where a request came in.
+#[derive(Clone, Default)]
+struct Place {
+    profile: Option<String>,
+    view: View,
+    /// The one server that is all there is.
+    direct: Option<Arc<Behind>>,
 }
 
 impl Face {
     /// Serves `/mcp` to whoever `access` lets in. To be called inside a runtime.
     pub fn router(self: Arc<Face>, access: Arc<Access>) -> Router {
-        let mut manager = LocalSessionManager::default();
-        manager.session_config.keep_alive = Some(SESSION_KEEP_ALIVE);
-        let sessions = Arc::new(Sessions { manager: Arc::new(manager), bound: Mutex::default() });
+        let sessions = Arc::<Sessions>::default();
         let (streams, answers) = (CancellationToken::new(), TaskTracker::new());
         let config = StreamableHttpServerConfig::default()
             // `auth::layer` checks Host and Origin, by rules that know where the server is bound.
@@ -78,23 +89,32 @@ impl Face {
             .with_max_request_body_bytes(MAX_BODY)
             .with_cancellation_token(streams.clone());
         let orch = self.orch.clone();
-        orch.tracker.spawn(end_streams(self.clone(), answers.clone(), streams));
+        let ending = end_streams(self.clone(), answers.clone(), streams.clone(), sessions.clone());
+        orch.tracker.spawn(ending);
+        orch.tracker.spawn(sessions.clone().sweep(self.shutdown.clone()));
         let face = self.clone();
         let service = StreamableHttpService::new(
-            move || Ok(Server::new(self.clone(), None)),
-            sessions.manager.clone(),
+            move || Ok(Server::new(self.clone(), None, View::default())),
+            Arc::new(LocalSessionManager::default()),
             config,
         );
         Router::new()
             .route("/mcp", any(serve))
+            .route("/mcp/{profile}", any(serve))
+            .layer(from_fn_with_state(face.clone(), profile::enter))
             .layer(from_fn(auth::require_caller))
             .layer(from_fn_with_state((access, Channel::Mcp), auth::layer))
-            .with_state(Endpoint { face, service, sessions, answers })
+            .with_state(Endpoint { face, service, sessions, answers, streams })
     }
 }
 
 /// Ending a stream loses the answer that is on its way, so answers go first; what then is left only listens.
-async fn end_streams(face: Arc<Face>, answers: TaskTracker, streams: CancellationToken) {
+async fn end_streams(
+    face: Arc<Face>,
+    answers: TaskTracker,
+    streams: CancellationToken,
+    sessions: Arc<Sessions>,
+) {
     tokio::select! {
         () = face.shutdown.cancelled() => {}
         () = face.orch.shutdown.cancelled() => {}
@@ -104,6 +124,7 @@ async fn end_streams(face: Arc<Face>, answers: TaskTracker, streams: Cancellatio
         tracing::warn!(n_answers = answers.len(), "some answers were not out in time");
     }
     streams.cancel();
+    sessions.end_all().await;
 }
 
 async fn serve(State(endpoint): State<Endpoint>, request: Request) -> Response {
@@ -147,75 +168,163 @@ async fn in_json(response: Response) -> Response {
 }
 
 async fn answer(endpoint: Endpoint, request: Request) -> Response {
-    let Some(user) = user_of(&request) else {
+    let Some(caller) = caller_of(&request) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
-    if let Some(id) = text_of(request.headers(), SESSION_ID)
-        && !endpoint.sessions.admits(id, &user)
-    {
-        // As for a session that does not exist: whose it is, is nobody's business.
-        return refusal(
-            StatusCode::NOT_FOUND,
-            ErrorCode::INVALID_REQUEST,
-            "there is no such session",
-        );
-    }
-    match *request.method() {
-        Method::POST => post(&endpoint, request, user).await,
-        Method::DELETE => {
-            let mut response = endpoint.service.handle(request).await.map(Body::new);
-            // Some clients take anything but 200 and 204 for a failure.
-            if response.status() == StatusCode::ACCEPTED {
-                *response.status_mut() = StatusCode::NO_CONTENT;
+    let view = request.extensions().get::<View>().cloned().unwrap_or_default();
+    let view = view.for_caller(Some(&caller));
+    let place = match endpoint.face.direct(&view) {
+        Ok(direct) => Place { profile: view.profile_name().map(str::to_owned), view, direct },
+        Err(err) => return profile::refused(&err),
+    };
+    let session = match text_of(request.headers(), SESSION_ID) {
+        None => None,
+        Some(id) => match endpoint.sessions.find(id, &caller.user) {
+            Some(it) if it.profile == place.profile => Some((id.to_owned(), it)),
+            // As for a session that does not exist: whose it is, is nobody's business.
+            _ => {
+                return refusal(
+                    StatusCode::NOT_FOUND,
+                    ErrorCode::INVALID_REQUEST,
+                    "there is no such session; it is over or never was; begin anew with `initialize`",
+                );
             }
-            response
+        },
+    };
+    match (request.method(), session) {
+        (&Method::POST, session) => {
+            post(&endpoint, place, request, caller, session.map(|(_, it)| it)).await
         }
+        (&Method::GET, Some((_, session))) => listen(&endpoint, &request, &session),
+        (&Method::DELETE, Some((id, _))) => {
+            endpoint.sessions.end(&id).await;
+            // Some clients take anything but 200 and 204 for a failure.
+            StatusCode::NO_CONTENT.into_response()
+        }
+        (&Method::GET | &Method::DELETE, None) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
         _ => endpoint.service.handle(request).await.map(Body::new),
     }
 }
 
-async fn post(endpoint: &Endpoint, request: Request, user: UserId) -> Response {
+/// What belongs to no request, or the rest of an answer whose stream broke.
+fn listen(endpoint: &Endpoint, request: &Request, session: &Arc<Session>) -> Response {
+    if !accepts(request.headers(), "text/event-stream") {
+        return StatusCode::NOT_ACCEPTABLE.into_response();
+    }
+    let last = text_of(request.headers(), LAST_EVENT_ID).and_then(events::position);
+    let ended = endpoint.streams.child_token();
+    match last {
+        None => session.outside.response(0, is_primed(request.headers()), ended, ()),
+        Some((number, after)) => match session.stream(number) {
+            Some(events) => events.response(after, false, ended, ()),
+            None => refusal(
+                StatusCode::NOT_FOUND,
+                ErrorCode::INVALID_REQUEST,
+                "the stream of that event is over; send the request again",
+            ),
+        },
+    }
+}
+
+async fn post(
+    endpoint: &Endpoint,
+    place: Place,
+    request: Request,
+    caller: Caller,
+    session: Option<Arc<Session>>,
+) -> Response {
     let answering = endpoint.answers.token();
     let (parts, body) = request.into_parts();
+    if !(accepts(&parts.headers, "application/json")
+        || accepts(&parts.headers, "text/event-stream"))
+    {
+        return StatusCode::NOT_ACCEPTABLE.into_response();
+    }
     let body = match read(body).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    let mut list = None;
-    if endpoint.face.hub.as_ref().is_some_and(|it| !it.is_empty())
-        && let Ok(frame) = Frame::parse(&body)
-    {
-        match relayed::take(&endpoint.face, &endpoint.sessions, &parts, frame, answering.clone())
-            .await
-        {
-            Taken::Answered(response) => return response,
-            Taken::List(it, view) => list = Some((it, view)),
-            Taken::Not => {}
-        }
-    }
     let is_json = text_of(&parts.headers, header::CONTENT_TYPE.as_str())
         .is_some_and(|it| it.trim_start().to_ascii_lowercase().starts_with("application/json"));
-    let request = Request::from_parts(parts, Body::from(body.clone()));
-    let response = endpoint.service.handle(request).await.map(Body::new);
-    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE && is_json {
-        return no_message(&body);
+    if !is_json {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    if let Some(id) = text_of(response.headers(), SESSION_ID) {
-        endpoint.sessions.bind(id, user).await;
+    let Ok(frame) = Frame::parse(&body) else { return no_message(&body) };
+    let says_version = text_of(&parts.headers, VERSION);
+    if let Some(session) = session {
+        if says_version.is_some_and(|it| !SESSION_VERSIONS.contains(&it)) {
+            let versions = SESSION_VERSIONS.join(", ");
+            let message = format!("the header `MCP-Protocol-Version` is not one of {versions}");
+            return refusal(StatusCode::BAD_REQUEST, ErrorCode::INVALID_REQUEST, &message);
+        }
+        return in_session(endpoint, &parts, &session, frame, caller, answering).await;
     }
-    let is_stream = text_of(response.headers(), header::CONTENT_TYPE.as_str())
-        .is_some_and(|it| it.starts_with("text/event-stream"));
-    if let Some((list, view)) = list {
-        return relayed::extended(&endpoint.face, list, view, is_stream, response).await;
-    }
-    if !is_stream {
+    let is_stateless =
+        says_version == Some(STATELESS) || era_of(frame.params.as_ref()) == Era::Stateless;
+    if !is_stateless && frame.is("initialize") && frame.kind() == Kind::Request {
+        let Place { profile, view, direct } = place;
+        let Some((id, session)) =
+            endpoint.sessions.begin(&endpoint.face, &caller, view, profile, direct)
+        else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let mut response = in_session(endpoint, &parts, &session, frame, caller, answering).await;
+        if let Ok(id) = HeaderValue::try_from(id) {
+            response.headers_mut().insert(SESSION_ID, id);
+        }
         return response;
     }
-    response.map(|body| {
-        Body::from_stream(body.into_data_stream().inspect(move |_| {
-            let _held_to_the_end = &answering;
-        }))
-    })
+    single::answer(endpoint, place, parts, body, frame, caller, answering).await
+}
+
+async fn in_session(
+    endpoint: &Endpoint,
+    parts: &Parts,
+    session: &Arc<Session>,
+    frame: Frame,
+    caller: Caller,
+    answering: TaskTrackerToken,
+) -> Response {
+    if frame.kind() != Kind::Request {
+        session.conversation.hear(frame, caller).await;
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let mut turn = session.conversation.ask(frame, caller);
+    let mut first = None;
+    if !turn.wants_stream() || !accepts(&parts.headers, "text/event-stream") {
+        match turn.next().await {
+            Some(frame) if frame.kind() == Kind::Response => {
+                return json_of(StatusCode::OK, frame.to_line());
+            }
+            // It was withdrawn, or the session ended.
+            None => return StatusCode::ACCEPTED.into_response(),
+            frame => first = frame,
+        }
+    }
+    let events = session.open();
+    if let Some(frame) = first {
+        events.push(&frame);
+    }
+    let response =
+        events.response(0, is_primed(&parts.headers), endpoint.streams.child_token(), answering);
+    let carrying = session.clone().carry(turn, events);
+    endpoint.face.orch.tracker.spawn(carrying);
+    response
+}
+
+/// The answer alone, as JSON; nobody is left to read anything else.
+async fn plain(mut turn: Turn) -> Option<Frame> {
+    loop {
+        let frame = turn.next().await?;
+        if frame.kind() == Kind::Response {
+            return Some(frame);
+        }
+    }
+}
+
+/// Clients before 2025-11-25 take an event without data for a broken message.
+fn is_primed(headers: &HeaderMap) -> bool {
+    text_of(headers, VERSION) == Some("2025-11-25")
 }
 
 /// The whole body, or the refusal to send.
@@ -267,76 +376,22 @@ fn refusal(status: StatusCode, code: ErrorCode, message: &str) -> Response {
     (status, axum::Json(json!({"jsonrpc": "2.0", "id": null, "error": error}))).into_response()
 }
 
-fn user_of(request: &Request) -> Option<UserId> {
-    let caller = request.extensions().get::<Option<Caller>>()?;
-    caller.as_ref().map(|it| it.user.clone())
+fn caller_of(request: &Request) -> Option<Caller> {
+    let mut caller = request.extensions().get::<Option<Caller>>().cloned().flatten()?;
+    caller.channel = Channel::Mcp;
+    Some(caller)
+}
+
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let mut said =
+        headers.get_all(header::ACCEPT).iter().filter_map(|it| it.to_str().ok()).peekable();
+    said.peek().is_none() || said.any(|it| it.contains(media_type) || it.contains("*/*"))
+}
+
+fn json_of(status: StatusCode, body: Vec<u8>) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
-}
-
-/// Whose each session is. The library makes and ends sessions, but gives one to whoever knows its id.
-pub(super) struct Sessions {
-    manager: Arc<LocalSessionManager>,
-    /// Invariant: has every session a client was told of, and perhaps some that are over.
-    bound: Mutex<HashMap<String, Bound>>,
-}
-
-struct Bound {
-    user: UserId,
-    last_used: Instant,
-}
-
-impl Sessions {
-    async fn is_live(&self, id: &str) -> bool {
-        self.manager.sessions.read().await.contains_key(id)
-    }
-
-    /// Whether `user` may use the session `id`. One that nobody has is for the library to refuse.
-    fn admits(&self, id: &str, user: &UserId) -> bool {
-        match self.bound.lock().get_mut(id) {
-            Some(bound) if bound.user == *user => {
-                bound.last_used = Instant::now();
-                true
-            }
-            Some(_) => false,
-            None => true,
-        }
-    }
-
-    /// Gives a new session to `user`, and ends those that are too many.
-    async fn bind(&self, id: &str, user: UserId) {
-        let too_many = {
-            // Held meanwhile, so that no session is begun that would be missed here and then forgotten.
-            let live = self.manager.sessions.read().await;
-            let mut bound = self.bound.lock();
-            bound.retain(|id, _| live.contains_key(id.as_str()));
-            let last_used = Instant::now();
-            bound.insert(id.to_owned(), Bound { user: user.clone(), last_used });
-            let of_user = too_many(&bound, MAX_SESSIONS_OF_USER, |it| it.user == user);
-            let of_all = too_many(&bound, MAX_SESSIONS, |_| true);
-            let too_many: Vec<String> = of_user.into_iter().chain(of_all).collect();
-            too_many.iter().for_each(|it| drop(bound.remove(it)));
-            too_many
-        };
-        for id in too_many {
-            if let Err(err) = self.manager.close_session(&id.as_str().into()).await {
-                tracing::warn!("a session could not be ended: {err}");
-            }
-        }
-    }
-}
-
-/// The longest unused of `bound` above `max`.
-fn too_many(
-    bound: &HashMap<String, Bound>,
-    max: usize,
-    counts: impl Fn(&Bound) -> bool,
-) -> Vec<String> {
-    let mut ids: Vec<(&String, Instant)> =
-        bound.iter().filter(|(_, it)| counts(it)).map(|(id, it)| (id, it.last_used)).collect();
-    let n_over = ids.len().saturating_sub(max);
-    ids.sort_by_key(|(_, last_used)| *last_used);
-    ids.into_iter().take(n_over).map(|(id, _)| id.clone()).collect()
 }

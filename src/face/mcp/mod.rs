@@ -5,16 +5,18 @@
 //! hands on to `tool` (and `call` for the life of one call), `resource`, `prompt` or `completion`. `change` turns the
 //! events of the cluster into word about resources, `subscription` brings it to clients, with
 //! `follow` for logs that grow. `http` and `stream` are the
-//! two ways in; there, `upstream` (with `interposed` for streams) takes out what is for the servers behind, which never
-//! passes through the library's types.
+//! two ways in (`profile` says what a client sees there), and a `conversation` is what goes on in either: it asks our `own` server, in which the library speaks the
+//! protocol, or through `upstream` one behind, whose messages never pass through the library's types.
 
 mod call;
 mod change;
 mod completion;
+mod conversation;
 mod follow;
 mod http;
 mod identity;
-mod interposed;
+mod own;
+mod profile;
 mod prompt;
 mod resource;
 mod server;
@@ -31,6 +33,8 @@ use axum::Router;
 use orch_core::Orch;
 use orch_domain::caller::Caller;
 use orch_gateway::hub::Hub;
+use orch_gateway::profile::Profiles;
+use orch_gateway::view::View;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -47,8 +51,7 @@ pub struct Face {
     changes: Changes,
     /// The servers behind. None: there can be none.
     hub: Option<Arc<Hub>>,
-    /// Requests at servers behind, by session and the client's id, so that a client can give them up.
-    relays: http::Relays,
+    profiles: Profiles,
     /// Cancelled when the process is to end: subscriptions end well, and calls are let finish.
     shutdown: CancellationToken,
 }
@@ -60,7 +63,7 @@ impl Face {
             prompts: Prompts::built_in(),
             changes: Changes::default(),
             hub: None,
-            relays: http::Relays::default(),
+            profiles: Profiles::default(),
             shutdown,
         }
     }
@@ -93,5 +96,5 @@ pub async fn serve_stream(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     shutdown: CancellationToken,
 ) -> Result<(), StreamError> {
-    Arc::new(Face::new(orch, shutdown)).serve_stream(caller, stream).await
+    Arc::new(Face::new(orch, shutdown)).serve_stream(caller, View::default(), stream).await
 }

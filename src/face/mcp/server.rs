@@ -5,14 +5,17 @@ use std::sync::Arc;
 use orch_core::Cx;
 use orch_domain::caller::Caller;
 use orch_domain::{Error, ErrorCode as Code, text};
+use orch_gateway::names::own_name;
+use orch_gateway::view::View;
 #[expect(deprecated, reason = "clients up to 2025-11-25 still ask for logging")]
 use rmcp::model::SetLevelRequestParams;
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
     DiscoverResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerConfig,
-    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+    InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ServerConfig, SubscribeRequestParams, SubscriptionFilter, Tool,
+    UnsubscribeRequestParams,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler};
@@ -22,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::resource::Uri;
 use super::session::Session;
 use super::subscription::{Outlet, Subscription, Wanted, WantedLists};
-use super::{Face, call, completion, identity, resource, subscription, tool, who};
+use super::{Face, call, completion, identity, profile, resource, subscription, tool, who};
 
 /// What depends on the program and on the caller's permissions only. Five minutes, because permissions change.
 const STEADY_TTL_MS: u64 = 300_000;
@@ -35,15 +38,21 @@ pub(super) struct Server {
     /// Whose the stream is; requests over HTTP bring their own caller.
     of_stream: Option<Caller>,
     session: Session,
+    /// What there is for a stream; requests over HTTP bring their own.
+    view: View,
 }
 
 impl Server {
-    pub(super) fn new(face: Arc<Face>, of_stream: Option<Caller>) -> Server {
-        Server { face, of_stream, session: Session::default() }
+    pub(super) fn new(face: Arc<Face>, of_stream: Option<Caller>, view: View) -> Server {
+        Server { face, of_stream, session: Session::default(), view }
     }
 
     fn context(&self, cx: &RequestContext<RoleServer>) -> Cx {
-        who::context(self.of_stream.as_ref(), cx)
+        profile::within(self.view(cx), who::context(self.of_stream.as_ref(), cx))
+    }
+
+    fn view(&self, cx: &RequestContext<RoleServer>) -> View {
+        profile::view_of(&self.view, &cx.extensions)
     }
 }
 
@@ -56,9 +65,22 @@ impl ServerHandler for Server {
         identity::server_config()
     }
 
-    async fn discover(&self, _cx: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        cx.peer.set_peer_info(request.clone());
+        let mut result = self.negotiate_initialize(&request)?;
+        profile::introduce(&self.view(&cx), &mut result);
+        Ok(result)
+    }
+
+    async fn discover(&self, cx: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
         let versions = self.supported_protocol_versions().into_owned();
-        Ok(DiscoverResult::from_server_info(versions, self.get_info())
+        let mut info = self.get_info();
+        profile::introduce(&self.view(&cx), &mut info);
+        Ok(DiscoverResult::from_server_info(versions, info)
             .with_ttl_ms(STEADY_TTL_MS)
             .with_cache_scope(CacheScope::Private))
     }
@@ -78,7 +100,8 @@ impl ServerHandler for Server {
         request: Option<PaginatedRequestParams>,
         cx: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let result = tool::list(&self.context(&cx), cursor(request.as_ref())).map_err(protocol)?;
+        let (view, call_cx) = (self.view(&cx), self.context(&cx));
+        let result = tool::list(&call_cx, &view, cursor(request.as_ref())).map_err(protocol)?;
         Ok(result.with_ttl_ms(STEADY_TTL_MS).with_cache_scope(CacheScope::Private))
     }
 
@@ -87,7 +110,9 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         cx: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(op) = tool::op(&request.name) else {
+        let view = self.view(&cx);
+        let op = tool::op(&request.name).filter(|it| view.offers_own(it.spec.name));
+        let Some(op) = op else {
             let name = text::excerpt(&request.name, 100);
             return Err(ErrorData::invalid_params(
                 format!("there is no tool `{name}`; `tools/list` shows those there are"),
@@ -109,6 +134,11 @@ impl ServerHandler for Server {
         request: Option<PaginatedRequestParams>,
         cx: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
+        if !self.view(&cx).shows_own() {
+            return Ok(ListResourcesResult::with_all_items(Vec::new())
+                .with_ttl_ms(LIVE_TTL_MS)
+                .with_cache_scope(CacheScope::Private));
+        }
         let call_cx = self.context(&cx);
         let result = resource::list(&self.face.orch, &call_cx, cursor(request.as_ref())).await;
         let result = result.map_err(protocol)?;
@@ -120,6 +150,11 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         cx: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        if !self.view(&cx).shows_own() {
+            return Ok(ListResourceTemplatesResult::with_all_items(Vec::new())
+                .with_ttl_ms(STEADY_TTL_MS)
+                .with_cache_scope(CacheScope::Private));
+        }
         Ok(resource::templates(&self.context(&cx))
             .with_ttl_ms(STEADY_TTL_MS)
             .with_cache_scope(CacheScope::Private))
@@ -130,6 +165,9 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         cx: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
+        if !self.view(&cx).shows_own() {
+            return Err(of_resource(resource::not_found(&request.uri), &request.uri));
+        }
         let result = resource::read(&self.face.orch, &self.context(&cx), &request.uri).await;
         let result = result.map_err(|err| of_resource(err, &request.uri))?;
         Ok(result.with_ttl_ms(LIVE_TTL_MS).with_cache_scope(CacheScope::Private).into())
@@ -142,7 +180,8 @@ impl ServerHandler for Server {
     ) -> Result<(), ErrorData> {
         let call_cx = self.context(&cx);
         let subscribed = async {
-            let uri = Uri::parse(&request.uri).ok_or_else(|| resource::not_found(&request.uri))?;
+            let uri = Uri::parse(&request.uri).filter(|_| self.view(&cx).shows_own());
+            let uri = uri.ok_or_else(|| resource::not_found(&request.uri))?;
             uri.permit(&self.face.orch, &call_cx)?;
             let caller = call_cx.caller()?.clone();
             self.session.subscribe(&self.face, caller, &cx.peer, uri, request.uri.clone())
@@ -194,6 +233,11 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         cx: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
+        if !self.view(&cx).shows_own() {
+            return Ok(ListPromptsResult::with_all_items(Vec::new())
+                .with_ttl_ms(STEADY_TTL_MS)
+                .with_cache_scope(CacheScope::Private));
+        }
         Ok(self
             .face
             .prompts
@@ -207,7 +251,8 @@ impl ServerHandler for Server {
         request: GetPromptRequestParams,
         cx: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        let Some(prompt) = self.face.prompts.get(&request.name) else {
+        let prompt = self.face.prompts.get(own_name(&request.name));
+        let Some(prompt) = prompt.filter(|_| self.view(&cx).shows_own()) else {
             let name = text::excerpt(&request.name, 100);
             return Err(ErrorData::invalid_params(
                 format!("there is no prompt `{name}`; `prompts/list` shows those there are"),
@@ -225,6 +270,10 @@ impl ServerHandler for Server {
         cx: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         let call_cx = self.context(&cx);
+        if !self.view(&cx).shows_own() {
+            let message = "there is no such prompt or template here";
+            return Err(protocol(Error::invalid("ref", message)));
+        }
         completion::complete(&self.face.orch, &self.face.prompts, &call_cx, &request)
             .await
             .map_err(protocol)

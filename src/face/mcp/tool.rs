@@ -4,9 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use orch_core::operation::{Effect, Op, Spec};
+use orch_core::operation::{Effect, Op, Operation, Spec};
+use orch_core::ops::CallTool;
 use orch_core::{Answer, Cx, gate, ops};
 use orch_domain::{Error, page};
+use orch_gateway::names::own_name;
+use orch_gateway::view::View;
 use rmcp::model::{
     CallToolResult, ContentBlock, JsonObject, ListToolsResult, MetaObject, Tool, ToolAnnotations,
 };
@@ -34,13 +37,13 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
     Catalogue { entries, by_name }
 });
 
-/// The operation of that name.
+/// The operation of that name, bare or as that of the server `orch`.
 pub(super) fn op(name: &str) -> Option<&'static Op> {
-    CATALOGUE.by_name.get(name).map(|i| &CATALOGUE.entries[*i].0)
+    CATALOGUE.by_name.get(own_name(name)).map(|i| &CATALOGUE.entries[*i].0)
 }
 
 pub(super) fn get(name: &str) -> Option<Tool> {
-    CATALOGUE.by_name.get(name).map(|i| CATALOGUE.entries[*i].1.clone())
+    CATALOGUE.by_name.get(own_name(name)).map(|i| CATALOGUE.entries[*i].1.clone())
 }
 
 /// All tools, as `tools/list` shows them to somebody who may call everything.
@@ -52,8 +55,8 @@ pub fn tools() -> Vec<Value> {
         .collect()
 }
 
-/// Tools that `cx` may call, in the order of the catalogue.
-pub(super) fn list(cx: &Cx, cursor: Option<&str>) -> Result<ListToolsResult, Error> {
+/// Tools that `view` lists and `cx` may call, in the order of the catalogue.
+pub(super) fn list(cx: &Cx, view: &View, cursor: Option<&str>) -> Result<ListToolsResult, Error> {
     let after = page::key_of(LIST, cursor.unwrap_or_default())?;
     let start = match after {
         None => 0,
@@ -64,7 +67,11 @@ pub(super) fn list(cx: &Cx, cursor: Option<&str>) -> Result<ListToolsResult, Err
     };
     let mut callable = CATALOGUE.entries[start..]
         .iter()
-        .filter(|(op, _)| gate::offers(&op.spec, cx))
+        .filter(|(op, _)| view.lists_own(op.spec.name))
+        // Where only the ways to tools are listed, they are what the caller has.
+        .filter(|(op, _)| {
+            gate::offers(&op.spec, cx) || view.is_lazy() && gate::authorise(&op.spec, cx).is_ok()
+        })
         .map(|(_, tool)| tool);
     let tools: Vec<Tool> = callable.by_ref().take(PAGE_SIZE).cloned().collect();
     let mut result = ListToolsResult::with_all_items(tools);
@@ -81,17 +88,20 @@ fn tool(op: &Op) -> Tool {
     let Value::Object(mut input) = input else { unreachable!("an object stays one") };
     // The protocol's own dialect, which goes without saying.
     input.remove("$schema");
-    Tool::new(Cow::Borrowed(spec.name), Cow::Borrowed(spec.text.trim_end()), input)
-        .with_title(title(spec))
-        .with_raw_output_schema(Arc::new(output_schema(op)))
-        .with_annotations(ToolAnnotations::from_raw(
-            Some(title(spec).to_owned()),
-            Some(spec.effect.is_read_only()),
-            Some(spec.effect.is_destructive()),
-            Some(spec.effect.is_idempotent()),
-            Some(spec.effect == Effect::Executes),
-        ))
-        .with_meta(MetaObject(meta(spec)))
+    let mut tool = Tool::new(Cow::Borrowed(spec.name), Cow::Borrowed(spec.text.trim_end()), input)
+        .with_title(title(spec));
+    // What it answers is what the tool that it calls answers, structured as that one says or not at all.
+    if spec.name != CallTool::SPEC.name {
+        tool = tool.with_raw_output_schema(Arc::new(output_schema(op)));
+    }
+    tool.with_annotations(ToolAnnotations::from_raw(
+        Some(title(spec).to_owned()),
+        Some(spec.effect.is_read_only()),
+        Some(spec.effect.is_destructive()),
+        Some(spec.effect.is_idempotent()),
+        Some(spec.effect == Effect::Executes),
+    ))
+    .with_meta(MetaObject(meta(spec)))
 }
 
 fn title(spec: &Spec) -> &'static str {

@@ -68,8 +68,15 @@ impl Guarded {
 
     /// A request at `/mcp` with nothing before it, and its answer.
     pub(crate) async fn ask(&self, key: &str, method: &str, params: Value) -> Value {
+        self.ask_at("", key, method, params).await
+    }
+
+    /// The same at the endpoint of a profile, such as `/dev`.
+    pub(crate) async fn ask_at(&self, path: &str, key: &str, method: &str, params: Value) -> Value {
         let message = mcp::request(Era::Modern, json!("q"), method, params);
-        let response = mcp::post(&self.site, key, &message).send().await.unwrap();
+        let url = format!("{}{path}", self.site.url);
+        let site = mcp::Site { url, shutdown: CancellationToken::new() };
+        let response = mcp::post(&site, key, &message).send().await.unwrap();
         let text = response.text().await.unwrap();
         match serde_json::from_str(&text) {
             Ok(it) => it,

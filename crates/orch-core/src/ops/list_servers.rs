@@ -54,7 +54,8 @@ impl Operation for ListServers {
     type Output = ServerList;
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<ServerList, Error> {
-        let servers = orch.servers(cx)?;
+        let mut servers = orch.tool_servers.servers();
+        servers.retain(|it| cx.shows_server(&it.name));
         Ok(ServerList { total_count: servers.len(), servers })
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::ops::search_tools::Query;
 use crate::ports::tool_server::ServerTool;
 use crate::view::table::{more, table};
 use crate::{Cx, Orch};
@@ -21,6 +22,8 @@ const LONGEST_LINE: usize = 80;
 pub struct ListTools {
     /// Only those of this server; `orch` has our own operations.
     pub server: Option<String>,
+    /// Only those that answer this, best first, all on one page; `search_tools` does the same and says how well.
+    pub query: Option<Query>,
     pub page_size: PageSize,
     /// `next_page_token` of the page before.
     pub page_token: String,
@@ -28,7 +31,7 @@ pub struct ListTools {
 
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ToolList {
-    /// By name.
+    /// By name; of a query, the best first.
     pub tools: Vec<ToolView>,
     /// Empty on the last page.
     pub next_page_token: String,
@@ -92,6 +95,22 @@ impl Operation for ListTools {
     type Output = ToolList;
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<ToolList, Error> {
+        if let Some(query) = &self.query {
+            if !self.page_token.is_empty() {
+                return Err(Error::invalid(
+                    "page_token",
+                    "a `query` has one page; ask for a larger one",
+                ));
+            }
+            let limit = self.page_size.get();
+            let found = orch.search_tools(query.as_str(), self.server.as_deref(), limit, cx)?;
+            let tools: Vec<ToolView> = found.into_iter().map(|it| ToolView::from(it.0)).collect();
+            return Ok(ToolList {
+                total_count: tools.len(),
+                tools,
+                next_page_token: String::new(),
+            });
+        }
         let mut tools: Vec<ToolView> =
             orch.tools(self.server.as_deref(), cx)?.into_iter().map(ToolView::from).collect();
         // In the order of the page tokens.

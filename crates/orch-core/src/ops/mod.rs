@@ -48,6 +48,7 @@ mod remove_node;
 mod remove_server;
 mod restart_instance;
 mod revoke_api_key;
+mod search_tools;
 mod set_registry_credential;
 mod start_instance;
 mod stop_instance;
@@ -107,6 +108,7 @@ pub use remove_node::{RemoveNode, RemovedNode};
 pub use remove_server::{RemoveServer, RemovedServer};
 pub use restart_instance::RestartInstance;
 pub use revoke_api_key::{RevokeApiKey, RevokedApiKey};
+pub use search_tools::{FoundTool, FoundTools, SearchTools};
 pub use set_registry_credential::{KeptRegistryCredential, SetRegistryCredential};
 pub use start_instance::StartInstance;
 pub use stop_instance::StopInstance;
@@ -163,6 +165,7 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<RayJobLogs>(),
         Op::of::<RayStopJob>(),
         Op::of::<ListTools>(),
+        Op::of::<SearchTools>(),
         Op::of::<CallTool>(),
         Op::of::<ListServers>(),
         Op::of::<AddServer>(),

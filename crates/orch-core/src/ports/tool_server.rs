@@ -1,6 +1,6 @@
 //! The MCP servers that stand behind this one: which there are, what they offer, and calls to their tools.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use orch_domain::Error;
@@ -17,9 +17,9 @@ pub trait ToolServers: Send + Sync {
     /// By name.
     fn servers(&self) -> Vec<ToolServer>;
 
-    /// Of one server or of all, by server and in the server's order. Answered from what is known, whatever the servers
-    /// do just now.
-    fn tools(&self, server: Option<&str>) -> Vec<ServerTool>;
+    /// Of all servers, by server and in the server's order. Answered from what is known, whatever the servers do just
+    /// now. The same allocation until one of them changes.
+    fn catalog(&self) -> Arc<Vec<ServerTool>>;
 
     /// Exactly one request to the server; its progress goes to `cx`, and a caller who goes away cancels it there. The
     /// result object of the protocol, as the server gave it.
@@ -123,8 +123,9 @@ impl ToolServers for NoToolServers {
         Vec::new()
     }
 
-    fn tools(&self, _: Option<&str>) -> Vec<ServerTool> {
-        Vec::new()
+    fn catalog(&self) -> Arc<Vec<ServerTool>> {
+        static NONE: LazyLock<Arc<Vec<ServerTool>>> = LazyLock::new(Arc::default);
+        NONE.clone()
     }
 
     async fn call(

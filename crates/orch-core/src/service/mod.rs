@@ -27,6 +27,7 @@ pub(crate) mod seal;
 pub mod settle;
 pub mod ssh_arguments;
 pub mod start_queue;
+pub mod tool_search;
 pub mod tools;
 mod unsettled;
 pub mod users;

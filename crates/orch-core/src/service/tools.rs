@@ -7,45 +7,46 @@ pub use orch_domain::tool_access::BUILT_IN;
 use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 
-use crate::ports::tool_server::{ServerTool, ToolServer, no_server, no_tool_of};
+use crate::ports::tool_server::{ServerTool, no_server, no_tool_of};
 use crate::{Cx, Op, Orch, gate, ops};
 
 static OWN: LazyLock<Vec<Op>> = LazyLock::new(ops::catalogue);
+static OWN_TOOLS: LazyLock<Vec<ServerTool>> = LazyLock::new(|| OWN.iter().map(own).collect());
+
+/// All own operations as tools, in the order of the catalogue.
+pub(crate) fn own_tools() -> &'static [ServerTool] {
+    &OWN_TOOLS
+}
 
 impl Orch {
-    /// Those of which anything is there for `cx`.
-    pub(crate) fn servers(&self, cx: &Cx) -> Result<Vec<ToolServer>, Error> {
-        let access = &cx.caller()?.tools;
-        let mut servers = self.tool_servers.servers();
-        servers.retain(|it| access.shows_server(&it.name));
-        Ok(servers)
-    }
-
     /// Arguments as the audit may show them.
     pub(crate) fn redacted(&self, arguments: &Value) -> Value {
         redacted(arguments, &[&self.settings.secrets, &self.tool_servers.secrets()])
     }
 
-    /// Own tools that `cx` may call, then those of the servers; of one server, or of all.
+    /// Whether a tool is there for `cx`: its endpoint shows it, and its caller may call it.
+    pub(crate) fn sees_tool(&self, server: &str, tool: &str, cx: &Cx) -> bool {
+        let spec = match server {
+            BUILT_IN => match OWN.iter().find(|it| it.spec.name == tool) {
+                Some(it) => &it.spec,
+                None => return false,
+            },
+            _ => return gate::permit_upstream(cx).is_ok() && cx.shows_tool(server, tool),
+        };
+        gate::authorise(spec, cx).is_ok() && cx.shows_tool(server, tool)
+    }
+
+    /// Own tools that `cx` sees, then those of the servers; of one server, or of all.
     pub(crate) fn tools(&self, server: Option<&str>, cx: &Cx) -> Result<Vec<ServerTool>, Error> {
-        let access = &cx.caller()?.tools;
-        let mut tools = Vec::new();
-        if server.is_none_or(|it| it == BUILT_IN) {
-            let mine = OWN.iter().filter(|it| gate::offers(&it.spec, cx));
-            tools.extend(mine.map(own));
+        if let Some(name) = server
+            && !self.sees_server(name, cx)
+        {
+            return Err(no_server(name));
         }
-        match server {
-            Some(BUILT_IN) => {}
-            Some(name) => {
-                if !self.servers(cx)?.iter().any(|it| it.name == name) {
-                    return Err(no_server(name));
-                }
-                tools.extend(self.tool_servers.tools(Some(name)));
-            }
-            None => tools.extend(self.tool_servers.tools(None)),
-        }
-        tools.retain(|it| it.server == BUILT_IN || access.permits(&it.server, &it.name));
-        Ok(tools)
+        let catalog = self.tool_servers.catalog();
+        let tools = own_tools().iter().chain(&*catalog);
+        let tools = tools.filter(|it| server.is_none_or(|name| it.server == name));
+        Ok(tools.filter(|it| self.sees_tool(&it.server, &it.name, cx)).cloned().collect())
     }
 
     /// Calls a tool by its canonical name; an own operation also by its bare one.
@@ -58,20 +59,18 @@ impl Orch {
         let (server, tool) = name.split_once('.').unwrap_or((BUILT_IN, name));
         if server != BUILT_IN {
             // As if it were not there, whether it is or not.
-            let access = &cx.caller()?.tools;
-            if !access.shows_server(server) {
+            if !cx.shows_server(server) {
                 return Err(no_server(server));
             }
-            if !access.permits(server, tool) {
+            if !cx.shows_tool(server, tool) {
                 return Err(no_tool_of(server, tool));
             }
             return self.tool_servers.call(server, tool, arguments, cx).await;
         }
-        let op = OWN.iter().find(|it| it.spec.name == tool).ok_or_else(|| no_tool(name))?;
+        let op = OWN.iter().find(|it| it.spec.name == tool && cx.is_at_endpoint(BUILT_IN, tool));
+        let op = op.ok_or_else(|| no_tool(name))?;
         // A call of its own at the gate: its permission and its place in the audit are those of the operation.
-        let own = Cx::new(cx.maybe_caller().cloned())
-            .with_cancel(cx.cancel.clone())
-            .with_progress(cx.progress.clone());
+        let own = cx.anew().with_cancel(cx.cancel.clone()).with_progress(cx.progress.clone());
         let answer = (op.call)(self.clone(), own, Value::Object(arguments)).await?;
         Ok(json!({
             "content": [{"type": "text", "text": answer.text()}],

@@ -11,7 +11,7 @@ use crate::members::Members;
 
 pub const STATELESS: &str = "2026-07-28";
 pub const LATEST_SESSION: &str = "2025-11-25";
-const SESSION: [&str; 4] = [LATEST_SESSION, "2025-06-18", "2025-03-26", "2024-11-05"];
+pub const SESSION: [&str; 4] = [LATEST_SESSION, "2025-06-18", "2025-03-26", "2024-11-05"];
 
 pub const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 pub const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
@@ -37,6 +37,8 @@ pub struct Client {
     /// What the client can do, as it said it: what it cannot must not be asked of it.
     pub capabilities: Raw,
     pub info: Raw,
+    /// The parameters of its own `initialize`, which then go on as they came.
+    pub hello: Option<Raw>,
 }
 
 /// Asks with `server/discover`, and shakes hands where that is not known.
@@ -92,10 +94,26 @@ async fn initialize(
     client: &Client,
     limit: Duration,
 ) -> Result<Welcome, LinkError> {
-    let params = json!({
-        "protocolVersion": LATEST_SESSION, "capabilities": client.capabilities, "clientInfo": client.info
-    });
-    let answer = ask(link, "initialize", raw(&params), limit).await?;
+    let welcome = begin_session(link, client, limit).await?;
+    link.tell(Frame::notification("notifications/initialized", None)).await?;
+    Ok(welcome)
+}
+
+/// The first half of the handshake of the session era: `notifications/initialized` is still to be said.
+pub async fn begin_session(
+    link: &dyn Link,
+    client: &Client,
+    limit: Duration,
+) -> Result<Welcome, LinkError> {
+    let hello = || {
+        raw(&json!({
+            "protocolVersion": LATEST_SESSION,
+            "capabilities": client.capabilities,
+            "clientInfo": client.info,
+        }))
+    };
+    let params = client.hello.clone().unwrap_or_else(hello);
+    let answer = ask(link, "initialize", params, limit).await?;
     let members = object("initialize", &answer)?;
     let version = members.text("protocolVersion").unwrap_or_default();
     if !SESSION.contains(&version.as_str()) {
@@ -109,7 +127,6 @@ async fn initialize(
         });
     }
     let terms = Terms { version, era: Era::Session };
-    link.tell(Frame::notification("notifications/initialized", None)).await?;
     link.settle(terms.clone());
     Ok(welcome(terms, members, answer))
 }

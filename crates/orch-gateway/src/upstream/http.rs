@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pending::Pending;
-use super::{Era, Exchange, Inbox, Link, LinkError, Terms};
+use super::{Era, Exchange, Inbox, Link, LinkError, Terms, Unowned};
 use crate::frame::{Frame, Raw, raw};
+use crate::headers;
 use crate::members::Members;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -110,6 +111,15 @@ impl HttpLink {
 #[async_trait]
 impl Link for HttpLink {
     async fn send(&self, method: &str, params: Option<Raw>) -> Result<Exchange, LinkError> {
+        self.send_with(method, params, Vec::new()).await
+    }
+
+    async fn send_with(
+        &self,
+        method: &str,
+        params: Option<Raw>,
+        headers: Vec<(String, String)>,
+    ) -> Result<Exchange, LinkError> {
         let gone = CancellationToken::new();
         let (cancel, shared, tasks) = (gone.clone(), self.shared.clone(), self.tasks.clone());
         let is_session = shared.era() == Some(Era::Session);
@@ -128,7 +138,7 @@ impl Link for HttpLink {
         let method = method.to_owned();
         self.tasks.spawn(async move {
             let asked = tokio::select! {
-                asked = shared.ask(id, &method, &frame) => asked,
+                asked = shared.ask(id, &method, &frame, headers) => asked,
                 () = gone.cancelled() => return,
                 () = shared.closed.cancelled() => Err(LinkError::Closed { reason: shared.reason.lock().clone() }),
             };
@@ -156,6 +166,10 @@ impl Link for HttpLink {
                 }
             });
         }
+    }
+
+    fn attribute(&self, unowned: Unowned) {
+        self.shared.pending.attribute(unowned);
     }
 
     fn closed(&self) -> &CancellationToken {
@@ -223,7 +237,8 @@ impl Shared {
             && let Some(method) = &frame.method
         {
             request = request.header(METHOD, method);
-            if let Some(name) = name_of(method, frame.params.as_ref()) {
+            if let Some(name) = headers::name_of(method, &Members::of_params(frame.params.as_ref()))
+            {
                 request = request.header(NAME, header_text(&name));
             }
         }
@@ -231,8 +246,18 @@ impl Shared {
     }
 
     /// Sends a request and takes in all that is answered.
-    async fn ask(&self, id: u64, method: &str, frame: &Frame) -> Result<(), LinkError> {
-        let response = self.post(frame).send().await.map_err(unreachable)?;
+    async fn ask(
+        &self,
+        id: u64,
+        method: &str,
+        frame: &Frame,
+        headers: Vec<(String, String)>,
+    ) -> Result<(), LinkError> {
+        let mut request = self.post(frame);
+        for (name, value) in &headers {
+            request = request.header(name, header_text(value));
+        }
+        let response = request.send().await.map_err(unreachable)?;
         let response = self.checked(response, method).await?;
         if let Some(id) = response.headers().get(SESSION_ID)
             && method == "initialize"
@@ -440,16 +465,6 @@ async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
 }
 
 /// What the header `Mcp-Name` repeats of the body.
-fn name_of(method: &str, params: Option<&Raw>) -> Option<String> {
-    let key = match method {
-        "tools/call" | "prompts/get" => "name",
-        "resources/read" => "uri",
-        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
-        _ => return None,
-    };
-    Members::of_params(params).text(key)
-}
-
 /// Text as a header has it: what is not plain ASCII is sent in base64 between marks.
 fn header_text(text: &str) -> String {
     use base64::Engine;

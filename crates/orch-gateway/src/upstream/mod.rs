@@ -4,7 +4,7 @@
 pub mod exchange;
 pub mod handshake;
 pub mod http;
-mod pending;
+pub mod pending;
 pub mod stdio;
 
 use async_trait::async_trait;
@@ -24,8 +24,22 @@ pub trait Link: Send + Sync {
     /// Sends what is not answered: a notification, or the answer to a request of the server.
     async fn tell(&self, frame: Frame) -> Result<(), LinkError>;
 
+    /// `send` with headers of its own, where the connection has such: `Mcp-Param-…`.
+    async fn send_with(
+        &self,
+        method: &str,
+        params: Option<Raw>,
+        headers: Vec<(String, String)>,
+    ) -> Result<Exchange, LinkError> {
+        let _ = headers;
+        self.send(method, params).await
+    }
+
     /// From now on, requests are made as this handshake found out.
     fn settle(&self, terms: Terms);
+
+    /// To whom goes what does not say which request it belongs to. `Unowned::Inbox` until then.
+    fn attribute(&self, _: Unowned) {}
 
     /// Cancelled when the connection has ended; `reason` then says why.
     fn closed(&self) -> &CancellationToken;
@@ -35,6 +49,18 @@ pub trait Link: Send + Sync {
 
     /// Ends it, and with it a child process and all it started.
     async fn close(&self);
+}
+
+/// What a server asks or says without saying which request it is about: on standard output there is no other way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unowned {
+    #[default]
+    Inbox,
+    /// Log messages are about the one request under way, where there is one and no other: nobody is to hear of what
+    /// another did.
+    Sole,
+    /// The connection is one client's alone: it is about the latest request, or nobody else's.
+    Latest,
 }
 
 /// What comes from a server and belongs to no request of ours: its own requests, list changes, log messages.

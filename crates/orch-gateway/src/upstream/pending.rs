@@ -7,19 +7,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::exchange::{Exchange, Sender};
-use super::{Inbox, LinkError};
+use super::{Inbox, LinkError, Unowned};
 use crate::frame::{Frame, Raw, raw};
 use crate::members::Members;
 
 /// Where the token of a request's progress stands in its parameters.
 const META: &str = "_meta";
 const TOKEN: &str = "progressToken";
+pub const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
-pub(super) struct Pending {
+pub struct Pending {
     /// Invariant: has every request that was sent and is neither answered nor given up.
     requests: Mutex<HashMap<u64, Waiting>>,
     last_id: AtomicU64,
     inbox: Inbox,
+    unowned: Mutex<Unowned>,
 }
 
 struct Waiting {
@@ -29,13 +31,18 @@ struct Waiting {
 }
 
 impl Pending {
-    pub(super) fn new(inbox: Inbox) -> Arc<Pending> {
-        Arc::new(Pending { requests: Mutex::default(), last_id: AtomicU64::new(0), inbox })
+    pub fn new(inbox: Inbox) -> Arc<Pending> {
+        Arc::new(Pending {
+            requests: Mutex::default(),
+            last_id: AtomicU64::new(0),
+            inbox,
+            unowned: Mutex::default(),
+        })
     }
 
     /// Gives a request an id of its own on this connection, and its progress the same number as a token: what two
     /// callers chose may be equal. `cancel` is called with the id when the caller goes away first.
-    pub(super) fn begin(
+    pub fn begin(
         self: &Arc<Pending>,
         method: &str,
         params: Option<Raw>,
@@ -54,7 +61,7 @@ impl Pending {
     }
 
     /// Takes what came in to whom it belongs.
-    pub(super) fn deliver(&self, mut frame: Frame) {
+    pub fn deliver(&self, mut frame: Frame) {
         if frame.method.is_none() {
             let id = frame.id.as_ref().and_then(number);
             if let Some(waiting) = id.and_then(|it| self.requests.lock().remove(&it)) {
@@ -73,8 +80,51 @@ impl Pending {
             sender.send(Ok(frame)).ok();
             return;
         }
+        if let Some(id) = subscription_of(&frame) {
+            if let Some(waiting) = self.requests.lock().get(&id) {
+                waiting.sender.send(Ok(frame)).ok();
+            }
+            return;
+        }
+        let frame = match self.owner_of(&frame) {
+            // Gone meanwhile: then it is nobody's.
+            Some(sender) => match sender.send(Ok(frame)) {
+                Ok(()) => return,
+                Err(unsent) => match unsent.0 {
+                    Ok(frame) => frame,
+                    Err(_) => return,
+                },
+            },
+            None => frame,
+        };
         // Nobody listens any more when the connection is being taken down.
         self.inbox.send(frame).ok();
+    }
+
+    pub fn attribute(&self, unowned: Unowned) {
+        *self.unowned.lock() = unowned;
+    }
+
+    /// Whose request a message is about that does not say so.
+    fn owner_of(&self, frame: &Frame) -> Option<Sender> {
+        let method = frame.method.as_deref()?;
+        // These are about the server, whatever else is under way.
+        if method.ends_with("/list_changed") || method == "ping" {
+            return None;
+        }
+        let requests = self.requests.lock();
+        match *self.unowned.lock() {
+            Unowned::Inbox => None,
+            Unowned::Sole => match (method, requests.len()) {
+                ("notifications/message", 1) => {
+                    requests.values().next().map(|it| it.sender.clone())
+                }
+                _ => None,
+            },
+            Unowned::Latest => {
+                requests.iter().max_by_key(|(id, _)| **id).map(|(_, it)| it.sender.clone())
+            }
+        }
     }
 
     /// Takes what came in on the stream of request `id`: there, what the server asks or tells belongs to that request.
@@ -108,7 +158,7 @@ impl Pending {
     }
 
     /// All have: the connection is gone.
-    pub(super) fn fail_all(&self, reason: &str) {
+    pub fn fail_all(&self, reason: &str) {
         let requests = std::mem::take(&mut *self.requests.lock());
         for waiting in requests.into_values() {
             waiting.sender.send(Err(LinkError::Closed { reason: reason.to_owned() })).ok();
@@ -119,6 +169,12 @@ impl Pending {
     pub(super) fn n_waiting(&self) -> usize {
         self.requests.lock().len()
     }
+}
+
+/// The request that opened the subscription a notification belongs to.
+fn subscription_of(frame: &Frame) -> Option<u64> {
+    let params = frame.params.as_ref().filter(|it| it.get().contains(SUBSCRIPTION))?;
+    number(Members::of(params)?.object(META)?.get(SUBSCRIPTION)?)
 }
 
 /// Servers answer with the id they were sent; some make text or a float of it.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pending::Pending;
-use super::{Exchange, Inbox, Link, LinkError, Terms};
+use super::{Exchange, Inbox, Link, LinkError, Terms, Unowned};
 use crate::config::Reach;
 use crate::frame::{Frame, Raw, raw};
 
@@ -166,6 +166,10 @@ impl Link for StdioLink {
     }
 
     fn settle(&self, _: Terms) {}
+
+    fn attribute(&self, unowned: Unowned) {
+        self.pending.attribute(unowned);
+    }
 
     fn closed(&self) -> &CancellationToken {
         &self.closed

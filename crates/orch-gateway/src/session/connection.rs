@@ -1,0 +1,380 @@
+//! Who shares a connection to a server with whom.
+//!
+//! A server of the session era knows one client per connection: what it may ask, how much it logs, what it remembers. A
+//! client that can be asked something therefore has connections of its own; all others share one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Visitor;
+use crate::frame::{Frame, Kind, Raw, raw};
+use crate::members::Members;
+use crate::server::{CONNECT_LIMIT, Live, Server};
+use crate::upstream::handshake::{self, Client};
+use crate::upstream::{Era, LinkError, Unowned};
+
+/// A connection that is not a session's ends when it was not used for this long.
+const IDLE: Duration = Duration::from_secs(10 * 60);
+/// Between two tries to make the same connection.
+const RETRY: Duration = Duration::from_secs(1);
+/// A server may not know `logging/setLevel`, and is not waited for longer.
+const SET_LEVEL_LIMIT: Duration = Duration::from_secs(5);
+pub const MAX_POOL: usize = 100;
+
+/// How long a connection lasts, and whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// `Session` for clients that a server of the session era may ask something, `Shared` for all others.
+    #[default]
+    Auto,
+    /// One for all. Servers are told that nobody can be asked anything.
+    Shared,
+    /// One for each session of a client; a client without sessions has one per user.
+    Session,
+    /// One for each user, and each set of capabilities of the user's clients.
+    User,
+    /// One for each call.
+    Call,
+    /// That many for all, a call going to the one with the fewest under way.
+    Pool(usize),
+}
+
+impl Lifecycle {
+    pub fn parse(text: &str) -> Option<Lifecycle> {
+        Some(match text {
+            "auto" => Lifecycle::Auto,
+            "shared" => Lifecycle::Shared,
+            "session" => Lifecycle::Session,
+            "user" => Lifecycle::User,
+            "call" => Lifecycle::Call,
+            _ => {
+                let n = text.strip_prefix("pool(")?.strip_suffix(')')?.trim().parse().ok()?;
+                if !(1..=MAX_POOL).contains(&n) {
+                    return None;
+                }
+                Lifecycle::Pool(n)
+            }
+        })
+    }
+}
+
+/// Whose a connection is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Scope {
+    Session(u64),
+    /// With the capabilities that were declared on it.
+    User(Arc<str>, String),
+    Pool(usize),
+    Call(u64),
+}
+
+/// The connections of one server that are not everybody's.
+#[derive(Default)]
+pub(crate) struct Personal {
+    /// Invariant: has every connection that was begun and is not over, and perhaps some that are.
+    slots: Mutex<HashMap<Scope, Arc<Slot>>>,
+    last_call: AtomicU64,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Held while it is made, so that two calls make one.
+    state: tokio::sync::Mutex<Made>,
+    n_uses: AtomicUsize,
+    last_used: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Made {
+    live: Option<Arc<Live>>,
+    /// The last try and what became of it.
+    failed: Option<(Instant, LinkError)>,
+    /// As the server was told last.
+    log_level: Option<Raw>,
+}
+
+/// A connection in use by one request.
+pub struct Connection {
+    pub live: Arc<Live>,
+    /// None: it is the shared one.
+    slot: Option<Arc<Slot>>,
+    /// It ends with the request.
+    closes: Option<(Arc<Server>, Scope)>,
+}
+
+impl Connection {
+    pub fn shared(live: Arc<Live>) -> Connection {
+        Connection { live, slot: None, closes: None }
+    }
+
+    /// Whether it is one client's alone, so that a server may ask that client something on it.
+    pub fn is_shared(&self) -> bool {
+        self.slot.is_none()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.slot {
+            slot.n_uses.fetch_sub(1, Ordering::Relaxed);
+            *slot.last_used.lock() = Some(Instant::now());
+        }
+        if let Some((server, scope)) = self.closes.take() {
+            let tasks = server.around.tasks.clone();
+            tasks.spawn(async move { server.release(&scope).await });
+        }
+    }
+}
+
+impl Server {
+    /// The connection for a request of `visitor`, made if need be.
+    pub async fn connection_for(
+        self: &Arc<Server>,
+        visitor: &Arc<Visitor>,
+    ) -> Result<Connection, LinkError> {
+        let shared = self.connected().await?;
+        match self.scope_for(visitor, shared.welcome.terms.era) {
+            None => Ok(Connection::shared(shared)),
+            Some(scope) => self.personal(scope, visitor).await,
+        }
+    }
+
+    fn scope_for(&self, visitor: &Visitor, era: Era) -> Option<Scope> {
+        // Without sessions there is nothing to keep apart: each request says whose it is.
+        if era == Era::Stateless {
+            return None;
+        }
+        let of_user = || Scope::User(visitor.user.clone(), key_of(&visitor.client()));
+        let of_session = || visitor.session.map_or_else(of_user, Scope::Session);
+        match self.spec.lifecycle {
+            Lifecycle::Auto => visitor.can_be_asked().then(of_session),
+            Lifecycle::Shared => None,
+            Lifecycle::Session => Some(of_session()),
+            Lifecycle::User => Some(of_user()),
+            Lifecycle::Call => {
+                Some(Scope::Call(self.personal.last_call.fetch_add(1, Ordering::Relaxed)))
+            }
+            Lifecycle::Pool(n) => Some(self.personal.least_used(n)),
+        }
+    }
+
+    /// The connection of a session that sees the server as it is, without others beside it.
+    pub async fn connection_of_session(
+        self: &Arc<Server>,
+        visitor: &Arc<Visitor>,
+    ) -> Result<Connection, LinkError> {
+        match visitor.session {
+            Some(session) => self.personal(Scope::Session(session), visitor).await,
+            None => self.connection_for(visitor).await,
+        }
+    }
+
+    async fn personal(
+        self: &Arc<Server>,
+        scope: Scope,
+        visitor: &Arc<Visitor>,
+    ) -> Result<Connection, LinkError> {
+        let slot = self.personal.slots.lock().entry(scope.clone()).or_default().clone();
+        slot.n_uses.fetch_add(1, Ordering::Relaxed);
+        // From here on, whatever happens, the use is given back.
+        let given_back = UseOf(Some(slot.clone()));
+        let mut made = slot.state.lock().await;
+        let live = match &made.live {
+            Some(it) if !it.link.closed().is_cancelled() => it.clone(),
+            _ => {
+                if let Some((at, err)) = &made.failed
+                    && at.elapsed() < RETRY
+                {
+                    return Err(err.clone());
+                }
+                let connected = self.connect_for(&scope, visitor, &slot).await;
+                let live = connected.inspect_err(|err| {
+                    made.failed = Some((Instant::now(), err.clone()));
+                })?;
+                made.live = Some(live.clone());
+                made.log_level = None;
+                live
+            }
+        };
+        if let Some(level) = visitor.log_level()
+            && !matches!(scope, Scope::Pool(_))
+            && made.log_level.as_ref().is_none_or(|it| it.get() != level.get())
+        {
+            set_level(&live, &level).await;
+            made.log_level = Some(level);
+        }
+        drop(made);
+        let closes = matches!(scope, Scope::Call(_)).then(|| (self.clone(), scope));
+        Ok(Connection { live, slot: given_back.keep(), closes })
+    }
+
+    async fn connect_for(
+        self: &Arc<Server>,
+        scope: &Scope,
+        visitor: &Arc<Visitor>,
+        slot: &Arc<Slot>,
+    ) -> Result<Arc<Live>, LinkError> {
+        let is_one_clients = !matches!(scope, Scope::Pool(_));
+        let client = if is_one_clients { visitor.client() } else { Arc::new(Client::nobody()) };
+        // A client that speaks to the server as it is says this itself.
+        let says_so_itself = visitor.is_direct() && visitor.session.is_some();
+        let (inbox, frames) = mpsc::unbounded_channel();
+        let connecting = async {
+            let link = self.open(inbox)?;
+            let guard = crate::server::CloseOnDrop::new(link.clone(), &self.around.tasks);
+            let welcome =
+                handshake::begin_session(&*link, &client, CONNECT_LIMIT).await.map_err(|err| {
+                    match err {
+                        LinkError::Closed { .. } => LinkError::Closed { reason: link.reason() },
+                        err => err,
+                    }
+                })?;
+            link.attribute(if is_one_clients { Unowned::Latest } else { Unowned::Sole });
+            if !says_so_itself {
+                link.tell(Frame::notification("notifications/initialized", None)).await?;
+            }
+            guard.keep();
+            Ok(Arc::new(Live { link, welcome }))
+        };
+        let live = tokio::time::timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| {
+            Err(LinkError::Timeout { method: "initialize".to_owned(), after: CONNECT_LIMIT })
+        })?;
+        let of_session = matches!(scope, Scope::Session(_)).then(|| visitor.clone());
+        let tasks = self.around.tasks.clone();
+        tasks.spawn(self.clone().attend(live.clone(), frames, of_session, slot.clone()));
+        Ok(live)
+    }
+
+    /// Hears what the server says on a connection beside its answers, until it ends or nobody uses it any more.
+    async fn attend(
+        self: Arc<Server>,
+        live: Arc<Live>,
+        mut frames: mpsc::UnboundedReceiver<Frame>,
+        visitor: Option<Arc<Visitor>>,
+        slot: Arc<Slot>,
+    ) {
+        loop {
+            let frame = tokio::select! {
+                frame = frames.recv() => frame,
+                () = live.link.closed().cancelled() => break,
+                () = tokio::time::sleep(IDLE), if visitor.is_none() => {
+                    let is_idle = slot.n_uses.load(Ordering::Relaxed) == 0
+                        && slot.last_used.lock().is_none_or(|it| IDLE <= it.elapsed());
+                    if is_idle {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let Some(frame) = frame else { break };
+            let Some(visitor) = &visitor else {
+                if frame.kind() == Kind::Request {
+                    live.link.tell(crate::server::answer(frame)).await.ok();
+                }
+                continue;
+            };
+            if let Some(said) = visitor.hear(&live.link, frame).await {
+                visitor.tell(said);
+            }
+        }
+        live.link.close().await;
+    }
+
+    /// Ends the connection of `scope`, if there is one.
+    pub(crate) async fn release(&self, scope: &Scope) {
+        let slot = self.personal.slots.lock().remove(scope);
+        if let Some(slot) = slot {
+            slot.end().await;
+        }
+    }
+
+    /// Ends what was made for a session that is over.
+    pub async fn release_session(&self, session: u64) {
+        self.release(&Scope::Session(session)).await;
+    }
+
+    pub(crate) async fn release_all(&self) {
+        let slots = std::mem::take(&mut *self.personal.slots.lock());
+        futures::future::join_all(slots.values().map(|it| it.end())).await;
+    }
+
+    /// The connection that a session has already, for what is to reach all of its servers.
+    pub async fn present(&self, session: u64) -> Option<Arc<Live>> {
+        let slot = self.personal.slots.lock().get(&Scope::Session(session)).cloned()?;
+        let made = slot.state.lock().await;
+        made.live.clone().filter(|it| !it.link.closed().is_cancelled())
+    }
+
+    /// Connections that are open beside the shared one.
+    pub fn n_personal(&self) -> usize {
+        let mut slots = self.personal.slots.lock();
+        slots.retain(|_, it| !it.is_over());
+        slots.len()
+    }
+}
+
+impl Personal {
+    fn least_used(&self, n: usize) -> Scope {
+        let slots = self.slots.lock();
+        let uses = |i: &usize| {
+            slots.get(&Scope::Pool(*i)).map_or(0, |it| it.n_uses.load(Ordering::Relaxed))
+        };
+        Scope::Pool((0..n).min_by_key(uses).unwrap_or(0))
+    }
+}
+
+impl Slot {
+    async fn end(&self) {
+        let live = self.state.lock().await.live.take();
+        if let Some(live) = live {
+            live.link.close().await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.n_uses.load(Ordering::Relaxed) == 0
+            && self.state.try_lock().is_ok_and(|made| {
+                made.live.as_ref().is_none_or(|it| it.link.closed().is_cancelled())
+            })
+    }
+}
+
+/// A use that is given back unless it is kept.
+struct UseOf(Option<Arc<Slot>>);
+
+impl UseOf {
+    fn keep(mut self) -> Option<Arc<Slot>> {
+        self.0.take()
+    }
+}
+
+impl Drop for UseOf {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.0 {
+            slot.n_uses.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Connections are shared only by clients that declared the same.
+fn key_of(client: &Client) -> String {
+    client.capabilities.get().to_owned()
+}
+
+pub(crate) async fn set_level(live: &Live, level: &Raw) {
+    if live.welcome.capabilities.get("logging").is_none() {
+        return;
+    }
+    let mut params = Members::default();
+    params.set("level", level);
+    let asked = handshake::ask(&*live.link, "logging/setLevel", raw(&params), SET_LEVEL_LIMIT);
+    if let Err(err) = asked.await {
+        tracing::debug!("the level of logging was not taken: {err}");
+    }
+}
