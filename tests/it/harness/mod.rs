@@ -10,6 +10,7 @@ pub(crate) mod image;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
 pub(crate) mod lab;
+pub(crate) mod listed;
 pub(crate) mod mcp;
 pub(crate) mod program;
 pub(crate) mod proxy;

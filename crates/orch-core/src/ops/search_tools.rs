@@ -1,21 +1,20 @@
 //! Tools found by what they are for, when there are too many to look through.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use orch_domain::caller::Permission;
 use orch_domain::{Error, text};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
 use crate::ports::tool_server::ServerTool;
-use crate::view::table::table;
 use crate::{Cx, Orch};
 
 /// Of a description, in characters: enough to choose by, and some are pages.
 const LONGEST: usize = 400;
-const LONGEST_LINE: usize = 80;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -30,9 +29,19 @@ pub struct SearchTools {
 }
 
 /// 1 to 1000 characters.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Query(#[schemars(length(min = 1, max = 1000))] String);
+pub struct Query(String);
+
+impl JsonSchema for Query {
+    fn schema_name() -> Cow<'static, str> {
+        "Query".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": 1000})
+    }
+}
 
 impl Query {
     pub fn as_str(&self) -> &str {
@@ -51,13 +60,26 @@ impl TryFrom<String> for Query {
     }
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+/// 1 to 50.
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "u64")]
-pub struct Limit(#[schemars(range(min = 1, max = 50))] u8);
+pub struct Limit(u8);
+
+const DEFAULT_LIMIT: u8 = 5;
 
 impl Default for Limit {
     fn default() -> Limit {
-        Limit(5)
+        Limit(DEFAULT_LIMIT)
+    }
+}
+
+impl JsonSchema for Limit {
+    fn schema_name() -> Cow<'static, str> {
+        "Limit".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 1, "maximum": 50, "default": DEFAULT_LIMIT})
     }
 }
 
@@ -94,7 +116,8 @@ pub struct FoundTool {
 
 impl FoundTool {
     fn of(it: ServerTool, score: f32) -> FoundTool {
-        let description = text::excerpt(&text::sanitize(it.description.trim()), LONGEST);
+        let words: Vec<&str> = it.description.split_whitespace().collect();
+        let description = text::excerpt(&text::sanitize(&words.join(" ")), LONGEST);
         FoundTool {
             name: format!("{}.{}", it.server, it.name),
             server: it.server,
@@ -111,11 +134,11 @@ impl Summary for FoundTools {
         if self.tools.is_empty() {
             return "No tool has any of these words; try others, or `list_tools`.".to_owned();
         }
-        let row = |it: &FoundTool| {
-            let line = it.description.lines().next().unwrap_or_default();
-            [it.name.clone(), text::excerpt(line, LONGEST_LINE), it.input_schema.to_string()]
-        };
-        table(["NAME", "", "ARGUMENTS"], self.tools.iter().map(row))
+        let shown = self.tools.iter().map(|it| {
+            let arguments = text::sanitize(&it.input_schema.to_string());
+            format!("{}: {}\n    arguments: {arguments}", it.name, it.description)
+        });
+        shown.collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -89,12 +89,15 @@ pub(crate) fn no_tool(name: &str) -> Error {
 }
 
 fn own(op: &Op) -> ServerTool {
+    // The protocol's own dialect, which goes without saying.
+    let mut input = op.input.clone();
+    input.remove("$schema");
     ServerTool {
         server: BUILT_IN.to_owned(),
         name: op.spec.name.to_owned(),
         title: Some(op.spec.title().to_owned()),
         description: op.spec.text.trim_end().to_owned(),
-        input_schema: Value::Object(op.input.clone()),
+        input_schema: Value::Object(input),
         output_schema: Some(Value::Object(op.output.clone())),
         annotations: Some(json!({
             "readOnlyHint": op.spec.effect.is_read_only(),

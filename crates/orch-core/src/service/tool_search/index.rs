@@ -178,13 +178,14 @@ mod tests {
     #[test]
     fn names_descriptions_and_parameters_are_found_and_names_count_most() {
         let tools = [
-            tool("read_file", "Gives the contents of a document.", "path"),
+            tool("read_file", "Gives the contents of a parchment.", "path"),
             tool("write", "Puts text on the disk. Reading it back is for another tool.", "path"),
             tool("listFolders", "Shows what there is.", "recursionDepth"),
         ];
         assert_eq!(best(&tools, "reading a file")[0], "read_file");
-        assert_eq!(best(&tools, "DOCUMENT"), ["read_file"]);
+        assert_eq!(best(&tools, "PARCHMENTS"), ["read_file"]);
         assert_eq!(best(&tools, "folder"), ["listFolders"]);
+        assert_eq!(best(&tools, "directory"), ["listFolders"], "it means the same");
         assert_eq!(best(&tools, "how deep? depth!"), ["listFolders"]);
         assert_eq!(best(&tools, "files").len(), 3, "the server's name is one of the words");
         assert!(best(&tools, "the of and").is_empty());
@@ -194,9 +195,9 @@ mod tests {
     #[test]
     fn of_equals_the_first_is_first() {
         let tools: Vec<ServerTool> =
-            (0..20).map(|i| tool(&format!("same {i}"), "the same", "path")).collect();
+            (0..20).map(|i| tool(&format!("alike {i}"), "alike", "path")).collect();
         for _ in 0..5 {
-            assert_eq!(best(&tools, "same").first().map(String::as_str), Some("same 0"));
+            assert_eq!(best(&tools, "alike").first().map(String::as_str), Some("alike 0"));
         }
     }
 }

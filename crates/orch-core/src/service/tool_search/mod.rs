@@ -111,3 +111,46 @@ impl Orch {
                 && self.tool_servers.servers().iter().any(|it| it.name == name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tools(names: &[&str]) -> Arc<Vec<ServerTool>> {
+        let tool = |name: &&str| ServerTool {
+            server: "s".to_owned(),
+            name: (*name).to_owned(),
+            title: None,
+            description: String::new(),
+            input_schema: json!({}),
+            output_schema: None,
+            annotations: None,
+        };
+        Arc::new(names.iter().map(tool).collect())
+    }
+
+    #[test]
+    fn an_index_is_kept_for_each_set_until_the_catalog_changes() {
+        let (search, own) = (ToolSearch::default(), tools(&["mine"]));
+        let (first, second) = (tools(&["a", "b"]), tools(&["a", "b"]));
+        let all = || Seen { own: vec![0], upstream: vec![0, 1] };
+        let some = || Seen { own: Vec::new(), upstream: vec![1] };
+        let of_all = search.index(&first, &own, all());
+        let of_some = search.index(&first, &own, some());
+        assert!(Arc::ptr_eq(&of_all, &search.index(&first, &own, all())));
+        assert!(Arc::ptr_eq(&of_some, &search.index(&first, &own, some())));
+        assert_eq!(of_some.index.search("a").len(), 0, "`a` is not in that set");
+        assert_eq!(of_some.index.search("b").len(), 1);
+
+        let anew = search.index(&second, &own, all());
+        assert!(!Arc::ptr_eq(&of_all, &anew));
+        assert_eq!(search.0.lock().len(), 1, "those of the old catalog are gone");
+        for n in 0..2 * MAX_KEPT {
+            let seen = Seen { own: Vec::new(), upstream: vec![u32::try_from(n % 2).unwrap(); n] };
+            search.index(&second, &own, seen);
+        }
+        assert_eq!(search.0.lock().len(), MAX_KEPT);
+    }
+}
