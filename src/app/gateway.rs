@@ -35,7 +35,8 @@ pub(super) fn build(
         .iter()
         .filter_map(|name| env.get(name).map(|value| ((*name).to_owned(), value)))
         .collect();
-    let hub = Hub::new(inherited, tasks, Arc::new(move || clock.now()))
+    let per_caller = config.gateway.rate.rate().context("`gateway.rate`")?;
+    let hub = Hub::new(inherited, tasks, Arc::new(move || clock.now()), per_caller)
         .context("no HTTP client can be made")?;
     let mut gateway = Gateway::new(hub, file, lookup);
     let (name, words) = (&config.gateway.publish_as, &config.gateway.publish);

@@ -10,12 +10,8 @@ use serde_json::json;
 use crate::harness::cloud::Cloud;
 
 fn caller(permissions: &[Permission]) -> Caller {
-    Caller {
-        user: UserId::try_new("user-demo-001").unwrap(),
-        permissions: permissions.to_vec(),
-        channel: Channel::System,
-        client: None,
-    }
+    let user = UserId::try_new("user-demo-001").unwrap();
+    Caller::new(user, permissions.to_vec(), Channel::System)
 }
 
 /// Who may call what. Short on purpose: what is not here needs a login and `read` at least, and only `login` does not.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
+mod audit_arguments;
 mod authorisation;
 mod bridges;
 mod checks;
@@ -42,6 +43,7 @@ mod mcp_prompts;
 mod mcp_resources;
 mod mcp_tools;
 mod node_loss;
+mod oauth_resource;
 mod official_clients;
 mod openapi_upstream;
 mod ops_cluster;
@@ -50,6 +52,7 @@ mod ops_identity;
 mod ops_nodes;
 mod profiles;
 mod prompts;
+mod rates;
 mod ray;
 mod ray_cluster;
 mod ray_jobs;
@@ -74,5 +77,6 @@ mod ssh_login;
 mod ssh_node_loss;
 mod ssh_nodes;
 mod stdio;
+mod tool_access;
 mod tools;
 mod transparent;

@@ -9,6 +9,7 @@ use orch_core::operation::Method;
 use orch_core::ops;
 use orch_domain::audit::Outcome;
 use orch_domain::caller::Permission;
+use orch_domain::tool_access::ToolPatterns;
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -164,7 +165,7 @@ async fn both_headers_take_both_kinds_of_credential() {
     let cloud = Cloud::start().await;
     let key = cloud.api_key("user-demo-001", &[Permission::Read]).await;
     let name = "demo".parse().unwrap();
-    let (_, token) = cloud.orch().login(&name, "demo").await.unwrap();
+    let (_, token) = cloud.orch().login(&name, "demo", ToolPatterns::default()).await.unwrap();
     for credential in [&key, &token.text] {
         for (header, value) in [
             ("authorization", format!("Bearer {credential}")),

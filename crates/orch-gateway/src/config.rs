@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use orch_domain::rate::Rate;
+use orch_domain::redact::SecretValues;
 use orch_domain::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::limits::Limits;
 use crate::oauth::entry::OAuth;
 use crate::session::Lifecycle;
 use crate::shape::Shape;
@@ -27,6 +30,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// How its tools are offered.
     pub tools: Shape,
+    /// How often it may be called.
+    pub rate: Option<Rate>,
     /// Who shares a connection with whom.
     pub lifecycle: Lifecycle,
 }
@@ -50,6 +55,7 @@ impl Upstream {
             timeout: CALL_TIMEOUT,
             tools: Shape::default(),
             lifecycle: Lifecycle::default(),
+            rate: None,
         })
     }
 }
@@ -129,6 +135,8 @@ struct Entry {
     timeout: Option<f64>,
     #[serde(default)]
     tools: Shape,
+    #[serde(default)]
+    limits: Limits,
     lifecycle: Option<String>,
     #[serde(rename = "autoApprove")]
     _auto_approve: Option<Value>,
@@ -215,6 +223,8 @@ fn upstream(
         }
     };
     let tools = entry.tools;
+    let rate = entry.limits.rate.rate();
+    let rate = rate.map_err(|err| refuse(&format!("{key}.limits.rate"), err.to_string()))?;
     let lifecycle = match entry.lifecycle.as_deref() {
         None => Lifecycle::default(),
         Some(it) => Lifecycle::parse(it).ok_or_else(|| {
@@ -230,7 +240,7 @@ fn upstream(
         let reach = open_api(key, document, entry.base_url, entry.headers)?;
         // An API knows nothing of sessions.
         let lifecycle = if lifecycle == Lifecycle::Auto { Lifecycle::Shared } else { lifecycle };
-        return Ok(Upstream { reach, disabled, timeout, tools, lifecycle });
+        return Ok(Upstream { reach, disabled, timeout, tools, lifecycle, rate });
     }
     if entry.base_url.is_some() {
         return Err(refuse(&format!("{key}.base_url"), "only a server with `openapi` has it"));
@@ -277,7 +287,27 @@ fn upstream(
         }
         _ => return Err(refuse(key, NEEDS)),
     };
-    Ok(Upstream { reach, disabled, timeout, tools, lifecycle })
+    Ok(Upstream { reach, disabled, timeout, tools, lifecycle, rate })
+}
+
+impl McpConfig {
+    /// Values of the environment and of headers, and what a URL has that may be a key.
+    pub fn secrets(&self) -> SecretValues {
+        let mut values: Vec<Secret<String>> = Vec::new();
+        for it in self.servers.values() {
+            match &it.reach {
+                Reach::Stdio { env, .. } => values.extend(env.values().cloned()),
+                Reach::OpenApi { document: url, headers, .. }
+                | Reach::Http { url, headers, .. } => {
+                    values.extend(headers.values().cloned());
+                    let query = url.split_once('?').map_or("", |(_, it)| it);
+                    let parts = query.split('&').filter_map(|it| it.split_once('='));
+                    values.extend(parts.map(|(_, value)| Secret::new(value.to_owned())));
+                }
+            }
+        }
+        SecretValues::new(&values)
+    }
 }
 
 const NEEDS: &str = "it needs either a `command` (with `args`, `env`, `cwd`), a `url` (with `headers`), or `openapi` (with `base_url`, `headers`), as its `type` says";
@@ -390,6 +420,12 @@ mod tests {
         assert!(
             error_of(r#"{"mcpServers": {"a": {"command": "x", "url": "http://y"}}}"#)
                 .contains("either a `command`")
+        );
+        assert!(
+            error_of(
+                r#"{"mcpServers": {"a": {"command": "x", "limits": {"rate": {"burst": 5}}}}}"#
+            )
+            .contains("`mcpServers.a.limits.rate`: `burst` needs")
         );
         assert!(
             error_of(r#"{"mcpServers": {"a": {"url": "ftp://y"}}}"#).contains("`mcpServers.a.url`")

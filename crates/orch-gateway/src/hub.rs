@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use orch_core::Cx;
+use orch_domain::Error;
+use orch_domain::rate::Rate;
+use orch_domain::redact::SecretValues;
 use orch_domain::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
@@ -16,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::{Item, List};
 use crate::config::{McpConfig, Upstream};
 use crate::frame::{Frame, Raw, raw};
+use crate::limits::Limiter;
 use crate::members::Members;
 use crate::names::{edge_name, parse_canonical};
 use crate::oauth::Logins;
@@ -39,6 +44,9 @@ pub struct Hub {
     servers: RwLock<BTreeMap<String, Arc<Server>>>,
     /// Which name at the edge stands for which tool; made anew when a list changed.
     edge: Mutex<Option<Arc<EdgeNames>>>,
+    limiter: Limiter,
+    /// What the present configuration holds that must not be shown.
+    secrets: RwLock<Arc<SecretValues>>,
     pub(crate) parked: Arc<Parked>,
     pub(crate) tasks: Arc<Tasks>,
     /// Changes only under the lock of `servers`.
@@ -64,6 +72,7 @@ impl Hub {
         inherited: Vec<(String, String)>,
         tasks: TaskTracker,
         now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+        per_caller: Option<Rate>,
     ) -> reqwest::Result<Arc<Hub>> {
         let client = Client {
             capabilities: raw(&json!({})),
@@ -85,6 +94,8 @@ impl Hub {
             around,
             servers: RwLock::default(),
             edge: Mutex::default(),
+            limiter: Limiter::new(per_caller),
+            secrets: RwLock::default(),
             parked: Arc::default(),
             tasks: Arc::default(),
             is_ended: AtomicBool::new(false),
@@ -118,6 +129,15 @@ impl Hub {
 
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.around.changes.subscribe()
+    }
+
+    /// Counts one request of `cx` to `server`, or refuses it because there were too many lately.
+    pub fn admit(&self, server: &Server, cx: &Cx) -> Result<(), Error> {
+        self.limiter.admit(cx.maybe_caller(), &server.name, server.spec.rate)
+    }
+
+    pub fn secrets(&self) -> Arc<SecretValues> {
+        self.secrets.read().clone()
     }
 
     /// By name.
@@ -255,6 +275,7 @@ impl Hub {
             }
         }
         *self.edge.lock() = None;
+        *self.secrets.write() = Arc::new(config.secrets());
         // Nobody waits for them: their calls end with the old configuration, new ones begin with the new.
         for server in ending {
             self.around.tasks.spawn(async move { server.stop(RELOAD_GRACE).await });

@@ -10,6 +10,7 @@ pub mod forward;
 pub mod frame;
 pub mod headers;
 pub mod hub;
+pub mod limits;
 pub mod members;
 pub mod names;
 pub mod oauth;

@@ -9,8 +9,9 @@ use orch_core::Cx;
 use orch_core::operation::Summary;
 use orch_core::ports::server_login::ServerLogins;
 use orch_core::ports::tool_server::{
-    ReloadedServers, ServerState, ServerTool, ToolServer, ToolServers, no_server,
+    ReloadedServers, ServerState, ServerTool, ToolServer, ToolServers, no_server, no_tool_of,
 };
+use orch_domain::redact::SecretValues;
 use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -228,12 +229,9 @@ impl ToolServers for Gateway {
         // What is denied is not called either, and what a server has that never answered is not known.
         let is_known = matches!(server.state().0, State::Ready) || !server.spec.tools.is_plain();
         if found.is_none() && is_known {
-            return Err(Error::NotFound {
-                kind: "tool",
-                id: text::excerpt(tool, 100),
-                hint: format!("`list_tools` with `server={}` shows those it has", server.name),
-            });
+            return Err(no_tool_of(&server.name, tool));
         }
+        self.hub.admit(&server, cx)?;
         let mut params = Members::default();
         let origin = found.as_ref().map_or_else(|| tool.into(), |it| it.origin.clone());
         params.set("name", &*origin);
@@ -266,6 +264,10 @@ impl ToolServers for Gateway {
                 message: format!("the call of `{}.{tool}` was withdrawn", server.name),
             }),
         }
+    }
+
+    fn secrets(&self) -> Arc<SecretValues> {
+        self.hub.secrets()
     }
 
     async fn reload(&self) -> Result<ReloadedServers, Error> {

@@ -460,7 +460,8 @@ impl Turn {
                         Added::Nothing => {}
                         Added::List(list) => {
                             hub.settled().await;
-                            hub.extend(list, &self.conversation.view, &mut frame);
+                            let view = self.conversation.view.for_caller(Some(&self.caller));
+                            hub.extend(list, &view, &mut frame);
                         }
                         Added::Capabilities => hub.add_capabilities(&mut frame),
                         Added::LogLevel => hub.set_level(&self.conversation.visitor).await,

@@ -49,6 +49,7 @@ impl Face {
             Some(it) => it.admit(caller),
             None => caller,
         };
+        let view = view.for_caller(Some(&caller));
         let direct = self.direct(&view).map_err(StreamError::NoServer)?;
         let ended = CancellationToken::new();
         let Begun { conversation, outside, run } =

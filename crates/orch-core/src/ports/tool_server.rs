@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use orch_domain::Error;
+use orch_domain::redact::SecretValues;
 use orch_domain::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -30,6 +31,11 @@ pub trait ToolServers: Send + Sync {
         arguments: Map<String, Value>,
         cx: &Cx,
     ) -> Result<Value, Error>;
+
+    /// What its configuration holds that must not be shown anywhere.
+    fn secrets(&self) -> Arc<SecretValues> {
+        Arc::default()
+    }
 
     /// Reads the configuration again. Only servers whose entry differs are restarted; a bad file changes nothing.
     async fn reload(&self) -> Result<ReloadedServers, Error>;
@@ -152,6 +158,14 @@ impl ToolServers for NoToolServers {
 
     async fn remove(&self, name: &str) -> Result<(), Error> {
         Err(no_server(name))
+    }
+}
+
+pub fn no_tool_of(server: &str, tool: &str) -> Error {
+    Error::NotFound {
+        kind: "tool",
+        id: orch_domain::text::excerpt(tool, 100),
+        hint: format!("`list_tools` with `server={server}` shows those it has"),
     }
 }
 

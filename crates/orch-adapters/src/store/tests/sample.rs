@@ -14,7 +14,7 @@ use orch_domain::image::ImageRef;
 use orch_domain::instance::{Goal, Instance, InstanceState, LaunchToken, ReasonCode};
 use orch_domain::label::Labels;
 use orch_domain::name::{
-    ApiKeyId, ClientToken, InstanceId, InstanceName, NodeId, Tag, UserId, UserName,
+    ApiKeyId, ClientToken, InstanceId, InstanceName, NodeId, Tag, ToolPattern, UserId, UserName,
 };
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
 use orch_domain::node_loss::{OnNodeLoss, Remnant, Wishes};
@@ -24,6 +24,7 @@ use orch_domain::registry::{RegistryCredential, RegistryHost};
 use orch_domain::resource::{Cpu, Memory, Resources};
 use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshHop, SshLogin};
 use orch_domain::time::Timestamp;
+use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::{ApiKey, Quota, User};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -80,6 +81,7 @@ pub(super) fn audit(n: u64, target: &InstanceId) -> AuditEntry {
         outcome: Outcome::Accepted,
         error: None,
         elapsed_ms: None,
+        arguments: Some(serde_json::json!({"image": "nginx", "env": {"KEY": "***"}})),
     }
 }
 
@@ -326,23 +328,27 @@ fn any_node() -> impl Strategy<Value = Node> {
 }
 
 fn any_user() -> impl Strategy<Value = User> {
-    (user_id(), word(), text(), permissions(), resources(), time(), time()).prop_map(
-        |(id, name, password_hash, permissions, sizes, created_at, tokens_valid_from)| User {
-            id,
-            name: UserName::try_new(name).unwrap(),
-            password_hash,
-            permissions,
-            quota: Quota { instances: sizes.gpu, cpu: sizes.cpu, memory: sizes.memory },
-            created_at,
-            tokens_valid_from,
+    (user_id(), word(), text(), permissions(), resources(), time(), time(), tools()).prop_map(
+        |(id, name, password_hash, permissions, sizes, created_at, tokens_valid_from, tools)| {
+            User {
+                id,
+                name: UserName::try_new(name).unwrap(),
+                password_hash,
+                permissions,
+                quota: Quota { instances: sizes.gpu, cpu: sizes.cpu, memory: sizes.memory },
+                created_at,
+                tokens_valid_from,
+                tools,
+            }
         },
     )
 }
 
 fn any_api_key() -> impl Strategy<Value = ApiKey> {
     let digest = any::<[u8; 32]>();
-    (0..4u64, user_id(), text(), digest, permissions(), time(), option::of(time())).prop_map(
-        |(id, user, name, secret_sha256, permissions, created_at, expires_at)| ApiKey {
+    let rest = (time(), option::of(time()), tools());
+    (0..4u64, user_id(), text(), digest, permissions(), rest).prop_map(
+        |(id, user, name, secret_sha256, permissions, (created_at, expires_at, tools))| ApiKey {
             id: ApiKeyId::new(id),
             user,
             name,
@@ -350,8 +356,17 @@ fn any_api_key() -> impl Strategy<Value = ApiKey> {
             permissions,
             created_at,
             expires_at,
+            tools,
         },
     )
+}
+
+fn tools() -> impl Strategy<Value = ToolPatterns> {
+    let patterns = || {
+        let one = select(vec!["*", "github.*", "orch.list_*", "a.b.c"]);
+        vec(one.prop_map(|it| ToolPattern::try_new(it).unwrap()), 0..3)
+    };
+    (patterns(), patterns()).prop_map(|(allow, deny)| ToolPatterns { allow, deny })
 }
 
 fn registry() -> impl Strategy<Value = RegistryHost> {
@@ -409,6 +424,7 @@ fn any_audit() -> impl Strategy<Value = AuditEntry> {
                 outcome,
                 error,
                 elapsed_ms,
+                arguments: elapsed_ms.map(|it| serde_json::json!({"n": it, "list": ["***"]})),
             }
         },
     )
