@@ -7,7 +7,9 @@ pub mod data_dir;
 pub mod database;
 mod failpoint;
 pub mod gateway;
+pub mod hangup;
 mod http;
+mod logins;
 pub mod machine;
 pub mod nodes;
 pub mod ray;
@@ -140,6 +142,8 @@ impl App {
             }
             Kind::Stdio => None,
         };
+        let address = http.as_ref().map(|it| it.address);
+        logins::open(gateway.hub.logins(), &orch, address, &engine_tasks, &shutdown);
         let socket = socket::bind(&data_dir.socket())?;
         let yielded = (kind == Kind::Stdio).then(CancellationToken::new);
         let local = Local {
@@ -177,7 +181,9 @@ impl App {
         }
         tracker.spawn(socket::serve(self.socket, self.local.clone()));
         let (gateway, servers) = (self.gateway.clone(), self.servers);
+        let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         let shutdown = self.local.shutdown.clone();
+        tracker.spawn(hangup::reload_on(hangup, gateway.clone(), shutdown.clone()));
         tracker.spawn(async move { gateway.run(servers, shutdown).await });
         let address = self.http.as_ref().map(|it| it.address);
         if let Some(http) = self.http {

@@ -7,16 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orch_core::Cx;
 use orch_core::operation::Summary;
+use orch_core::ports::server_login::ServerLogins;
 use orch_core::ports::tool_server::{
-    ReloadedServers, ServerState, ServerTool, ToolServer, ToolServers, no_server,
+    ReloadedServers, ServerState, ServerTool, ToolServer, ToolServers, no_server, no_tool_of,
 };
+use orch_domain::redact::SecretValues;
 use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, List};
-use crate::config::{McpConfig, Reach};
-use crate::hub::Hub;
+use crate::config::{McpConfig, Reach, Upstream};
+use crate::hub::{Hub, Reloaded};
 use crate::members::Members;
 use crate::server::{Server, State};
 use crate::session::Visitor;
@@ -35,6 +37,8 @@ pub struct Gateway {
     /// Where the configuration is read from, and written to when servers are added.
     file: PathBuf,
     lookup: Lookup,
+    /// One more server than the file has, which no change of the file touches.
+    published: Option<(String, Upstream)>,
     /// One change of the file at a time.
     editing: tokio::sync::Mutex<()>,
     catalog: parking_lot::Mutex<Known>,
@@ -54,14 +58,27 @@ impl Gateway {
             hub,
             file,
             lookup,
+            published: None,
             editing: tokio::sync::Mutex::default(),
             catalog: parking_lot::Mutex::default(),
         }
     }
 
+    /// With one more server than the file has. In a file that has one of that name, it takes that one's place.
+    pub fn publishing(mut self, name: String, server: Upstream) -> Gateway {
+        self.published = Some((name, server));
+        self
+    }
+
+    /// Goes over to another configuration: only what differs is restarted.
+    async fn apply(&self, mut config: McpConfig) -> Reloaded {
+        config.servers.extend(self.published.clone());
+        self.hub.reload(&config).await
+    }
+
     /// Connects to `config`, and goes over to what the file says whenever it changes, until `ended`.
     pub async fn run(&self, config: McpConfig, ended: CancellationToken) {
-        self.hub.reload(&config).await;
+        self.apply(config).await;
         let mut seen = self.stamp();
         loop {
             tokio::select! {
@@ -142,7 +159,7 @@ impl Gateway {
             .await
             .map_err(Error::internal)?
             .map_err(unwritable)?;
-        self.hub.reload(&config).await;
+        self.apply(config).await;
         Ok(())
     }
 }
@@ -212,12 +229,9 @@ impl ToolServers for Gateway {
         // What is denied is not called either, and what a server has that never answered is not known.
         let is_known = matches!(server.state().0, State::Ready) || !server.spec.tools.is_plain();
         if found.is_none() && is_known {
-            return Err(Error::NotFound {
-                kind: "tool",
-                id: text::excerpt(tool, 100),
-                hint: format!("`list_tools` with `server={}` shows those it has", server.name),
-            });
+            return Err(no_tool_of(&server.name, tool));
         }
+        self.hub.admit(&server, cx)?;
         let mut params = Members::default();
         let origin = found.as_ref().map_or_else(|| tool.into(), |it| it.origin.clone());
         params.set("name", &*origin);
@@ -252,11 +266,15 @@ impl ToolServers for Gateway {
         }
     }
 
+    fn secrets(&self) -> Arc<SecretValues> {
+        self.hub.secrets()
+    }
+
     async fn reload(&self) -> Result<ReloadedServers, Error> {
         let _editing = self.editing.lock().await;
         let config = Gateway::read(&self.file, &self.lookup)
             .map_err(|err| Error::invalid("", format!("{err}; the servers go on as they were")))?;
-        let report = self.hub.reload(&config).await;
+        let report = self.apply(config).await;
         Ok(ReloadedServers {
             added: report.added,
             changed: report.changed,
@@ -281,6 +299,10 @@ impl ToolServers for Gateway {
     async fn remove(&self, name: &str) -> Result<(), Error> {
         self.edit(|servers| servers.remove(name).map(drop).ok_or_else(|| no_server(name))).await
     }
+
+    fn logins(&self) -> Option<&dyn ServerLogins> {
+        Some(self)
+    }
 }
 
 fn view(server: &Server) -> ToolServer {
@@ -289,15 +311,17 @@ fn view(server: &Server) -> ToolServer {
         State::Disabled => (ServerState::Disabled, None, None),
         State::Connecting => (ServerState::Connecting, None, None),
         State::Ready => (ServerState::Ready, None, None),
+        State::NeedsLogin { reason } => (ServerState::NeedsLogin, Some(reason), None),
         State::Failed { reason, next_retry } => {
             (ServerState::Failed, Some(reason), Some(next_retry))
         }
     };
-    let (transport, target) = match &server.spec.reach {
-        Reach::Stdio { command, .. } => ("stdio", command.clone()),
+    let target = match &server.spec.reach {
+        Reach::Stdio { command, .. } => command.clone(),
         // What is behind the `?` may be a key.
-        Reach::Http { url, .. } => {
-            ("http", url.split(['?', '#']).next().unwrap_or_default().to_owned())
+        Reach::Http { url, .. } => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+        Reach::OpenApi { document, .. } => {
+            document.split(['?', '#']).next().unwrap_or_default().to_owned()
         }
     };
     let live = server.live();
@@ -309,7 +333,7 @@ fn view(server: &Server) -> ToolServer {
     let catalog = server.catalog();
     ToolServer {
         name: server.name.to_string(),
-        transport: transport.to_owned(),
+        transport: server.transport().to_owned(),
         target,
         state: word,
         state_since,
@@ -370,6 +394,10 @@ pub fn failure(server: &Server, err: LinkError) -> Error {
         return Error::UpstreamTimeout { server: name, timeout_ms };
     }
     let said = text::excerpt(&text::sanitize(&err.to_string()), EXCERPT);
+    // Whole sentences with what to do; nothing is wrong with the server.
+    if let LinkError::LoginNeeded { .. } | LinkError::Forbidden { .. } = err {
+        return Error::UpstreamError { server: name, message: said };
+    }
     Error::UpstreamError {
         message: format!(
             "the server `{name}` did not take the call: {said}; `list_servers` shows how it is"

@@ -172,6 +172,7 @@ async fn answer(endpoint: Endpoint, request: Request) -> Response {
         return StatusCode::UNAUTHORIZED.into_response();
     };
     let view = request.extensions().get::<View>().cloned().unwrap_or_default();
+    let view = view.for_caller(Some(&caller));
     let place = match endpoint.face.direct(&view) {
         Ok(direct) => Place { profile: view.profile_name().map(str::to_owned), view, direct },
         Err(err) => return profile::refused(&err),

@@ -4,12 +4,14 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use orch_domain::Error;
+use orch_domain::redact::SecretValues;
 use orch_domain::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Cx;
+use crate::ports::server_login::ServerLogins;
 
 #[async_trait]
 pub trait ToolServers: Send + Sync {
@@ -30,6 +32,11 @@ pub trait ToolServers: Send + Sync {
         cx: &Cx,
     ) -> Result<Value, Error>;
 
+    /// What its configuration holds that must not be shown anywhere.
+    fn secrets(&self) -> Arc<SecretValues> {
+        Arc::default()
+    }
+
     /// Reads the configuration again. Only servers whose entry differs are restarted; a bad file changes nothing.
     async fn reload(&self) -> Result<ReloadedServers, Error>;
 
@@ -38,6 +45,11 @@ pub trait ToolServers: Send + Sync {
 
     /// Takes an entry out of the configuration, and ends the server.
     async fn remove(&self, name: &str) -> Result<(), Error>;
+
+    /// None: nobody logs in at any.
+    fn logins(&self) -> Option<&dyn ServerLogins> {
+        None
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -49,6 +61,9 @@ pub enum ServerState {
     Ready,
     /// Not connected; it is tried again by itself.
     Failed,
+    /// It takes calls of those who are logged in there, and the caller is not: see `login_server`.
+    #[serde(rename = "needs_login")]
+    NeedsLogin,
 }
 
 impl ServerState {
@@ -58,6 +73,7 @@ impl ServerState {
             ServerState::Connecting => "connecting",
             ServerState::Ready => "ready",
             ServerState::Failed => "failed",
+            ServerState::NeedsLogin => "needs_login",
         }
     }
 }
@@ -66,13 +82,13 @@ impl ServerState {
 pub struct ToolServer {
     /// As configured; its tools are `name.tool`.
     pub name: String,
-    /// `stdio`, `http`, or `built-in`.
+    /// `stdio`, `http`, `sse` (HTTP as it was before 2025), `openapi`, or `built-in`.
     pub transport: String,
     /// The command or the URL, without arguments, headers and query.
     pub target: String,
     pub state: ServerState,
     pub state_since: Timestamp,
-    /// Why it failed.
+    /// Why it failed, or what to do.
     pub reason: Option<String>,
     /// When it is tried again.
     pub next_retry: Option<Timestamp>,
@@ -142,6 +158,14 @@ impl ToolServers for NoToolServers {
 
     async fn remove(&self, name: &str) -> Result<(), Error> {
         Err(no_server(name))
+    }
+}
+
+pub fn no_tool_of(server: &str, tool: &str) -> Error {
+    Error::NotFound {
+        kind: "tool",
+        id: orch_domain::text::excerpt(tool, 100),
+        hint: format!("`list_tools` with `server={server}` shows those it has"),
     }
 }
 

@@ -11,8 +11,8 @@ use crate::frame::Frame;
 pub struct Exchange {
     frames: mpsc::UnboundedReceiver<Result<Frame, LinkError>>,
     cancel: Option<Box<dyn FnOnce() + Send + Sync>>,
-    /// Held until it ends, so that a server which is to stop can wait for it.
-    under_way: Option<TaskTrackerToken>,
+    /// Held until it ends, so that whoever is to stop can wait for it.
+    under_way: Vec<TaskTrackerToken>,
 }
 
 pub(super) type Sender = mpsc::UnboundedSender<Result<Frame, LinkError>>;
@@ -20,11 +20,11 @@ pub(super) type Sender = mpsc::UnboundedSender<Result<Frame, LinkError>>;
 impl Exchange {
     pub(super) fn new(cancel: impl FnOnce() + Send + Sync + 'static) -> (Sender, Exchange) {
         let (sender, frames) = mpsc::unbounded_channel();
-        (sender, Exchange { frames, cancel: Some(Box::new(cancel)), under_way: None })
+        (sender, Exchange { frames, cancel: Some(Box::new(cancel)), under_way: Vec::new() })
     }
 
     pub(crate) fn counted_by(mut self, tracker: &TaskTracker) -> Exchange {
-        self.under_way = Some(tracker.token());
+        self.under_way.push(tracker.token());
         self
     }
 
@@ -37,7 +37,7 @@ impl Exchange {
         if next.as_ref().map_or(true, |it| it.method.is_none()) {
             // Answered or lost: there is nothing left to cancel.
             self.cancel = None;
-            self.under_way = None;
+            self.under_way.clear();
         }
         next
     }

@@ -61,6 +61,8 @@ pub async fn shake_hands(
             err @ (LinkError::Closed { .. }
             | LinkError::Unreachable { .. }
             | LinkError::Unauthorized { .. }
+            | LinkError::LoginNeeded { .. }
+            | LinkError::Forbidden { .. }
             | LinkError::Spawn { .. }),
         ) => Err(err),
         Err(_) => initialize(link, client, limit).await,
@@ -96,7 +98,8 @@ async fn discover(link: &dyn Link, client: &Client, limit: Duration) -> Result<W
     Ok(welcome(terms, members, answer))
 }
 
-async fn initialize(
+/// The handshake of the session era, for servers that can speak no other.
+pub async fn initialize(
     link: &dyn Link,
     client: &Client,
     limit: Duration,

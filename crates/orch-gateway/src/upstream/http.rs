@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use orch_domain::secret::Secret;
 use parking_lot::Mutex;
@@ -23,25 +23,27 @@ use tokio_util::task::TaskTracker;
 
 use super::handshake::VERSION_KEY;
 use super::pending::Pending;
+use super::site::{Site, TokenSource, challenge, malformed};
+pub(crate) use super::site::{media_type, unreachable};
 use super::{Era, Exchange, Inbox, Link, LinkError, Terms, Unowned};
 use crate::frame::{Frame, Raw, raw};
 use crate::headers;
 use crate::members::Members;
 
-const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(crate) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(crate) const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub(crate) const NAME: HeaderName = HeaderName::from_static("mcp-name");
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One message, as over stdio.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// Between two tries to take up a broken stream, unless the server names another time.
-const RETRY: Duration = Duration::from_secs(1);
-const MAX_RETRY: Duration = Duration::from_secs(30);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const MAX_RETRY: Duration = Duration::from_secs(30);
 /// Tries in a row that bring nothing.
-const MAX_RETRIES: u32 = 5;
+pub(crate) const MAX_RETRIES: u32 = 5;
 /// A server is to answer to our listening within this, or is asked without.
 const LISTEN_LIMIT: Duration = Duration::from_millis(500);
 /// How long the goodbye to a session may take.
@@ -71,9 +73,8 @@ pub struct HttpLink {
 }
 
 struct Shared {
-    client: Client,
+    site: Site,
     url: String,
-    headers: HeaderMap,
     pending: Arc<Pending>,
     terms: Mutex<Option<Terms>>,
     /// Until when requests wait for `listened`. None: the server is not listened to.
@@ -90,23 +91,13 @@ impl HttpLink {
         client: Client,
         url: &str,
         headers: &BTreeMap<String, Secret<String>>,
+        token: Option<Arc<dyn TokenSource>>,
         inbox: Inbox,
         tasks: &TaskTracker,
     ) -> Result<Arc<HttpLink>, LinkError> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let bad = || LinkError::Unreachable {
-                message: format!("its configured header `{name}` is no HTTP header"),
-            };
-            let key = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
-            let mut value = HeaderValue::try_from(value.expose().as_str()).map_err(|_| bad())?;
-            value.set_sensitive(true);
-            map.insert(key, value);
-        }
         let shared = Shared {
-            client,
+            site: Site::new(client, headers, token)?,
             url: url.to_owned(),
-            headers: map,
             pending: Pending::with_streams(inbox),
             terms: Mutex::default(),
             listen_by: Mutex::default(),
@@ -200,7 +191,8 @@ impl Link for HttpLink {
         self.shared.end("it was closed");
         let session_id = self.shared.session_id.lock().take();
         if let Some(id) = session_id {
-            let goodbye = self.shared.request(Method::DELETE).header(SESSION_ID, id).send();
+            let goodbye = self.shared.request(Method::DELETE).header(SESSION_ID, id);
+            let goodbye = self.shared.site.send(goodbye);
             // A server that is gone, or keeps no sessions, needs none.
             tokio::time::timeout(GOODBYE, goodbye).await.ok();
         }
@@ -239,7 +231,7 @@ impl Shared {
     }
 
     fn request(&self, method: Method) -> reqwest::RequestBuilder {
-        let mut request = self.client.request(method, &self.url).headers(self.headers.clone());
+        let mut request = self.site.request(method, &self.url);
         if let Some(terms) = &*self.terms.lock() {
             request = request.header(VERSION, &terms.version);
         }
@@ -252,6 +244,15 @@ impl Shared {
             return None;
         }
         Members::of_params(frame.params.as_ref()).object("_meta")?.text(VERSION_KEY)
+    }
+
+    /// Without a login there is nothing left to be said over this connection.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, LinkError> {
+        let sent = self.site.send(request).await;
+        if let Err(err @ LinkError::LoginNeeded { .. }) = &sent {
+            self.end(&err.to_string());
+        }
+        sent
     }
 
     fn in_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -293,7 +294,7 @@ impl Shared {
         for (name, value) in &headers {
             request = request.header(name, header_text(value));
         }
-        let response = request.send().await.map_err(unreachable)?;
+        let response = self.send(request).await?;
         let response = match self.refused(response, method).await? {
             Ok(response) => response,
             // The status repeats what the answer says.
@@ -359,7 +360,7 @@ impl Shared {
             }
             tokio::time::sleep(wait).await;
             let request = self.in_session(self.request(Method::GET)).header(LAST_EVENT_ID, event);
-            match request.header(ACCEPT, "text/event-stream").send().await {
+            match self.send(request.header(ACCEPT, "text/event-stream")).await {
                 Ok(it) if it.status().is_success() => response = Some(it),
                 Ok(it) if it.status() == StatusCode::NOT_FOUND => return Err(self.session_over()),
                 Ok(it) => {
@@ -383,7 +384,7 @@ impl Shared {
             if let Some(last) = &last {
                 request = request.header(LAST_EVENT_ID, last);
             }
-            let response = request.send().await;
+            let response = self.send(request).await;
             self.listened.send_replace(true);
             match response {
                 Ok(it) if it.status().is_success() && media_type(&it) == "text/event-stream" => {
@@ -435,7 +436,7 @@ impl Shared {
 
     async fn tell(&self, frame: &Frame) -> Result<(), LinkError> {
         let what = frame.method.as_deref().unwrap_or("a response");
-        let response = self.post(frame).send().await.map_err(unreachable)?;
+        let response = self.send(self.post(frame)).await?;
         self.checked(response, what).await.map(drop)
     }
 
@@ -471,9 +472,7 @@ impl Shared {
             return Ok(response);
         }
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = response.headers().get(WWW_AUTHENTICATE);
-            let challenge = challenge.and_then(|it| it.to_str().ok()).map(str::to_owned);
-            return Err(LinkError::Unauthorized { challenge });
+            return Err(LinkError::Unauthorized { challenge: challenge(&response) });
         }
         if status == StatusCode::NOT_FOUND && self.session_id.lock().is_some() {
             return Err(self.session_over());
@@ -493,28 +492,7 @@ impl Shared {
     }
 }
 
-fn unreachable(err: reqwest::Error) -> LinkError {
-    // The whole chain, without the URL: it may hold a secret.
-    let err = err.without_url();
-    let mut message = err.to_string();
-    let mut source = std::error::Error::source(&err);
-    while let Some(err) = source {
-        message = format!("{message}: {err}");
-        source = err.source();
-    }
-    LinkError::Unreachable { message }
-}
-
-fn malformed(method: &str, err: &crate::frame::FrameError) -> LinkError {
-    LinkError::Malformed { method: method.to_owned(), message: err.to_string() }
-}
-
-fn media_type(response: &Response) -> &str {
-    let value = response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or("");
-    value.split(';').next().unwrap_or("").trim()
-}
-
-async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
+pub(crate) async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
@@ -532,7 +510,7 @@ async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
 
 /// What the header `Mcp-Name` repeats of the body.
 /// Text as a header has it: what is not plain ASCII is sent in base64 between marks.
-fn header_text(text: &str) -> String {
+pub(crate) fn header_text(text: &str) -> String {
     use base64::Engine;
     let is_plain = text.bytes().all(|it| (0x20..0x7f).contains(&it))
         && text.trim() == text

@@ -55,7 +55,7 @@ pub(super) async fn answer(
             return *response;
         }
     }
-    let (view, id) = (place.view.clone(), frame.id.clone());
+    let (view, id) = (place.view.for_caller(Some(&caller)), frame.id.clone());
     let checked = frame.clone();
     let turn = match Conversation::single(face, &caller, place.view, place.direct, frame) {
         Single::Turn(it) => it,
