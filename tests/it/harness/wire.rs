@@ -34,8 +34,6 @@ pub(crate) struct Wire {
     n_sent: u64,
     /// What it says that it can do.
     capabilities: Value,
-    /// Answers to requests that a test has begun and not yet waited for.
-    answered: Vec<Value>,
     /// The version it asks for in `initialize`.
     version: &'static str,
     /// How long it waits for the next frame.
@@ -111,7 +109,7 @@ impl Wire {
             "elicitation": {"form": {}, "url": {}}, "sampling": {},
             "roots": {"listChanged": true},
         });
-        let (answers, answered) = (Answers::default(), Vec::new());
+        let answers = Answers::default();
         Wire {
             era,
             way,
@@ -119,7 +117,6 @@ impl Wire {
             answers,
             n_sent: 0,
             capabilities,
-            answered,
             version: LEGACY,
             patience: PATIENCE,
         }
@@ -242,15 +239,6 @@ impl Wire {
         step
     }
 
-    /// The answer to a request that was begun.
-    pub(crate) async fn answer_to(&mut self, id: u64) -> Value {
-        let kept = self.answered.iter().position(|it| it["id"] == id);
-        if let Some(kept) = kept {
-            return self.answered.remove(kept);
-        }
-        self.collect(&mut Step::default(), Some(id), &[]).await.unwrap_or_default()
-    }
-
     pub(crate) async fn notify(&mut self, method: &str, params: Value) {
         let mut frame = json!({"jsonrpc": "2.0", "method": method});
         if !params.is_null() {
@@ -302,7 +290,8 @@ impl Wire {
                 (false, answered) if id.is_some_and(|id| answered == Some(&json!(id))) => {
                     response = Some(frame);
                 }
-                (false, _) => self.answered.push(frame),
+                // Of a request that a test has begun and does not wait for.
+                (false, _) => {}
             }
         }
     }

@@ -139,12 +139,8 @@ impl Link for HttpLink {
         let shared = self.shared.clone();
         let method = method.to_owned();
         self.tasks.spawn(async move {
-            let asking = async {
-                shared.until_listened().await;
-                shared.ask(id, &method, &frame, headers).await
-            };
             let asked = tokio::select! {
-                asked = asking => asked,
+                asked = shared.ask(id, &method, &frame, headers) => asked,
                 () = gone.cancelled() => return,
                 () = shared.closed.cancelled() => Err(LinkError::Closed { reason: shared.reason.lock().clone() }),
             };
@@ -173,6 +169,10 @@ impl Link for HttpLink {
                 }
             });
         }
+    }
+
+    async fn listened(&self) {
+        self.shared.until_listened().await;
     }
 
     fn attribute(&self, unowned: Unowned) {
