@@ -5,6 +5,7 @@
 mod audit_arguments;
 mod authorisation;
 mod bridges;
+mod bursts;
 mod checks;
 mod cli_call;
 mod cli_files;
@@ -30,6 +31,7 @@ mod fault_replay;
 mod floors;
 mod gateway;
 mod gateway_logins;
+mod gateway_sessions;
 mod gateway_sse;
 mod gpus;
 mod harness;

@@ -8,6 +8,7 @@ use orch_core::Cx;
 use orch_domain::caller::{Caller, Channel};
 use orch_gateway::catalog::List;
 use orch_gateway::edge::{Claim, era_of};
+use orch_gateway::forward::Forward;
 use orch_gateway::frame::{Frame, Kind, Raw, raw};
 use orch_gateway::members::Members;
 use orch_gateway::server::Server;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::Face;
 use super::own::OwnServer;
 use super::upstream::{Relay, cancelled_id};
+use super::watching::Watching;
 use super::who::introduced_by;
 
 /// Frames for a client that does not read; whoever has another waits, or does without.
@@ -33,6 +35,8 @@ pub(super) struct Conversation {
     pub(super) view: View,
     front: Front,
     visitor: Arc<Visitor>,
+    /// What it wants to hear about on connections of others too.
+    watching: Watching,
     /// Requests under way, by the client's ids, so that it can give them up.
     turns: Mutex<HashMap<String, CancellationToken>>,
     /// Cancelled when the client asks for nothing more: subscriptions end, calls may still be answered.
@@ -92,6 +96,7 @@ impl Conversation {
             view,
             front,
             visitor,
+            watching: Watching::default(),
             turns: Mutex::default(),
             closing: CancellationToken::new(),
             ended,
@@ -120,6 +125,7 @@ impl Conversation {
             view,
             front,
             visitor,
+            watching: Watching::default(),
             turns: Mutex::default(),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -360,9 +366,7 @@ impl Turn {
             };
         }
         match claim {
-            Some(Claim::Forward(it)) => {
-                Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)))
-            }
+            Some(Claim::Forward(it)) => self.to_behind(*it, &self.visitor_of(&frame), &cx).await,
             _ => {
                 // A server that is being connected to may turn out to have it.
                 if let Some(hub) = &face.hub {
@@ -371,13 +375,25 @@ impl Turn {
                 let visitor = self.visitor_of(&frame);
                 let Front::Own(own) = &conversation.front else { return Ok(State::Over) };
                 match face.claim(&frame, &cx, &conversation.view, &visitor) {
-                    Claim::Forward(it) => {
-                        Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)))
-                    }
+                    Claim::Forward(it) => self.to_behind(*it, &visitor, &cx).await,
                     _ => self.to_own(own, frame, Added::Nothing),
                 }
             }
         }
+    }
+
+    async fn to_behind(
+        &self,
+        forward: Forward,
+        visitor: &Arc<Visitor>,
+        cx: &Cx,
+    ) -> Result<State, Frame> {
+        let face = &self.conversation.face;
+        let watching = &self.conversation.watching;
+        if let Some(answer) = watching.answer(face, &forward, visitor, &self.id).await {
+            return Err(answer);
+        }
+        Ok(State::Relay(Box::new(face.relay(forward, self.id.clone(), cx).await?)))
     }
 
     /// A stream's client may turn out to say everything with each request.
