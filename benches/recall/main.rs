@@ -267,6 +267,7 @@ fn own() -> (Vec<ServerTool>, usize) {
         input_schema: Value::Object(op.input.clone()),
         output_schema: None,
         annotations: None,
+        pin: None,
     });
     (tools.collect(), n_listed)
 }
@@ -281,6 +282,7 @@ fn tool_of(server: &str, tool: &Value) -> ServerTool {
         input_schema: tool["inputSchema"].clone(),
         output_schema: None,
         annotations: None,
+        pin: None,
     }
 }
 

@@ -4,16 +4,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use orch_core::Orch;
 use orch_core::ports::clock::Clock;
+use orch_domain::event::News;
 use orch_gateway::config::McpConfig;
 use orch_gateway::hub::Hub;
 use orch_gateway::port::{Gateway, Lookup};
+use orch_gateway::safety::Settings;
+use orch_gateway::safety::pin::PinMode;
+use orch_gateway::safety::redact::Patterns;
+use orch_gateway::server::Change;
 use orch_gateway::upstream::stdio::INHERITED;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::task::TaskTracker;
 
 use super::data_dir::DataDir;
-use crate::config::{Config, Env};
+use crate::config::{Config, Env, Gateway as GatewaySection, Pin};
 
+/// In the data directory: what servers offered, pins, results, and the list of children.
+const DIR: &str = "gateway";
 /// Read from the working directory, where it is there, and else from the data directory.
 const FILE: &str = "mcp-config.json";
 
@@ -35,7 +45,8 @@ pub(super) fn build(
         .iter()
         .filter_map(|name| env.get(name).map(|value| ((*name).to_owned(), value)))
         .collect();
-    let hub = Hub::new(inherited, tasks, Arc::new(move || clock.now()))
+    let safety = safety(&config.gateway, data_dir.path())?;
+    let hub = Hub::new(inherited, tasks, Arc::new(move || clock.now()), safety)
         .context("no HTTP client can be made")?;
     Ok((Arc::new(Gateway::new(hub, file, lookup)), servers))
 }
@@ -43,8 +54,46 @@ pub(super) fn build(
 /// Tells a mistake in the file of servers before anything is opened.
 pub fn check(config: &Config, env: &'static dyn Env) -> anyhow::Result<()> {
     let lookup: Lookup = Arc::new(|name| env.get(name));
-    Gateway::read(&file(config, &DataDir::place(config)?), &lookup)?;
-    Ok(())
+    let place = DataDir::place(config)?;
+    Gateway::read(&file(config, &place), &lookup)?;
+    safety(&config.gateway, &place).map(drop)
+}
+
+fn safety(config: &GatewaySection, data_dir: &Path) -> anyhow::Result<Settings> {
+    let redact = Patterns::parse(&config.redact)
+        .map_err(|(i, message)| anyhow::anyhow!("`gateway.redact[{i}]`: {message}"))?;
+    Ok(Settings {
+        dir: Some(data_dir.join(DIR)),
+        pin: match config.pin {
+            Pin::Off => PinMode::Off,
+            Pin::Warn => PinMode::Warn,
+            Pin::Enforce => PinMode::Enforce,
+        },
+        redact,
+        max_result_bytes: (config.max_result_bytes != 0).then_some(config.max_result_bytes),
+        max_children: Some(config.max_children),
+    })
+}
+
+/// That a tool is not what it was, is told as what happens to nodes is. Ends with the hub.
+pub(super) async fn tell_of_tools(mut changes: Receiver<Change>, orch: Arc<Orch>) {
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = orch.shutdown.cancelled() => return,
+        };
+        match change {
+            Ok(Change::Flagged { server, flag }) => {
+                let differs = flag.differs.as_str();
+                let news = News::tool_flagged(&server, &flag.origin, differs, flag.is_quarantined);
+                if let Err(err) = orch.ledger.announce(None, news).await {
+                    tracing::warn!("that a tool of `{server}` differs is not recorded: {err}");
+                }
+            }
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 fn file(config: &Config, data_dir: &Path) -> PathBuf {

@@ -176,9 +176,12 @@ impl App {
             tracker.spawn(register::all(self.orch.clone(), file));
         }
         tracker.spawn(socket::serve(self.socket, self.local.clone()));
-        let (gateway, servers) = (self.gateway.clone(), self.servers);
+        // Before anybody can ask: what is known from an earlier run is there at once.
+        let gateway = self.gateway.clone();
+        gateway.hub.reload(&self.servers);
         let shutdown = self.local.shutdown.clone();
-        tracker.spawn(async move { gateway.run(servers, shutdown).await });
+        tracker.spawn(gateway::tell_of_tools(gateway.hub.changes(), self.orch.clone()));
+        tracker.spawn(async move { gateway.run(shutdown).await });
         let address = self.http.as_ref().map(|it| it.address);
         if let Some(http) = self.http {
             tracker.spawn(http.serve());

@@ -23,6 +23,8 @@ mod fault_link;
 mod fault_replay;
 mod floors;
 mod gateway;
+mod gateway_children;
+mod gateway_safety;
 mod gpus;
 mod harness;
 mod health;

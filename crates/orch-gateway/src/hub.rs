@@ -18,6 +18,7 @@ use crate::config::{McpConfig, Upstream};
 use crate::frame::{Frame, Raw, raw};
 use crate::members::Members;
 use crate::names::{edge_name, parse_canonical};
+use crate::safety::{self, Safety};
 use crate::server::{Change, Server, Surroundings};
 use crate::session::parked::Parked;
 use crate::session::tasks::Tasks;
@@ -63,6 +64,7 @@ impl Hub {
         inherited: Vec<(String, String)>,
         tasks: TaskTracker,
         now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+        safety: safety::Settings,
     ) -> reqwest::Result<Arc<Hub>> {
         let client = Client {
             capabilities: raw(&json!({})),
@@ -76,7 +78,10 @@ impl Hub {
             now,
             changes: broadcast::Sender::new(CHANGES),
             client: Arc::new(client),
+            safety: Safety::new(safety),
         };
+        let children = around.safety.children.clone();
+        tasks.spawn(async move { children.sweep().await });
         let hub = Arc::new(Hub {
             around,
             servers: RwLock::default(),
@@ -106,6 +111,14 @@ impl Hub {
             }
         });
         Ok(hub)
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.around.now)()
+    }
+
+    pub fn safety(&self) -> &Arc<Safety> {
+        &self.around.safety
     }
 
     pub fn changes(&self) -> broadcast::Receiver<Change> {
@@ -213,7 +226,7 @@ impl Hub {
     }
 
     /// Goes over to another configuration: only what differs is restarted.
-    pub async fn reload(&self, config: &McpConfig) -> Reloaded {
+    pub fn reload(&self, config: &McpConfig) -> Reloaded {
         let mut report = Reloaded::default();
         let mut ending = Vec::new();
         {

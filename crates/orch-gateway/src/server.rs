@@ -2,20 +2,30 @@
 //!
 //! What it offers is kept here and served at once, also while it is slow or gone. A call is one request upstream.
 
+mod offered;
+mod state;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use orch_domain::time::Timestamp;
 use parking_lot::RwLock;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::catalog::{Catalog, Item, List, fetch};
+pub(crate) use state::CloseOnDrop;
+pub use state::{Change, State};
+
+use crate::catalog::{Catalog, List, fetch};
 use crate::config::{Reach, Upstream};
 use crate::frame::{Frame, Kind, raw};
 use crate::members::Members;
+use crate::offer::Offer;
+use crate::safety::redact::Patterns;
+use crate::safety::remembered::Remembered;
+use crate::safety::{Safety, metric};
 use crate::session::connection::Personal;
 use crate::session::watch::Watches;
 use crate::upstream::handshake::{self, Client, Welcome};
@@ -48,31 +58,7 @@ pub struct Surroundings {
     pub changes: broadcast::Sender<Change>,
     /// How this gateway introduces itself.
     pub client: Arc<Client>,
-}
-
-/// Something a listener may want to know of a server.
-#[derive(Clone, Debug)]
-pub enum Change {
-    State {
-        server: Arc<str>,
-    },
-    List {
-        server: Arc<str>,
-        list: List,
-    },
-    /// A notification that goes on as it came: log messages, updates of resources.
-    Notification {
-        server: Arc<str>,
-        frame: Arc<Frame>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum State {
-    Disabled,
-    Connecting,
-    Ready,
-    Failed { reason: String, next_retry: Timestamp },
+    pub safety: Arc<Safety>,
 }
 
 pub struct Server {
@@ -82,7 +68,11 @@ pub struct Server {
     pub(crate) personal: Personal,
     pub(crate) watches: Watches,
     state: RwLock<(State, Timestamp)>,
-    catalog: RwLock<Arc<Catalog>>,
+    offer: Arc<Offer>,
+    /// Turns of calls, where only so many may be under way.
+    pub(crate) turns: Option<Arc<Semaphore>>,
+    /// Of what it says, what no caller is shown.
+    redact: Patterns,
     live: watch::Sender<Option<Arc<Live>>>,
     n_connections: AtomicU64,
     settle_by: tokio::time::Instant,
@@ -106,12 +96,14 @@ impl Server {
         let state = if spec.disabled { State::Disabled } else { State::Connecting };
         let server = Arc::new(Server {
             name: name.into(),
+            offer: Arc::new(Offer::open(name, &spec, &around.safety, (around.now)())),
+            turns: spec.guard.limits.concurrency.map(|it| Arc::new(Semaphore::new(it))),
+            redact: around.safety.settings.redact.with(&spec.guard.redact),
             spec,
             state: RwLock::new((state, (around.now)())),
             around: around.clone(),
             personal: Personal::default(),
             watches: Watches::default(),
-            catalog: RwLock::default(),
             live: watch::Sender::new(None),
             n_connections: AtomicU64::new(0),
             settle_by: tokio::time::Instant::now() + FIRST_LIST,
@@ -130,10 +122,6 @@ impl Server {
     /// Where it stands, and since when.
     pub fn state(&self) -> (State, Timestamp) {
         self.state.read().clone()
-    }
-
-    pub fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.read().clone()
     }
 
     /// What it said about itself when it was last connected to.
@@ -219,11 +207,14 @@ impl Server {
     }
 
     /// Returns when the first try to connect has come to something, or took too long: a client that asks at once after
-    /// the start then sees servers that are quick.
+    /// the start then sees servers that are quick. Who offered something in an earlier run is not waited for.
     pub async fn settled(&self) {
         let mut live = self.live.subscribe();
         let tried = async {
-            while self.n_connections() == 0 && self.state().0 == State::Connecting {
+            while !self.offer.is_known()
+                && self.n_connections() == 0
+                && self.state().0 == State::Connecting
+            {
                 if live.changed().await.is_err() {
                     return;
                 }
@@ -238,6 +229,7 @@ impl Server {
             self.enter(State::Connecting);
             let begun = Instant::now();
             let (inbox, frames) = mpsc::unbounded_channel();
+            let n_before = self.n_connections();
             let reason = tokio::select! {
                 connected = tokio::time::timeout(CONNECT_LIMIT, self.connect(inbox)) => match connected {
                     Ok(Ok(live)) => self.serve(live, frames).await,
@@ -248,6 +240,9 @@ impl Server {
             };
             if self.stop.is_cancelled() {
                 break;
+            }
+            if self.n_connections() == n_before {
+                metric::attempt(&self.name, false);
             }
             if STABLE < begun.elapsed() {
                 wait = FIRST_RETRY;
@@ -268,10 +263,12 @@ impl Server {
             wait = (wait * 2).min(LAST_RETRY);
         }
         self.live.send_replace(None);
+        metric::up(&self.name, None);
         self.stopped.cancel();
     }
 
     fn enter(&self, state: State) {
+        metric::up(&self.name, Some(state == State::Ready));
         *self.state.write() = (state, (self.around.now)());
         self.around.changes.send(Change::State { server: self.name.clone() }).ok();
         // Those who wait look at the state again.
@@ -279,11 +276,19 @@ impl Server {
     }
 
     /// A connection on which nothing was said yet.
-    pub(crate) fn open(&self, inbox: crate::upstream::Inbox) -> Result<Arc<dyn Link>, LinkError> {
+    pub(crate) async fn open(
+        &self,
+        inbox: crate::upstream::Inbox,
+    ) -> Result<Arc<dyn Link>, LinkError> {
         let tasks = &self.around.tasks;
         Ok(match &self.spec.reach {
             reach @ Reach::Stdio { .. } => {
-                StdioLink::start(reach, &self.around.inherited, inbox, tasks)?
+                let children = &self.around.safety.children;
+                children.swept().await;
+                let place = children
+                    .claim(&self.name, &self.spec.guard.limits)
+                    .map_err(|message| LinkError::Unreachable { message })?;
+                StdioLink::start(reach, &self.around.inherited, inbox, tasks, place)?
             }
             Reach::Http { url, headers } => {
                 HttpLink::new(self.around.http.clone(), url, headers, inbox, tasks)?
@@ -292,7 +297,7 @@ impl Server {
     }
 
     async fn connect(&self, inbox: crate::upstream::Inbox) -> Result<Arc<Live>, LinkError> {
-        let link = self.open(inbox)?;
+        let link = self.open(inbox).await?;
         link.attribute(Unowned::Sole);
         // Whatever happens until it is in use, nothing of it stays.
         let guard = CloseOnDrop::new(link.clone(), &self.around.tasks);
@@ -304,12 +309,17 @@ impl Server {
             },
         )?;
         let mut catalog = Catalog::default();
+        let mut ttl = None;
         for list in List::ALL {
-            let items = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
-            catalog.set(list, self.shaped(list, items));
+            let listed = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
+            catalog.set(list, listed.items);
+            ttl = ttl.into_iter().chain(listed.ttl).min();
         }
         self.n_connections.fetch_add(1, Ordering::Relaxed);
-        *self.catalog.write() = Arc::new(catalog);
+        metric::attempt(&self.name, true);
+        let said = Remembered { catalog, welcome: welcome.clone(), ttl };
+        let told = self.offer.take(&self.spec, said, (self.around.now)());
+        self.tell(told);
         guard.keep();
         Ok(Arc::new(Live { link, welcome }))
     }
@@ -318,17 +328,29 @@ impl Server {
     async fn serve(&self, live: Arc<Live>, mut frames: mpsc::UnboundedReceiver<Frame>) -> String {
         self.live.send_replace(Some(live.clone()));
         self.enter(State::Ready);
-        for list in List::ALL {
-            self.tell_changed(list);
-        }
         self.watch_again(&live).await;
         let mut listening = self.listen(&live, &self.watches.uris()).await;
+        let mut read_at = tokio::time::Instant::now();
         loop {
+            let ttl = self.offer.ttl(&self.spec);
+            let stale = async {
+                match ttl {
+                    Some(it) => tokio::time::sleep_until(read_at + it).await,
+                    None => std::future::pending().await,
+                }
+            };
             let frame = tokio::select! {
                 Some(frame) = frames.recv() => Some(frame),
                 said = next_of(&mut listening) => said,
                 () = self.watches.changed.notified() => {
                     listening = self.listen(&live, &self.watches.uris()).await;
+                    continue;
+                }
+                () = stale => {
+                    for list in List::ALL {
+                        self.relist(&live, list).await;
+                    }
+                    read_at = tokio::time::Instant::now();
                     continue;
                 }
                 () = live.link.closed().cancelled() => return live.link.reason(),
@@ -409,25 +431,13 @@ impl Server {
 
     async fn relist(&self, live: &Live, list: List) {
         match fetch(&*live.link, &live.welcome, &self.around.client, list, CONNECT_LIMIT).await {
-            Ok(items) => {
-                {
-                    let mut catalog = self.catalog.write();
-                    let mut new = Catalog::clone(&catalog);
-                    new.set(list, self.shaped(list, items));
-                    *catalog = Arc::new(new);
-                }
-                self.tell_changed(list);
+            Ok(listed) => {
+                let now = (self.around.now)();
+                let told = self.offer.take_list(&self.spec, list, listed.items, now);
+                self.tell(told);
             }
             Err(err) => tracing::warn!("`{}` of `{}`: {err}", list.method(), self.name),
         }
-    }
-
-    fn shaped(&self, list: List, items: Vec<Item>) -> Vec<Item> {
-        if list == List::Tools { self.spec.tools.apply(items) } else { items }
-    }
-
-    fn tell_changed(&self, list: List) {
-        self.around.changes.send(Change::List { server: self.name.clone(), list }).ok();
     }
 }
 
@@ -458,27 +468,4 @@ fn jitter(name: &str, n: u64) -> f64 {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     (hash % 1000) as f64 / 1000.0
-}
-
-pub(crate) struct CloseOnDrop {
-    link: Option<Arc<dyn Link>>,
-    tasks: TaskTracker,
-}
-
-impl CloseOnDrop {
-    pub(crate) fn new(link: Arc<dyn Link>, tasks: &TaskTracker) -> CloseOnDrop {
-        CloseOnDrop { link: Some(link), tasks: tasks.clone() }
-    }
-
-    pub(crate) fn keep(mut self) {
-        self.link = None;
-    }
-}
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        if let Some(link) = self.link.take() {
-            self.tasks.spawn(async move { link.close().await });
-        }
-    }
 }

@@ -35,6 +35,17 @@ impl Summary for ServerList {
                 (Some(reason), None) => reason.clone(),
                 _ => it.software.clone().unwrap_or_default(),
             };
+            let note = match it.flagged.as_slice() {
+                [] => note,
+                flagged => {
+                    let tools: Vec<String> =
+                        flagged.iter().map(|it| format!("`{}` {}", it.tool, it.differs)).collect();
+                    format!(
+                        "{note} (since first seen: {}; `approve_tools` after a look)",
+                        tools.join(", ")
+                    )
+                }
+            };
             [
                 it.name.clone(),
                 it.state.as_str().to_owned(),

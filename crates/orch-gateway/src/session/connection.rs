@@ -226,7 +226,7 @@ impl Server {
         let says_so_itself = visitor.is_direct() && visitor.session.is_some();
         let (inbox, frames) = mpsc::unbounded_channel();
         let connecting = async {
-            let link = self.open(inbox)?;
+            let link = self.open(inbox).await?;
             let guard = crate::server::CloseOnDrop::new(link.clone(), &self.around.tasks);
             let welcome =
                 handshake::begin_session(&*link, &client, CONNECT_LIMIT).await.map_err(|err| {

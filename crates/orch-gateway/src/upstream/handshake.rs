@@ -131,6 +131,17 @@ pub async fn begin_session(
     Ok(welcome(terms, members, answer))
 }
 
+/// What was said at an earlier handshake. None: it makes no sense any more.
+pub(crate) fn remembered(version: &str, answer: Raw) -> Option<Welcome> {
+    let era = match version {
+        STATELESS => Era::Stateless,
+        it if SESSION.contains(&it) => Era::Session,
+        _ => return None,
+    };
+    let members = Members::of(&answer)?;
+    Some(welcome(Terms { version: version.to_owned(), era }, members, answer))
+}
+
 fn welcome(terms: Terms, members: Members, answer: Raw) -> Welcome {
     Welcome {
         terms,
