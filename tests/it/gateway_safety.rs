@@ -284,6 +284,43 @@ async fn where_pins_are_enforced_nothing_changed_is_listed_or_called() {
 }
 
 #[tokio::test]
+async fn where_nothing_stands_between_what_is_quarantined_stays_so() {
+    let shell = Shell::offering(&json!([tool("a"), tool("b")]));
+    let servers = json!({"s": shell.entry_with(&json!({"pin": "enforce", "limits": {"result_bytes": 1000}}))});
+    let profiles = json!({"profiles": {"bare": {"transparent": "s"}}});
+    let gateway = Gateway::configured(servers, profiles).await;
+    gateway.until("s", "ready").await;
+    let mut site = gateway.site();
+    site.url.push_str("/bare");
+    let ask = async |method: &str, params: Value| -> Value {
+        let message = request(Era::Modern, json!(1), method, params);
+        let response = within(method, mcp::post(&site, "", &message).send()).await.unwrap();
+        let is_stream = response.headers()["content-type"] == "text/event-stream";
+        let text = within(method, response.text()).await.unwrap();
+        if is_stream {
+            mcp::events(&text).pop().unwrap()
+        } else {
+            serde_json::from_str(&text).unwrap()
+        }
+    };
+    // The catalog does not know yet that it changed.
+    let reworded = json!({"name": "a", "description": "other", "inputSchema": {"type": "object"}});
+    shell.offer(&json!([reworded, tool("b"), tool("new")]));
+    let listed = ask("tools/list", json!({})).await;
+    let tools = listed["result"]["tools"].as_array().unwrap();
+    assert_eq!(tools.len(), 1, "{listed}");
+    assert_eq!(tools[0], tool("b"));
+    let refused = ask("tools/call", json!({"name": "new", "arguments": {}})).await;
+    assert!(refused.to_string().contains("approve_tools"), "{refused}");
+    assert_eq!(shell.lines("calls").len(), 0);
+    // Nothing is cut off here.
+    let long = json!({"content": [{"type": "text", "text": "x".repeat(5000)}]});
+    shell.answer(&long);
+    let answer = ask("tools/call", json!({"name": "b", "arguments": {}})).await;
+    assert_eq!(answer["result"]["content"], long["content"], "{answer}");
+}
+
+#[tokio::test]
 async fn a_large_result_is_cut_and_the_rest_of_it_is_there_for_its_caller() {
     let shell = Shell::offering(&json!([tool("a")]));
     let servers = json!({
