@@ -17,6 +17,7 @@ use orch_gateway::server::Change;
 use orch_gateway::upstream::stdio::INHERITED;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::data_dir::DataDir;
@@ -75,12 +76,16 @@ fn safety(config: &GatewaySection, data_dir: &Path) -> anyhow::Result<Settings> 
     })
 }
 
-/// That a tool is not what it was, is told as what happens to nodes is. Ends with the hub.
-pub(super) async fn tell_of_tools(mut changes: Receiver<Change>, orch: Arc<Orch>) {
+/// That a tool is not what it was, is told as what happens to nodes is, until `ended`.
+pub(super) async fn tell_of_tools(
+    mut changes: Receiver<Change>,
+    orch: Arc<Orch>,
+    ended: CancellationToken,
+) {
     loop {
         let change = tokio::select! {
             change = changes.recv() => change,
-            () = orch.shutdown.cancelled() => return,
+            () = ended.cancelled() => return,
         };
         match change {
             Ok(Change::Flagged { server, flag }) => {

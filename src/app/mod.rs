@@ -180,7 +180,8 @@ impl App {
         let gateway = self.gateway.clone();
         gateway.hub.reload(&self.servers);
         let shutdown = self.local.shutdown.clone();
-        tracker.spawn(gateway::tell_of_tools(gateway.hub.changes(), self.orch.clone()));
+        let changes = gateway.hub.changes();
+        tracker.spawn(gateway::tell_of_tools(changes, self.orch.clone(), shutdown.clone()));
         tracker.spawn(async move { gateway.run(shutdown).await });
         let address = self.http.as_ref().map(|it| it.address);
         if let Some(http) = self.http {

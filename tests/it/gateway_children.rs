@@ -143,3 +143,25 @@ async fn a_server_that_always_dies_is_started_again_and_again_but_ever_less_ofte
     gateway.until("s", "ready").await;
     assert_eq!(gateway.call("s__a").await["content"][0]["text"], "fine");
 }
+
+#[tokio::test]
+async fn what_is_not_enabled_is_not_started_and_other_keys_are_counted() {
+    let (off, on) = (Shell::offering(&json!([tool("a")])), Shell::offering(&json!([tool("a")])));
+    let servers = json!({"off": off.entry_with(&json!({"enabled": false})), "on": on.entry()});
+    let gateway = Gateway::before(servers).await;
+    gateway.until("on", "ready").await;
+    gateway.call("on__a").await;
+    assert_eq!(gateway.about("off").await["state"], "disabled");
+    assert_eq!(off.pids().len(), 0);
+    let metrics = crate::harness::http().get(format!("{}/metrics", gateway.server.url));
+    let metrics = metrics.send().await.unwrap().text().await.unwrap();
+    for line in [
+        r#"mcp_orch_upstream_up{server="on"} 1"#,
+        r#"mcp_orch_upstream_children{server="on"} 1"#,
+        r#"mcp_orch_upstream_requests_total{server="on",outcome="ok"} 1"#,
+        r#"mcp_orch_upstream_connections_total{server="on",outcome="connected"} 1"#,
+        r#"mcp_orch_upstream_request_seconds_count{server="on"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+}
