@@ -3,6 +3,7 @@
 //! Refusals: a wrong credential is 401, never an anonymous call; a foreign Host or Origin is 403, so that no web page
 //! reaches the server by way of its visitor's browser. `X-Forwarded-*` is not trusted and not read.
 
+pub mod oauth;
 mod sites;
 
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use orch_core::Orch;
 use orch_domain::Error;
 use orch_domain::caller::{Caller, Channel, Permission};
 use orch_domain::name::UserId;
+use orch_domain::tool_access::ToolAccess;
 
+pub use oauth::ResourceServer;
 pub use sites::{InvalidSite, Refusal, Sites};
 
 use crate::face::rest::problem::Problem;
 
-/// Whom every request stands for with `--no-auth`.
-pub const ADMIN: &str = "user-admin-001";
 /// There with `--demo` only.
 pub const DEMO: &str = "user-demo-001";
 
@@ -47,33 +48,47 @@ pub struct Access {
     /// With it, `X-User-ID` names a user without a credential. For loopback only, which the configuration checks.
     pub demo: bool,
     pub sites: Sites,
+    /// Other issuers whose tokens count at the MCP endpoint.
+    pub oauth: Option<ResourceServer>,
 }
 
 impl Access {
     pub fn new(orch: Arc<Orch>, mode: Mode, sites: Sites) -> Access {
-        Access { orch, mode, demo: false, sites }
+        Access { orch, mode, demo: false, sites, oauth: None }
     }
 
     pub fn with_demo(self, demo: bool) -> Access {
         Access { demo, ..self }
     }
 
+    pub fn with_oauth(self, oauth: Option<ResourceServer>) -> Access {
+        Access { oauth, ..self }
+    }
+
     /// Whom the request comes from; `None` is nobody in particular. A credential that is wrong is an error.
     pub fn identify(&self, headers: &HeaderMap, channel: Channel) -> Result<Option<Caller>, Error> {
         let caller = match self.mode {
-            Mode::NoAuth => Some(self.named(headers, channel)?.unwrap_or_else(|| Caller {
-                user: UserId::try_new(ADMIN).expect("the constant keeps the rule"),
-                permissions: Permission::ALL.to_vec(),
-                channel,
-                client: None,
-            })),
+            Mode::NoAuth => {
+                let named = self.named(headers, channel)?;
+                Some(named.unwrap_or_else(|| self.orch.local_caller(channel)))
+            }
             Mode::Login => match credential(headers)? {
-                Some(it) => Some(self.orch.authenticate(it, channel)?),
+                Some(it) => Some(self.bearer(it, headers, channel)?),
                 None => self.named(headers, channel)?,
             },
         };
         let client = client(headers);
         Ok(caller.map(|it| Caller { client, ..it }))
+    }
+
+    /// Tokens of other issuers are for the MCP endpoint, which they name as their audience, and for nothing else here.
+    fn bearer(&self, it: &str, headers: &HeaderMap, channel: Channel) -> Result<Caller, Error> {
+        match &self.oauth {
+            Some(oauth) if channel == Channel::Mcp && oauth.judges(it) => {
+                oauth.caller(&self.orch, it, headers, channel)
+            }
+            _ => self.orch.authenticate(it, channel),
+        }
     }
 
     /// Whom the request stands for by now, for a stream that outlives it: keys are revoked and tokens expire.
@@ -86,12 +101,8 @@ impl Access {
     fn visitor(&self, channel: Channel) -> Option<Caller> {
         let id = UserId::try_new(DEMO).ok().filter(|_| self.demo)?;
         let user = self.orch.ledger.read(|book| book.user(&id).cloned())?;
-        Some(Caller {
-            user: user.id.clone(),
-            permissions: vec![Permission::Read],
-            channel,
-            client: None,
-        })
+        let tools = ToolAccess::default().and(&user.tools);
+        Some(Caller { tools, ..Caller::new(user.id.clone(), vec![Permission::Read], channel) })
     }
 
     /// The user that `X-User-ID` names, in a demo.
@@ -104,10 +115,8 @@ impl Access {
             .and_then(|id| self.orch.ledger.read(|book| book.user_called(&id).ok().cloned()));
         match user {
             Some(user) => Ok(Some(Caller {
-                user: user.id.clone(),
-                permissions: user.permissions.clone(),
-                channel,
-                client: None,
+                tools: ToolAccess::default().and(&user.tools),
+                ..Caller::new(user.id.clone(), user.permissions.clone(), channel)
             })),
             None => Err(refused(
                 "`X-User-ID` names no user; the demo has `user-demo-001` and `user-admin-001`",

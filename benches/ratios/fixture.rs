@@ -110,12 +110,7 @@ pub(crate) fn user() -> User {
 }
 
 pub(crate) fn cx() -> Cx {
-    Cx::new(Some(Caller {
-        user: user().id,
-        permissions: Permission::ALL.to_vec(),
-        channel: Channel::Rest,
-        client: None,
-    }))
+    Cx::new(Some(Caller::new(user().id, Permission::ALL.to_vec(), Channel::Rest)))
 }
 
 pub(crate) fn launch(arguments: serde_json::Value) -> ops::LaunchInstance {

@@ -7,7 +7,7 @@ use anyhow::Context;
 use orch_core::Orch;
 use orch_core::ports::clock::Clock;
 use orch_domain::event::News;
-use orch_gateway::config::McpConfig;
+use orch_gateway::config::{McpConfig, Upstream};
 use orch_gateway::hub::Hub;
 use orch_gateway::port::{Gateway, Lookup};
 use orch_gateway::safety::Settings;
@@ -46,10 +46,17 @@ pub(super) fn build(
         .iter()
         .filter_map(|name| env.get(name).map(|value| ((*name).to_owned(), value)))
         .collect();
+    let per_caller = config.gateway.rate.rate().context("`gateway.rate`")?;
     let safety = safety(&config.gateway, data_dir.path())?;
-    let hub = Hub::new(inherited, tasks, Arc::new(move || clock.now()), safety)
+    let hub = Hub::new(inherited, tasks, Arc::new(move || clock.now()), per_caller, safety)
         .context("no HTTP client can be made")?;
-    Ok((Arc::new(Gateway::new(hub, file, lookup)), servers))
+    let mut gateway = Gateway::new(hub, file, lookup);
+    let (name, words) = (&config.gateway.publish_as, &config.gateway.publish);
+    if !words.is_empty() {
+        let server = Upstream::of_command(name, words).context("`gateway.publish`")?;
+        gateway = gateway.publishing(name.clone(), server);
+    }
+    Ok((Arc::new(gateway), servers))
 }
 
 /// Tells a mistake in the file of servers before anything is opened.

@@ -10,7 +10,7 @@ use orch_core::Orch;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Access, Mode, Sites};
+use crate::auth::{Access, Mode, ResourceServer, Sites, oauth};
 use crate::config::Config;
 use crate::face::mcp::Face;
 use crate::face::rest;
@@ -37,11 +37,13 @@ impl Http {
         let sites =
             Sites::new(address.ip(), &config.server.allowed_hosts, &config.server.allowed_origins)
                 .context("`server.allowed_hosts` or `server.allowed_origins`")?;
+        let oauth = ResourceServer::build(config, &url_of(address))?;
         let mode = if config.security.enable_auth { Mode::Login } else { Mode::NoAuth };
-        let access = Arc::new(Access::new(orch.clone(), mode, sites).with_demo(demo));
+        let access =
+            Arc::new(Access::new(orch.clone(), mode, sites).with_demo(demo).with_oauth(oauth));
+        let mcp = oauth::protect(face.router(access.clone()), &access);
         let metrics = telemetry::start_metrics()?;
-        let router =
-            rest::router(orch.clone(), access.clone(), Some(metrics)).merge(face.router(access));
+        let router = rest::router(orch.clone(), access, Some(metrics)).merge(mcp);
         Ok(Http { address, listener, router, shutdown })
     }
 

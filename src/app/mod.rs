@@ -7,7 +7,9 @@ pub mod data_dir;
 pub mod database;
 mod failpoint;
 pub mod gateway;
+pub mod hangup;
 mod http;
+mod logins;
 pub mod machine;
 pub mod nodes;
 pub mod ray;
@@ -140,6 +142,8 @@ impl App {
             }
             Kind::Stdio => None,
         };
+        let address = http.as_ref().map(|it| it.address);
+        logins::open(gateway.hub.logins(), &orch, address, &engine_tasks, &shutdown);
         let socket = socket::bind(&data_dir.socket())?;
         let yielded = (kind == Kind::Stdio).then(CancellationToken::new);
         let local = Local {
@@ -177,11 +181,12 @@ impl App {
         }
         tracker.spawn(socket::serve(self.socket, self.local.clone()));
         // Before anybody can ask: what is known from an earlier run is there at once.
-        let gateway = self.gateway.clone();
-        gateway.hub.reload(&self.servers);
-        let shutdown = self.local.shutdown.clone();
+        let (gateway, shutdown) = (self.gateway.clone(), self.local.shutdown.clone());
         let changes = gateway.hub.changes();
+        gateway.apply(self.servers);
         tracker.spawn(gateway::tell_of_tools(changes, self.orch.clone(), shutdown.clone()));
+        let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        tracker.spawn(hangup::reload_on(hangup, gateway.clone(), shutdown.clone()));
         tracker.spawn(async move { gateway.run(shutdown).await });
         let address = self.http.as_ref().map(|it| it.address);
         if let Some(http) = self.http {

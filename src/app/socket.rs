@@ -11,7 +11,6 @@ use anyhow::Context;
 use futures::StreamExt;
 use orch_adapters::store::SledStore;
 use orch_core::Orch;
-use orch_core::service::bootstrap::local_caller;
 use orch_domain::caller::Channel;
 use orch_gateway::names::Dialect;
 use orch_gateway::view::View;
@@ -271,7 +270,7 @@ impl Local {
         view: View,
         stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     ) {
-        let caller = local_caller(Channel::Mcp);
+        let caller = self.orch.local_caller(Channel::Mcp);
         if let Err(err) = self.face.clone().serve_stream(caller, view, stream).await {
             tracing::debug!("a local connection ended: {err}");
         }

@@ -1,11 +1,15 @@
 //! The arguments as they are written, and what they set in the configuration.
 
+mod bridges;
+
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use orch_gateway::names::Dialect;
 use serde_json::json;
 
+pub(super) use self::bridges::{AddServerArgs, At, InstallArgs, ServersCommand, StdioArgs};
+use self::bridges::{INSTALL_EXAMPLES, STDIO_EXAMPLES};
 use crate::app::socket::Entry;
 use crate::config::{Config, Env, Flag, Sources, load};
 
@@ -14,7 +18,9 @@ Examples:
   mcp-orch serve                                     serve MCP and REST on http://127.0.0.1:3000
   mcp-orch serve --demo                              with the users demo/demo and admin/admin
   mcp-orch stdio                                     what an MCP client starts
+  mcp-orch stdio --connect https://example.org/mcp   a remote server for a client that only starts programs
   mcp-orch install --client claude-desktop           add mcp-orch to a client's configuration
+  mcp-orch servers add memory -- npx -y @modelcontextprotocol/server-memory
   mcp-orch call list_nodes                           one operation from the shell
   mcp-orch call launch_instance image=nginx:alpine 'ports=[80]'
   mcp-orch events --follow                           what happens, as it happens
@@ -73,7 +79,8 @@ pub(super) enum Command {
     /// Serve MCP at /mcp, REST at / and the API documentation at /docs.
     Serve(ServeArgs),
     /// Speak MCP on stdin and stdout; shares the state of a server that runs, or serves itself.
-    Stdio(EntryArgs),
+    #[command(after_help = STDIO_EXAMPLES)]
+    Stdio(StdioArgs),
     /// Call one operation.
     #[command(after_help = CALL_EXAMPLES)]
     Call(CallArgs),
@@ -82,8 +89,14 @@ pub(super) enum Command {
     /// Show what happened to nodes, instances, quotas and images, oldest first.
     #[command(after_help = EVENTS_EXAMPLES)]
     Events(EventsArgs),
-    /// Add mcp-orch to the configuration of an MCP client.
+    /// List the MCP clients of this machine, or add mcp-orch to the configuration of one.
+    #[command(after_help = INSTALL_EXAMPLES)]
     Install(InstallArgs),
+    /// The MCP servers behind this one.
+    Servers {
+        #[command(subcommand)]
+        command: ServersCommand,
+    },
     /// Register machines as nodes, one or many.
     Nodes {
         #[command(subcommand)]
@@ -145,18 +158,6 @@ const COMPLETIONS: &str = "\
 Examples:
   mcp-orch completions bash > ~/.local/share/bash-completion/completions/mcp-orch
   mcp-orch completions zsh > ~/.zfunc/_mcp-orch";
-
-#[derive(Args)]
-pub(super) struct InstallArgs {
-    #[arg(long, value_enum)]
-    pub client: ClientName,
-    /// Show what would be added, and change nothing.
-    #[arg(long)]
-    pub print: bool,
-    /// The client's configuration, when it is not where that client usually has it.
-    #[arg(long, value_name = "FILE")]
-    pub file: Option<PathBuf>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ClientName {
@@ -359,6 +360,18 @@ pub(super) struct ServeArgs {
     /// Everybody who connects is the administrator; on loopback only.
     #[arg(long)]
     pub no_auth: bool,
+    /// A server on stdin and stdout to publish over HTTP, besides those of the file: its program and arguments.
+    #[arg(last = true, value_name = "COMMAND", requires = "publish")]
+    pub command: Vec<String>,
+    /// Publish the COMMAND behind `--`, under this name.
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..=1,
+        default_missing_value = "published",
+        requires = "command"
+    )]
+    pub publish: Option<String>,
 }
 
 impl ServeArgs {
@@ -373,6 +386,10 @@ impl ServeArgs {
         }
         if let Some(it) = &self.mcp_config {
             add("--mcp-config", "gateway.mcp_config", json!(it));
+        }
+        if let Some(name) = &self.publish {
+            add("--publish", "gateway.publish", json!(self.command));
+            add("--publish", "gateway.publish_as", json!(name));
         }
         if self.no_auth {
             add("--no-auth", "security.enable_auth", json!(false));

@@ -1,6 +1,9 @@
-//! `install`: adds mcp-orch to the configuration of an MCP client, and leaves everything else in it as it was.
+//! `install`: adds mcp-orch to the configuration of an MCP client, and leaves everything else in it as it was. Without a
+//! client it lists those of this machine.
 
 mod edit;
+mod import;
+mod list;
 
 use std::path::{Path, PathBuf};
 
@@ -14,12 +17,31 @@ use crate::config::Env;
 
 const SERVER: &str = "mcp-orch";
 
-pub(super) fn run(
-    env: &dyn Env,
+pub(super) async fn run(
+    env: &'static dyn Env,
     globals: &Globals,
     args: &InstallArgs,
 ) -> anyhow::Result<ExitStatus> {
-    let client = args.client;
+    let Some(client) = args.client else { return list::run(&Places::of_user(env)?) };
+    let path = match &args.file {
+        Some(it) => it.clone(),
+        None => client.path(&Places::of_user(env)?),
+    };
+    if args.import {
+        let status = import::run(env, globals, client, &path).await?;
+        if status != ExitStatus::Done {
+            return Ok(status);
+        }
+    }
+    add(globals, args, client, &path)
+}
+
+fn add(
+    globals: &Globals,
+    args: &InstallArgs,
+    client: ClientName,
+    path: &Path,
+) -> anyhow::Result<ExitStatus> {
     let program = std::env::current_exe().context("where this program is cannot be found out")?;
     let mut arguments = vec!["stdio".to_owned()];
     if let Some(dir) = &globals.data_dir {
@@ -35,11 +57,7 @@ pub(super) fn run(
         print(serde_json::to_string_pretty(&json!({ key: { SERVER: entry } }))?)?;
         return Ok(ExitStatus::Done);
     }
-    let path = match &args.file {
-        Some(it) => it.clone(),
-        None => client.path(&Places::of_user(env)?),
-    };
-    let before = match fs_err::read_to_string(&path) {
+    let before = match fs_err::read_to_string(path) {
         Ok(it) => Some(it),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => None,
         Err(err) => return Err(err.into()),
@@ -56,10 +74,10 @@ pub(super) fn run(
         return Ok(ExitStatus::Done);
     }
     if let Some(before) = &before {
-        let backup = back_up(&path, before)?;
+        let backup = back_up(path, before)?;
         say(format!("kept the old file as `{}`", backup.display()));
     }
-    write_whole(&path, &after)?;
+    write_whole(path, &after)?;
     say(format!("added mcp-orch to `{}`; restart {}", path.display(), client.title()));
     Ok(ExitStatus::Done)
 }

@@ -15,6 +15,7 @@ mod host_key;
 mod install;
 mod nodes;
 mod serve;
+mod servers;
 mod stdio;
 
 use std::io::Write;
@@ -72,7 +73,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
         Some(Command::Call(args)) => call::run(env, &globals, &args).await,
         Some(Command::Tools(target)) => call::tools(env, &globals, &target).await,
         Some(Command::Events(args)) => events::run(env, &globals, &args).await,
-        Some(Command::Install(args)) => install::run(env, &globals, &args),
+        Some(Command::Install(args)) => install::run(env, &globals, &args).await,
         Some(Command::Nodes { command: NodesCommand::Import(args) }) => {
             nodes::import(env, &globals, &args).await
         }
@@ -92,7 +93,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
             Ok(ExitStatus::Done)
         }
         Some(Command::Demo(args)) => demo::run(env, &globals, &args).await,
-        Some(Command::Stdio(args)) => stdio::run(env, &globals, &args.entry()).await,
+        Some(Command::Stdio(args)) => stdio::run(env, &globals, &args).await,
+        Some(Command::Servers { command }) => servers::run(env, &globals, command).await,
         None if cli.mode.is_some() => {
             serve::run_mode(env, &globals, &cli.serve, cli.mode, &cli.entry.entry()).await
         }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Globals, ModeArg, ServeArgs};
 use super::{ExitStatus, say, stdio};
 use crate::app::data_dir::{DataDir, Lock, Locking};
+use crate::app::hangup::Terminal;
 use crate::app::socket::{self, Control, Entry};
 use crate::app::{App, Kind, Running};
 use crate::config::{Config, Env};
@@ -60,7 +61,7 @@ async fn serve(
     crate::app::gateway::check(config, env)?;
     let data_dir = DataDir::open(config)?;
     let lock = take_lock(&data_dir).await?;
-    let stop = stop_on_signal()?;
+    let stop = stop_serving_on_signal()?;
     let app = App::build(config, env, Kind::Server { demo }, data_dir.clone(), lock).await?;
     let running = app.start()?;
     announce(&running, globals, &data_dir);
@@ -91,6 +92,18 @@ async fn take_lock(data_dir: &DataDir) -> anyhow::Result<Lock> {
 
 /// Cancelled by the first SIGTERM, SIGINT or SIGHUP; the second ends the process at once.
 pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    stop_on_signal_but(|| true)
+}
+
+/// The same for one that serves: there a SIGHUP reloads, unless it says that the terminal is gone.
+pub(super) fn stop_serving_on_signal() -> anyhow::Result<CancellationToken> {
+    let terminal = Terminal::of_process();
+    stop_on_signal_but(move || terminal.is_lost())
+}
+
+fn stop_on_signal_but(
+    ends_at_hangup: impl Fn() -> bool + Send + 'static,
+) -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut signals = [
         signal(SignalKind::terminate())?,
@@ -100,11 +113,11 @@ pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let cancelled = stop.clone();
     let waiting = async move {
         let [terminate, interrupt, hangup] = &mut signals;
-        for _ in 0..2 {
+        loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
-                _ = hangup.recv() => {}
+                _ = hangup.recv() => if !ends_at_hangup() { continue },
             }
             if cancelled.is_cancelled() {
                 say("stopped at once; the next start finishes what was under way");

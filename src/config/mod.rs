@@ -15,6 +15,8 @@ mod value;
 use orch_core::settings::{self, Settings};
 use orch_domain::caller::Permission;
 use orch_domain::health::Damping;
+use orch_domain::redact::SecretValues;
+use orch_domain::tool_access::ToolPatterns as ToolLimits;
 use orch_gateway::profile::{Profile, Profiles};
 use sha2::{Digest, Sha256};
 use wildmatch::WildMatch;
@@ -58,6 +60,8 @@ impl Config {
                 .as_ref()
                 .map(|it| it.expose().clone().into_bytes()),
             configured_keys: self.configured_keys(),
+            local_tools: self.security.local_tools.clone(),
+            secrets: self.secrets(),
             audit_kept: self.store.audit_kept,
             events_kept: self.store.events_kept,
             heartbeat: self.server.heartbeat.duration(),
@@ -68,7 +72,13 @@ impl Config {
     pub fn profiles(&self) -> Profiles {
         let patterns =
             |them: &[String]| them.iter().map(|it| WildMatch::new(it)).collect::<Vec<_>>();
-        Profiles::new(self.gateway.profiles.iter().map(|(name, it)| Profile {
+        let mut sections = self.gateway.profiles.clone();
+        if !self.gateway.publish.is_empty() {
+            let name = self.gateway.publish_as.clone();
+            let alone = ProfileSection { transparent: Some(name.clone()), ..Default::default() };
+            sections.entry(name).or_insert(alone);
+        }
+        Profiles::new(sections.iter().map(|(name, it)| Profile {
             name: name.clone(),
             description: it.description.trim().to_owned(),
             servers: patterns(&it.servers),
@@ -92,13 +102,33 @@ impl Config {
         set.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
     }
 
+    /// Everything here that must not be shown.
+    fn secrets(&self) -> SecretValues {
+        let Config { security, llm, ray, .. } = self;
+        let keys = security.api_keys.iter().map(|it| &it.key);
+        let single = [
+            &security.api_key,
+            &security.jwt_secret,
+            &llm.azure.api_key,
+            &llm.bedrock.access_key_id,
+            &llm.bedrock.secret_access_key,
+            &llm.openai.api_key,
+            &llm.anthropic.api_key,
+            &ray.token,
+        ];
+        SecretValues::new(keys.chain(single.into_iter().flatten()))
+    }
+
     fn configured_keys(&self) -> Vec<settings::ConfiguredKey> {
-        let one = self.security.api_key.iter().map(|it| (it, Permission::ALL.to_vec()));
-        let named = self.security.api_keys.iter().map(|it| (&it.key, it.permissions.clone()));
+        let one = self.security.api_key.iter();
+        let one = one.map(|it| (it, Permission::ALL.to_vec(), ToolLimits::default()));
+        let named = self.security.api_keys.iter();
+        let named = named.map(|it| (&it.key, it.permissions.clone(), it.tools.clone()));
         one.chain(named)
-            .map(|(key, permissions)| settings::ConfiguredKey {
+            .map(|(key, permissions, tools)| settings::ConfiguredKey {
                 sha256: Sha256::digest(key.expose()).into(),
                 permissions,
+                tools,
             })
             .collect()
     }

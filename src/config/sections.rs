@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use orch_domain::caller::Permission;
+use orch_domain::rate::RateWritten;
 use orch_domain::resource::{Cpu, Memory};
 use orch_domain::secret::Secret;
+use orch_domain::tool_access::ToolPatterns as ToolLimits;
 use orch_domain::user::Quota;
 use orch_gateway::names::Dialect;
 use schemars::JsonSchema;
@@ -104,6 +106,9 @@ pub struct Security {
     pub jwt_secret: Option<Secret<String>>,
     /// Seconds that an access token is valid.
     pub token_lifetime: Seconds,
+    /// Which tools those may use who start `mcp-orch stdio`, and everybody where nobody logs in.
+    pub local_tools: ToolLimits,
+    pub oauth: Oauth,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -115,6 +120,44 @@ pub struct ConfiguredKey {
     pub key: Secret<String>,
     /// What it may do: `read`, `write`, `execute`, `admin`.
     pub permissions: Vec<Permission>,
+    /// Which tools it may use, by patterns such as `github.*`, in `allow` and `deny`.
+    #[serde(default)]
+    pub tools: ToolLimits,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Oauth {
+    /// URLs of the issuers whose access tokens count at `/mcp`, as tokens say them in `iss`; none unless given.
+    pub issuers: Vec<String>,
+    /// What tokens have to be issued for (`aud`); the URL that clients call `/mcp` by unless given.
+    pub audience: Option<String>,
+    /// URL of the issuer's keys; where the issuer's metadata says they are unless given.
+    pub jwks_url: Option<String>,
+    /// Permissions that each scope of a token gives.
+    pub scopes: BTreeMap<String, Vec<Permission>>,
+    /// Scopes that every token must have.
+    pub required_scopes: Vec<String>,
+    /// Claim with the name of the user here that a token stands for, such as `email`; it must be one that people cannot
+    /// choose for themselves. Without a user of that name, and without this, nothing is stored about who calls.
+    pub user_claim: Option<String>,
+    /// Claim with patterns of the tools that a token may use.
+    pub tools_claim: Option<String>,
+}
+
+impl Default for Oauth {
+    fn default() -> Oauth {
+        let scope = |it: Permission| (format!("mcp-orch:{it}"), vec![it]);
+        Oauth {
+            issuers: Vec::new(),
+            audience: None,
+            jwks_url: None,
+            scopes: Permission::ALL.into_iter().map(scope).collect(),
+            required_scopes: Vec::new(),
+            user_claim: None,
+            tools_claim: None,
+        }
+    }
 }
 
 impl Default for Security {
@@ -125,6 +168,8 @@ impl Default for Security {
             api_keys: Vec::new(),
             jwt_secret: None,
             token_lifetime: Seconds::new(12.0 * 3600.0),
+            local_tools: ToolLimits::default(),
+            oauth: Oauth::default(),
         }
     }
 }
@@ -245,6 +290,12 @@ impl Default for StoreSection {
 pub struct Gateway {
     /// File with the upstream MCP servers; `mcp-config.json` in the working directory unless given.
     pub mcp_config: Option<PathBuf>,
+    /// Program and arguments of one more server, on stdin and stdout, that is so published over HTTP.
+    pub publish: Vec<String>,
+    /// What it is called; at `/mcp/NAME` it is as if there were nothing between.
+    pub publish_as: String,
+    /// How often one caller, a user with one of its keys, may call tools of servers behind.
+    pub rate: RateWritten,
     /// Endpoints `/mcp/NAME` with some servers and tools: `NAME: {servers, tools: {allow, deny}, own, lazy, transparent, names, permissions, description}`.
     pub profiles: BTreeMap<String, ProfileSection>,
     /// What becomes of a tool that is not what it was when first seen; a server's own `pin` goes before.
@@ -262,6 +313,9 @@ impl Default for Gateway {
     fn default() -> Gateway {
         Gateway {
             mcp_config: None,
+            publish: Vec::new(),
+            publish_as: "published".to_owned(),
+            rate: RateWritten::default(),
             profiles: BTreeMap::new(),
             pin: Pin::default(),
             redact: Vec::new(),

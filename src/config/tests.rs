@@ -186,3 +186,27 @@ fn the_example_changes_nothing_and_is_right_when_uncommented() {
         .collect();
     assert_eq!(format!("{:?}", from(&uncommented, &[], Vec::new()).unwrap()), plain);
 }
+
+#[test]
+fn profiles_are_read_and_their_mistakes_named() {
+    let of =
+        |profile: &str| from(&format!("gateway: {{profiles: {{web: {profile}}}}}"), &[], vec![]);
+    let config = of("{servers: [git*], names: dot, tools: {deny: ['*.x']}}").unwrap();
+    let profiles = config.profiles();
+    let web = profiles.get("web").unwrap();
+    assert!(web.shows_tool("github", "y") && !web.shows_tool("github", "x"));
+    assert!(!web.own && !web.lazy && !web.shows_server("slack"));
+    assert!(of("{}").unwrap().profiles().get("web").unwrap().shows_server("any"));
+    for (profile, words) in [
+        ("{tools: {allow: [read_file]}}", "`read_file` matches no tool"),
+        ("{permissions: []}", "nobody can do anything"),
+        ("{transparent: a, lazy: true}", "stands for one server"),
+        ("{names: dots}", "gateway.profiles.web.names"),
+        ("{server: [a]}", "gateway.profiles.web.server"),
+    ] {
+        let err = of(profile).unwrap_err().to_string();
+        assert!(err.contains(words), "{profile}: {err}");
+    }
+    let err = from("gateway: {profiles: {'a/b': {}}}", &[], vec![]).unwrap_err().to_string();
+    assert!(err.contains("letters, digits"), "{err}");
+}

@@ -10,16 +10,16 @@ use serde_json::json;
 use crate::harness::cloud::Cloud;
 
 fn caller(permissions: &[Permission]) -> Caller {
-    Caller {
-        user: UserId::try_new("user-demo-001").unwrap(),
-        permissions: permissions.to_vec(),
-        channel: Channel::System,
-        client: None,
-    }
+    let user = UserId::try_new("user-demo-001").unwrap();
+    Caller::new(user, permissions.to_vec(), Channel::System)
 }
 
 /// Who may call what. Short on purpose: what is not here needs a login and `read` at least, and only `login` does not.
-const ADMIN: [&str; 21] = [
+const ADMIN: [&str; 24] = [
+    "add_server",
+    "remove_server",
+    "reload_servers",
+    "approve_tools",
     "discover_nodes",
     "register_node",
     "update_node",
@@ -50,7 +50,14 @@ const WRITE: [&str; 6] = [
     "restart_instance",
     "terminate_instance",
 ];
-const EXECUTE: [&str; 3] = ["exec_in_instance", "ray_submit_job", "ray_stop_job"];
+const EXECUTE: [&str; 6] = [
+    "exec_in_instance",
+    "ray_submit_job",
+    "ray_stop_job",
+    "call_tool",
+    "login_server",
+    "logout_server",
+];
 const NOBODY: [&str; 1] = ["login"];
 
 #[test]

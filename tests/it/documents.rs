@@ -96,7 +96,19 @@ fn every_example_is_valid() {
             }
             "mcp-config.json" => upstreams_are_valid(&path),
             name if name.ends_with(".md") => {}
-            // Played to its end by the gate of every change.
+            "package.json" | "package-lock.json" => {
+                let text = fs_err::read_to_string(&path).unwrap();
+                serde_json::from_str::<serde_json::Value>(&text)
+                    .unwrap_or_else(|err| panic!("{shown}: {err}"));
+                // Whoever installs it says where from.
+                assert!(!text.contains("\"resolved\""), "{shown} names a registry");
+            }
+            "requirements.txt" => {
+                let text = fs_err::read_to_string(&path).unwrap();
+                assert!(text.lines().all(|it| it.contains("==")), "{shown}: pin all of them");
+            }
+            // Played to their end by the gate of every change, or by what is.
+            name if name.ends_with(".py") || name.ends_with(".mjs") => {}
             "run" => {
                 let parsed =
                     std::process::Command::new("bash").arg("-n").arg(&path).status().unwrap();
@@ -148,7 +160,11 @@ fn every_json_of_the_readme_is_json() {
         let value: serde_json::Value =
             serde_json::from_str(&block).unwrap_or_else(|err| panic!("{err}: {block}"));
         let servers = value.get("mcpServers").or(value.get("servers")).unwrap();
-        assert!(servers["mcp-orch"].is_object());
+        if !servers["mcp-orch"].is_object() {
+            // Then it is one of ours.
+            orch_gateway::config::McpConfig::parse(&block, &|_| None)
+                .unwrap_or_else(|err| panic!("{err}: {block}"));
+        }
     }
 }
 
@@ -156,7 +172,12 @@ fn every_json_of_the_readme_is_json() {
 fn every_command_line_of_the_documents_is_understood() {
     let operations: Vec<&str> = orch_core::ops::catalogue().iter().map(|it| it.spec.name).collect();
     let mut n_checked = 0;
-    for document in ["README.md", "examples/main-job/README.md", "examples/fleet/README.md"] {
+    for document in [
+        "README.md",
+        "examples/main-job/README.md",
+        "examples/fleet/README.md",
+        "examples/gateway/README.md",
+    ] {
         let lines: Vec<String> =
             blocks(&read(document), "sh").join("\n").lines().map(str::to_owned).collect();
         for line in lines.iter().filter(|it| it.starts_with("mcp-orch ")) {

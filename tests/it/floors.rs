@@ -172,9 +172,9 @@ fn adapters_do_not_know_each_other() {
 
 #[test]
 fn faces_name_no_adapter_and_only_the_wiring_does() {
-    // The configuration of upstream servers is written in the gateway's own words.
-    let words = ["orch_gateway::upstream", "orch_gateway::route", "orch_adapters"];
-    nobody_names("src", &words, &["src/app"]);
+    nobody_names("src", &["orch_adapters"], &["src/app"]);
+    // Clients of the protocol and servers behind are two ends of one thing.
+    nobody_names("src", &["orch_gateway::upstream"], &["src/app", "src/face/mcp"]);
     nobody_names("src", &["bollard", "sled", "russh", "kube"], &[]);
 }
 
@@ -184,7 +184,11 @@ fn each_protocol_is_known_in_one_place() {
     nobody_names("src", &["rmcp"], &["src/face/mcp", "src/cli/stdio", "src/cli/client.rs"]);
     nobody_names("crates", &["rmcp"], &[]);
     // MCP over HTTP answers with statuses of its own.
-    nobody_names("src", &["StatusCode"], &["src/face/rest", "src/face/mcp/http.rs"]);
+    nobody_names(
+        "src",
+        &["StatusCode"],
+        &["src/face/rest", "src/face/mcp/http", "src/face/mcp/profile.rs"],
+    );
     // Those of others that adapters ask over HTTP are no statuses of ours.
     let clients = [
         "crates/orch-adapters/src/docker",

@@ -3,41 +3,14 @@
 
 mod fixtures;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use self::fixtures::{Excuse, excuses};
+use crate::harness::official::{installed, judged, run, text_of};
 use crate::harness::server::{Server, Setup};
-
-/// Where they are, or why this machine cannot have them.
-fn installed() -> Option<&'static Path> {
-    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let has = |program: &str| {
-            let mut version = std::process::Command::new(program);
-            version.arg("--version").output().is_ok_and(|it| it.status.success())
-        };
-        for program in ["npm", "python3"] {
-            if !has(program) {
-                println!("skipped: the official clients need `{program}`");
-                return None;
-            }
-        }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/official-clients");
-        let output = std::process::Command::new(script).output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "they could not be installed:\n{errors}");
-        let folder = String::from_utf8(output.stdout).unwrap();
-        Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder.trim()))
-    });
-    folder.as_deref()
-}
 
 /// Everybody is the administrator, and there is a simulated node `sim-1`, slow enough to have progress to tell of.
 async fn serve(data_dir: &Path) -> Server {
@@ -51,55 +24,12 @@ async fn serve(data_dir: &Path) -> Server {
     server
 }
 
-async fn run(command: &mut Command, what: &str) -> Output {
-    let command = command.stdin(Stdio::null()).kill_on_drop(true);
-    let ended = tokio::time::timeout(Duration::from_secs(300), command.output());
-    ended.await.unwrap_or_else(|_| panic!("{what}: not within 300 s")).unwrap()
-}
-
-fn text_of(output: &Output) -> String {
-    let (out, err) = (&output.stdout, &output.stderr);
-    format!("{}\n{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
-}
-
-/// Every check that failed, or was not as recommended, by scenario.
-fn failures(results: &Path) -> (usize, BTreeMap<(String, String), String>) {
-    let (mut n_passed, mut failed) = (0, BTreeMap::new());
-    for entry in fs_err::read_dir(results).unwrap() {
-        let folder = entry.unwrap().path();
-        // `server-ping-2026-11-21T04-08-17-660Z`
-        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
-        let scenario = name.strip_prefix("server-").unwrap().rsplitn(7, '-').last().unwrap();
-        let checks = fs_err::read_to_string(folder.join("checks.json")).unwrap();
-        let checks: Vec<Value> = serde_json::from_str(&checks).unwrap();
-        for check in checks {
-            match check["status"].as_str().unwrap() {
-                "SUCCESS" => n_passed += 1,
-                "INFO" | "SKIPPED" => {}
-                _ => {
-                    let id = check["id"].as_str().unwrap().to_owned();
-                    let why = check["errorMessage"].as_str().unwrap_or_default().to_owned();
-                    failed.insert((scenario.to_owned(), id), why);
-                }
-            }
-        }
-    }
-    (n_passed, failed)
-}
-
 async fn conforms_to(revision: &str, n_passed_at_least: usize) {
     let Some(folder) = installed() else { return };
     let data_dir = tempfile::tempdir().unwrap();
     let server = serve(data_dir.path()).await;
-    let results = data_dir.path().join("results");
-    let mut suite = Command::new(folder.join("node"));
-    suite.arg(folder.join("node_modules/@modelcontextprotocol/conformance/dist/index.js"));
-    suite.args(["server", "--url", &format!("{}/mcp", server.url), "--requirements", revision]);
-    // Its exit says that something failed, which checks without their fixture do.
-    let output = run(suite.arg("--output-dir").arg(&results), "the conformance suite").await;
-    assert!(results.exists(), "{}", text_of(&output));
-
-    let (n_passed, mut failed) = failures(&results);
+    let verdict = judged(folder, &format!("{}/mcp", server.url), revision).await;
+    let (n_passed, mut failed) = (verdict.n_passed, verdict.failed);
     for Excuse { scenario, checks, needs } in excuses(revision) {
         let excused: Vec<(String, String)> = failed
             .keys()

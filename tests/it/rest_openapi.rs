@@ -74,6 +74,7 @@ async fn every_route_of_the_catalogue_is_in_it() {
                     given.contains(name.as_str()),
                     in_body.is_some_and(|it| it.contains_key(name)),
                     route.preset.iter().any(|(it, _)| it == name),
+                    route.body.is_some_and(|it| it == name),
                 ];
                 let n_places = places.into_iter().filter(|it| *it).count();
                 assert_eq!(n_places, 1, "{}: {name}", op.spec.name);

@@ -6,6 +6,7 @@ use orch_domain::Error;
 use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::caller::Caller;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// Made by a face for each call.
@@ -17,6 +18,8 @@ pub struct Cx {
     pub progress: Progress,
     scope: Option<Arc<dyn Scope>>,
     audit: Arc<Mutex<AuditDraft>>,
+    /// As audit may show them.
+    arguments: Option<Arc<Value>>,
 }
 
 /// What there is at the endpoint that a call came in by. What it does not show is as if it were not there.
@@ -43,7 +46,17 @@ impl Cx {
             progress: Progress::default(),
             scope: None,
             audit: Arc::default(),
+            arguments: None,
         }
+    }
+
+    /// `arguments` are shown to whoever reads the audit, so they have no secrets any more.
+    pub(crate) fn with_arguments(self, arguments: Value) -> Cx {
+        Cx { arguments: Some(Arc::new(arguments)), ..self }
+    }
+
+    pub(crate) fn arguments(&self) -> Option<&Value> {
+        self.arguments.as_deref()
     }
 
     pub fn with_cancel(mut self, cancel: CancellationToken) -> Cx {
@@ -66,11 +79,20 @@ impl Cx {
         Cx { scope: self.scope.clone(), ..Cx::new(self.caller.clone()) }
     }
 
+    /// Whether anything of a server behind is there: at the endpoint, and for the caller.
     pub fn shows_server(&self, server: &str) -> bool {
         self.scope.as_ref().is_none_or(|it| it.shows_server(server))
+            && self.caller.as_ref().is_none_or(|it| it.tools.shows_server(server))
     }
 
+    /// Whether a tool is there: at the endpoint, and for the caller.
     pub fn shows_tool(&self, server: &str, tool: &str) -> bool {
+        self.is_at_endpoint(server, tool)
+            && self.caller.as_ref().is_none_or(|it| it.tools.permits(server, tool))
+    }
+
+    /// Whether a tool is there for whoever may use it.
+    pub fn is_at_endpoint(&self, server: &str, tool: &str) -> bool {
         self.scope.as_ref().is_none_or(|it| it.shows_tool(server, tool))
     }
 

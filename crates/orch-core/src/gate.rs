@@ -6,9 +6,12 @@ use std::time::Instant;
 use orch_domain::audit::{AuditEntry, Outcome};
 use orch_domain::caller::{Channel, Permission};
 use orch_domain::{Error, ErrorCode};
+use serde_json::{Value, json};
 use tracing::Instrument;
 
 use crate::operation::{Effect, Operation, Spec};
+use crate::ops::CallTool;
+use crate::service::tools::BUILT_IN;
 use crate::{Cx, Orch};
 
 /// Whether `cx` may use an operation at all. Faces ask this to show only what can be called.
@@ -17,6 +20,13 @@ pub fn authorise(spec: &Spec, cx: &Cx) -> Result<(), Error> {
         None => Ok(()),
         Some(needs) => permit(spec.name, needs, cx),
     }
+}
+
+/// Whether an operation is listed as a tool for `cx`. What only leads to other tools may be called by more than those it
+/// is listed for.
+pub fn offers(spec: &Spec, cx: &Cx) -> bool {
+    authorise(spec, cx).is_ok()
+        && cx.maybe_caller().is_none_or(|it| it.tools.permits(BUILT_IN, spec.name))
 }
 
 /// `authorise` before the arguments are read, so that who may not call learns nothing from how they are judged. The
@@ -45,8 +55,24 @@ pub fn refuse(orch: &Orch, spec: &Spec, cx: &Cx, refusal: &Error) {
     }
 }
 
-/// For the few streaming faces that have no operation of their own, such as the terminal.
+/// For the few faces that have no operation of their own, such as the terminal, and for requests of the protocol such as
+/// `resources/list`, which are there unless all of our own is denied.
 pub fn permit(operation: &'static str, needs: Permission, cx: &Cx) -> Result<(), Error> {
+    let caller = cx.caller()?;
+    if !caller.may(needs) {
+        return Err(Error::Forbidden { operation, needs });
+    }
+    let is_there = if operation.contains('/') {
+        caller.tools.shows_server(BUILT_IN)
+    } else {
+        caller.tools.permits_operation(operation)
+    };
+    if is_there { Ok(()) } else { Err(Error::ToolDenied { operation }) }
+}
+
+/// Whether `cx` may use tools of servers behind; which of them, its view says.
+pub fn permit_upstream(cx: &Cx) -> Result<(), Error> {
+    let (operation, needs) = (CallTool::SPEC.name, Permission::Execute);
     if cx.caller()?.may(needs) { Ok(()) } else { Err(Error::Forbidden { operation, needs }) }
 }
 
@@ -110,12 +136,27 @@ async fn guarded<O: Operation>(orch: &Arc<Orch>, cx: &Cx, req: O) -> Result<O::O
     result
 }
 
+/// Longer arguments are not read for the audit: nobody reads them there either, and every call would pay for it.
+const MAX_ARGUMENTS: usize = 64 * 1024;
+
 /// Admits a call that a face carries itself, because what is called answers in frames that go on as they are. Audit,
-/// count and time are as of `call`.
-pub fn begin(orch: &Arc<Orch>, spec: &Spec, cx: &Cx, target: &str) -> Result<Begun, Error> {
-    admit(orch, spec, cx)?;
+/// count and time are as of `call`. `arguments` is their JSON.
+pub fn begin(
+    orch: &Arc<Orch>,
+    spec: &Spec,
+    cx: &Cx,
+    target: &str,
+    arguments: Option<&str>,
+) -> Result<Begun, Error> {
+    permit_upstream(cx).inspect_err(|err| refuse(orch, spec, cx, err))?;
     let mut entry = draft(orch, cx, spec.name);
     entry.targets.push(target.to_owned());
+    let arguments = arguments.map(|it| {
+        let value = (it.len() <= MAX_ARGUMENTS).then(|| serde_json::from_str::<Value>(it).ok());
+        value.flatten().unwrap_or_else(|| format!("… ({} bytes)", it.len()).into())
+    });
+    // As `call_tool` has them, which is what it is.
+    entry.arguments = arguments.map(|it| orch.redacted(&json!({"name": target, "arguments": it})));
     Ok(Begun {
         orch: orch.clone(),
         operation: spec.name,
@@ -135,10 +176,15 @@ pub struct Begun {
 
 impl Begun {
     pub fn end(mut self, failure: Option<ErrorCode>) {
-        self.conclude(failure);
+        self.conclude(failure, Outcome::Failed);
     }
 
-    fn conclude(&mut self, failure: Option<ErrorCode>) {
+    /// It was not let through, and nothing has happened.
+    pub fn refuse(mut self, refusal: &Error) {
+        self.conclude(Some(refusal.code()), Outcome::Refused);
+    }
+
+    fn conclude(&mut self, failure: Option<ErrorCode>, bad: Outcome) {
         let Some(mut entry) = self.entry.take() else { return };
         let elapsed = self.started.elapsed();
         let code = failure.map(ErrorCode::as_str);
@@ -147,7 +193,7 @@ impl Begun {
             .increment(1);
         metrics::histogram!("mcp_orch_operation_seconds", "operation" => self.operation)
             .record(elapsed.as_secs_f64());
-        entry.outcome = if failure.is_some() { Outcome::Failed } else { Outcome::Succeeded };
+        entry.outcome = if failure.is_some() { bad } else { Outcome::Succeeded };
         entry.error = code.map(str::to_owned);
         entry.elapsed_ms = Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         self.orch.ledger.audit(entry);
@@ -156,7 +202,7 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        self.conclude(Some(ErrorCode::Cancelled));
+        self.conclude(Some(ErrorCode::Cancelled), Outcome::Failed);
     }
 }
 
@@ -173,6 +219,7 @@ fn draft(orch: &Orch, cx: &Cx, operation: &str) -> AuditEntry {
         outcome: Outcome::Accepted,
         error: None,
         elapsed_ms: None,
+        arguments: cx.arguments().cloned(),
     }
 }
 

@@ -195,6 +195,10 @@ impl Op {
         let call: Call = |orch, cx, arguments| {
             async move {
                 gate::admit(&orch, &O::SPEC, &cx)?;
+                let cx = match O::SPEC.effect {
+                    Effect::Reads => cx,
+                    _ => cx.with_arguments(orch.redacted(&arguments)),
+                };
                 let req = decode::<O>(arguments)
                     .inspect_err(|err| gate::refuse(&orch, &O::SPEC, &cx, err))?;
                 let out = gate::call::<O>(&orch, &cx, req).await?;

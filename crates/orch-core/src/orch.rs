@@ -21,7 +21,7 @@ use crate::service::pull::Pulls;
 use crate::service::ray::RayBoard;
 use crate::service::reconcile::Orphans;
 use crate::service::remnant::Fences;
-use crate::service::seal::Seal;
+use crate::service::seal::{Purpose, Seal};
 use crate::service::tool_search::ToolSearch;
 use crate::settings::Settings;
 use crate::task::{Followers, TaskBoard};
@@ -41,6 +41,7 @@ pub struct Orch {
     pub(crate) flights: Flights,
     pub(crate) pulls: Pulls,
     pub(crate) seal: Seal,
+    pub(crate) grant_seal: Seal,
     pub(crate) orphans: Orphans,
     pub(crate) fences: Fences,
     pub(crate) tool_search: ToolSearch,
@@ -70,7 +71,9 @@ impl Orch {
     pub fn build(parts: Parts, settings: Settings) -> Result<Arc<Orch>, StoreError> {
         let events = Arc::new(Events::default());
         let identity = Identity::new(parts.store.identity(), &settings);
-        let seal = Seal::new(&parts.store.identity().token_secret);
+        let secret = &parts.store.identity().token_secret;
+        let seal = Seal::new(secret, Purpose::RegistryCredentials);
+        let grant_seal = Seal::new(secret, Purpose::Grants);
         let ledger = Ledger::open(parts.store, events.clone(), parts.clock.clone(), &settings)?;
         Ok(Arc::new(Orch {
             health: HealthBoard::new(&ledger),
@@ -81,6 +84,7 @@ impl Orch {
             flights: Flights::new(settings.starts_per_node),
             pulls: Pulls::new(settings.pulls_at_once),
             seal,
+            grant_seal,
             orphans: Orphans::default(),
             fences: Fences::default(),
             tool_search: ToolSearch::default(),

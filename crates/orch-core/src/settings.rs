@@ -5,7 +5,9 @@ use std::time::Duration;
 use orch_domain::caller::Permission;
 use orch_domain::health::Damping;
 use orch_domain::port::PortRange;
+use orch_domain::redact::SecretValues;
 use orch_domain::resource::{Cpu, Memory};
+use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::Quota;
 
 #[derive(Clone, Debug)]
@@ -41,6 +43,10 @@ pub struct Settings {
     pub token_secret: Option<Vec<u8>>,
     /// Bearer tokens that the configuration gives, beside the API keys of the store.
     pub configured_keys: Vec<ConfiguredKey>,
+    /// Which tools those may use who are at the machine itself, and everybody where nobody logs in.
+    pub local_tools: ToolPatterns,
+    /// What must not be shown in the audit, wherever it occurs.
+    pub secrets: SecretValues,
     pub audit_kept: u64,
     pub events_kept: u64,
     /// How long a stream of events is silent at most; who takes nothing for twice as long is cut off.
@@ -51,6 +57,7 @@ pub struct Settings {
 pub struct ConfiguredKey {
     pub sha256: [u8; 32],
     pub permissions: Vec<Permission>,
+    pub tools: ToolPatterns,
 }
 
 impl Default for Settings {
@@ -75,6 +82,8 @@ impl Default for Settings {
             token_lifetime: Duration::from_secs(12 * 3600),
             token_secret: None,
             configured_keys: Vec::new(),
+            local_tools: ToolPatterns::default(),
+            secrets: SecretValues::default(),
             audit_kept: 100_000,
             events_kept: 10_000,
             heartbeat: Duration::from_secs(15),

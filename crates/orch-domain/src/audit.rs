@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::caller::Channel;
 use crate::name::UserId;
@@ -42,6 +43,9 @@ pub struct AuditEntry {
     pub error: Option<String>,
     /// How long the operation took; absent while it is not finished.
     pub elapsed_ms: Option<u64>,
+    /// What it was called with: secrets as `***`, long values cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

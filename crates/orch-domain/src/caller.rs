@@ -5,7 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::name::UserId;
+use crate::name::{ApiKeyId, UserId};
+use crate::tool_access::ToolAccess;
 
 /// What an operation needs. `admin` includes the others.
 #[derive(
@@ -75,9 +76,18 @@ pub struct Caller {
     pub channel: Channel,
     /// What the client calls itself (`claude-code 2.1`), for audit; nobody checks it.
     pub client: Option<String>,
+    /// Which tools of which servers, among those that the permissions allow.
+    pub tools: ToolAccess,
+    /// The API key it came with, so that two programs of one user are told apart.
+    pub key: Option<ApiKeyId>,
 }
 
 impl Caller {
+    /// With all tools that the permissions allow.
+    pub fn new(user: UserId, permissions: Vec<Permission>, channel: Channel) -> Caller {
+        Caller { user, permissions, channel, client: None, tools: ToolAccess::default(), key: None }
+    }
+
     pub fn may(&self, needed: Permission) -> bool {
         self.permissions.contains(&needed) || self.is_admin()
     }

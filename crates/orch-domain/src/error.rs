@@ -41,6 +41,10 @@ pub enum Error {
         "`{operation}` needs the permission `{needs}`, which you do not have; ask an administrator for it"
     )]
     Forbidden { operation: &'static str, needs: Permission },
+    #[error(
+        "`{operation}` is not among the tools that this login or key may use; ask an administrator for one that may"
+    )]
+    ToolDenied { operation: &'static str },
     #[error("the node `{node_id}` does not answer; {hint}")]
     NodeUnreachable { node_id: NodeId, hint: String, source: Source },
     #[error("{message}")]
@@ -272,7 +276,7 @@ impl Error {
             Error::InsufficientCapacity(_) => ErrorCode::InsufficientCapacity,
             Error::QuotaExceeded(_) => ErrorCode::QuotaExceeded,
             Error::Unauthenticated { .. } => ErrorCode::Unauthenticated,
-            Error::Forbidden { .. } => ErrorCode::Forbidden,
+            Error::Forbidden { .. } | Error::ToolDenied { .. } => ErrorCode::Forbidden,
             Error::NodeUnreachable { .. } => ErrorCode::NodeUnreachable,
             Error::EngineError { .. } => ErrorCode::EngineError,
             Error::UpstreamError { .. } => ErrorCode::UpstreamError,
@@ -318,6 +322,7 @@ impl Error {
             Error::Forbidden { operation, needs } => {
                 json!({ "operation": operation, "needs": needs })
             }
+            Error::ToolDenied { operation } => json!({ "operation": operation }),
             Error::NodeUnreachable { node_id, .. } | Error::EngineError { node_id, .. } => {
                 json!({ "node_id": node_id })
             }

@@ -12,6 +12,7 @@ use crate::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
 use crate::node_loss::{OnNodeLoss, Wishes};
 use crate::resource::{Cpu, Memory, Resources};
 use crate::time::Timestamp;
+use crate::tool_access::ToolPatterns;
 use crate::user::{Quota, User};
 
 impl Node {
@@ -61,6 +62,7 @@ impl User {
             },
             created_at: Timestamp::ZERO,
             tokens_valid_from: Timestamp::ZERO,
+            tools: ToolPatterns::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 #[cfg(any(test, feature = "fixtures"))]
 mod fixture;
+pub mod grant;
 pub mod health;
 pub mod image;
 pub mod instance;
@@ -23,13 +24,16 @@ pub mod page;
 pub mod password;
 pub mod placement;
 pub mod port;
+pub mod rate;
 pub mod ray;
+pub mod redact;
 pub mod registry;
 pub mod resource;
 pub mod secret;
 pub mod ssh;
 pub mod text;
 pub mod time;
+pub mod tool_access;
 pub mod trouble;
 pub mod user;
 

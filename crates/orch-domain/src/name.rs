@@ -166,6 +166,19 @@ named!(
     |it| is_word(it, 63, |b| matches!(b, b'-' | b'_' | b'.' | b':' | b'/'))
 );
 
+named!(
+    /// Stands for tools by their canonical names: `*` for any text, within the server's name or within the tool's.
+    ToolPattern,
+    "^(\\*|[A-Za-z0-9_*-]{1,40}\\.[^\\x00-\\x1f]{1,200})$",
+    "a pattern over `server.tool`, such as `*`, `github.*` or `github.get_*`; own operations are of the server `orch`",
+    |it| it == "*" || it.split_once('.').is_some_and(|(server, tool)| {
+        (1..=40).contains(&server.len())
+            && server.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'*'))
+            && (1..=200).contains(&tool.len())
+            && !tool.chars().any(char::is_control)
+    })
+);
+
 impl InstanceId {
     /// The name of the container: it fences against a second create.
     pub fn container_name(&self) -> String {
@@ -176,6 +189,15 @@ impl InstanceId {
     pub fn new(now: crate::time::Timestamp, random: u32) -> InstanceId {
         let millis = now.as_millis().max(0) & 0xfff_ffff_ffff;
         InstanceId(format!("i-{millis:011x}{:06x}", random & 0xff_ffff).into())
+    }
+}
+
+impl UserId {
+    /// How ids begin that stand for somebody whom another issuer vouches for, and of whom nothing is stored.
+    pub const EXTERNAL: &str = "oauth-";
+
+    pub fn is_external(&self) -> bool {
+        self.0.starts_with(UserId::EXTERNAL)
     }
 }
 

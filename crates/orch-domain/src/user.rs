@@ -10,6 +10,7 @@ use crate::caller::Permission;
 use crate::name::{ApiKeyId, UserId, UserName};
 use crate::resource::{Cpu, Memory};
 use crate::time::Timestamp;
+use crate::tool_access::ToolPatterns;
 
 /// What one user may hold at the same time, over all nodes. Stopped instances count until they are terminated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -114,6 +115,8 @@ pub struct User {
     pub created_at: Timestamp,
     /// Tokens issued before this moment are refused (the password or permissions changed).
     pub tokens_valid_from: Timestamp,
+    /// Which tools it may use, by whatever credential.
+    pub tools: ToolPatterns,
 }
 
 /// A long-lived credential for agents and scripts. Its secret is shown once and kept as a SHA-256 digest: the secret
@@ -128,6 +131,8 @@ pub struct ApiKey {
     pub permissions: Vec<Permission>,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
+    /// Which tools of those that its user may use.
+    pub tools: ToolPatterns,
 }
 
 #[cfg(test)]

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use orch_domain::rate::Rate;
+use orch_domain::redact::SecretValues;
 use orch_domain::secret::Secret;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::oauth::entry::OAuth;
 use crate::safety::limits::{self, Guard, LimitsEntry};
 use crate::safety::pin::PinMode;
 use crate::safety::redact::Patterns;
@@ -29,10 +32,39 @@ pub struct Upstream {
     pub timeout: Duration,
     /// How its tools are offered.
     pub tools: Shape,
+    /// How often it may be called.
+    pub rate: Option<Rate>,
     /// Who shares a connection with whom.
     pub lifecycle: Lifecycle,
     /// What it may use, change and say.
     pub guard: Guard,
+}
+
+impl Upstream {
+    /// A child process that nothing else is said about. The error is a broken rule.
+    pub fn of_command(name: &str, words: &[String]) -> Result<Upstream, McpConfigError> {
+        check_name(name)?;
+        let (command, args) = words
+            .split_first()
+            .ok_or_else(|| refuse(&format!("mcpServers.{name}.command"), "it is empty"))?;
+        // As that of an entry of the same words.
+        let fingerprint = limits::fingerprint(&json!({"command": command, "args": args}));
+        let reach = Reach::Stdio {
+            command: command.clone(),
+            args: args.to_vec(),
+            env: BTreeMap::new(),
+            cwd: None,
+        };
+        Ok(Upstream {
+            reach,
+            disabled: false,
+            timeout: CALL_TIMEOUT,
+            tools: Shape::default(),
+            lifecycle: Lifecycle::default(),
+            rate: None,
+            guard: Guard { fingerprint, ..Guard::default() },
+        })
+    }
 }
 
 /// Where the configuration names no time.
@@ -48,8 +80,31 @@ pub enum Reach {
         env: BTreeMap<String, Secret<String>>,
         cwd: Option<PathBuf>,
     },
-    /// Streamable HTTP.
-    Http { url: String, headers: BTreeMap<String, Secret<String>> },
+    /// Over HTTP, in one of its two forms.
+    Http {
+        url: String,
+        headers: BTreeMap<String, Secret<String>>,
+        wire: Wire,
+        oauth: Option<OAuth>,
+    },
+    /// An API, whose operations are tools.
+    OpenApi {
+        /// File or address.
+        document: String,
+        /// Where the API is, when the document does not say.
+        base_url: Option<String>,
+        headers: BTreeMap<String, Secret<String>>,
+    },
+}
+
+/// How a server over HTTP speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// Found out when it is connected to.
+    Either,
+    Streamable,
+    /// HTTP with SSE, as it was before streamable HTTP.
+    Sse,
 }
 
 /// What is wrong, and where in the file.
@@ -76,6 +131,11 @@ struct Entry {
     url: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, Secret<String>>,
+    openapi: Option<String>,
+    #[serde(alias = "base_url")]
+    base_url: Option<String>,
+    #[serde(alias = "auth")]
+    oauth: Option<OAuth>,
     #[serde(default)]
     disabled: bool,
     #[serde(default = "yes")]
@@ -108,8 +168,11 @@ fn yes() -> bool {
 #[serde(rename_all = "camelCase")]
 enum Kind {
     Stdio,
+    #[serde(rename = "openapi")]
+    OpenApi,
     #[serde(alias = "streamable-http", alias = "streamableHttp")]
     Http,
+    Sse,
 }
 
 impl McpConfig {
@@ -148,6 +211,10 @@ fn refuse(key: &str, message: impl Into<String>) -> McpConfigError {
 fn check_name(name: &str) -> Result<(), McpConfigError> {
     let is_good = (1..=40).contains(&name.len())
         && name.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'));
+    if name == crate::profile::OWN {
+        let message = "our own operations are this server; call yours otherwise";
+        return Err(refuse(&format!("mcpServers.{name}"), message));
+    }
     if is_good {
         return Ok(());
     }
@@ -169,12 +236,13 @@ fn upstream(
     let entry: Entry = serde_json::from_value(value).map_err(|err| refuse(key, err.to_string()))?;
     let disabled = entry.disabled || !entry.enabled;
     let under = |(inner, message): (String, String)| refuse(&format!("{key}.{inner}"), message);
+    let (limits, rate) = entry.limits.check().map_err(under)?;
     let guard = Guard {
         cache_ttl: limits::cache_ttl(entry.cache_ttl).map_err(under)?,
         pin: entry.pin,
         redact: Patterns::parse(&entry.redact)
             .map_err(|(i, message)| under((format!("redact[{i}]"), message)))?,
-        limits: entry.limits.check().map_err(under)?,
+        limits,
         fingerprint,
     };
     let timeout = match entry.timeout {
@@ -193,8 +261,21 @@ fn upstream(
             refuse(&format!("{key}.lifecycle"), message)
         })?,
     };
+    if let Some(document) = entry.openapi {
+        let has_other = entry.command.is_some() || entry.url.is_some();
+        if has_other || entry.kind.is_some_and(|it| it != Kind::OpenApi) {
+            return Err(refuse(key, NEEDS));
+        }
+        let reach = open_api(key, document, entry.base_url, entry.headers)?;
+        // An API knows nothing of sessions.
+        let lifecycle = if lifecycle == Lifecycle::Auto { Lifecycle::Shared } else { lifecycle };
+        return Ok(Upstream { reach, disabled, timeout, tools, lifecycle, rate, guard });
+    }
+    if entry.base_url.is_some() {
+        return Err(refuse(&format!("{key}.base_url"), "only a server with `openapi` has it"));
+    }
     let reach = match (entry.command, entry.url) {
-        (Some(command), None) if entry.kind != Some(Kind::Http) => {
+        (Some(command), None) if matches!(entry.kind, None | Some(Kind::Stdio)) => {
             if command.trim().is_empty() {
                 return Err(refuse(&format!("{key}.command"), "it is empty"));
             }
@@ -204,25 +285,77 @@ fn upstream(
                     "only a server with a `url` has them",
                 ));
             }
+            if entry.oauth.is_some() {
+                let message = "only a server with a `url` has it";
+                return Err(refuse(&format!("{key}.oauth"), message));
+            }
             Reach::Stdio { command, args: entry.args, env: entry.env, cwd: entry.cwd }
         }
-        (None, Some(url)) if entry.kind != Some(Kind::Stdio) => {
+        (None, Some(url)) if matches!(entry.kind, None | Some(Kind::Http | Kind::Sse)) => {
             if !(url.starts_with("http://") || url.starts_with("https://")) {
                 return Err(refuse(
                     &format!("{key}.url"),
                     "it has to start with `http://` or `https://`",
                 ));
             }
-            Reach::Http { url, headers: entry.headers }
+            if let Some(oauth) = &entry.oauth {
+                oauth
+                    .check()
+                    .map_err(|(member, it)| refuse(&format!("{key}.oauth.{member}"), it))?;
+                if entry.headers.keys().any(|it| it.eq_ignore_ascii_case("authorization")) {
+                    let message = "it has a header `Authorization` already; leave out one of them";
+                    return Err(refuse(&format!("{key}.oauth"), message));
+                }
+            }
+            let wire = match entry.kind {
+                Some(Kind::Sse) => Wire::Sse,
+                Some(_) => Wire::Streamable,
+                None => Wire::Either,
+            };
+            Reach::Http { url, headers: entry.headers, wire, oauth: entry.oauth }
         }
-        _ => {
-            return Err(refuse(
-                key,
-                "it needs either a `command` (with `args`, `env`, `cwd`) or a `url` (with `headers`), as its `type` says",
-            ));
-        }
+        _ => return Err(refuse(key, NEEDS)),
     };
-    Ok(Upstream { reach, disabled, timeout, tools, lifecycle, guard })
+    Ok(Upstream { reach, disabled, timeout, tools, lifecycle, rate, guard })
+}
+
+impl McpConfig {
+    /// Values of the environment and of headers, and what a URL has that may be a key.
+    pub fn secrets(&self) -> SecretValues {
+        let mut values: Vec<Secret<String>> = Vec::new();
+        for it in self.servers.values() {
+            match &it.reach {
+                Reach::Stdio { env, .. } => values.extend(env.values().cloned()),
+                Reach::OpenApi { document: url, headers, .. }
+                | Reach::Http { url, headers, .. } => {
+                    values.extend(headers.values().cloned());
+                    let query = url.split_once('?').map_or("", |(_, it)| it);
+                    let parts = query.split('&').filter_map(|it| it.split_once('='));
+                    values.extend(parts.map(|(_, value)| Secret::new(value.to_owned())));
+                }
+            }
+        }
+        SecretValues::new(&values)
+    }
+}
+
+const NEEDS: &str = "it needs either a `command` (with `args`, `env`, `cwd`), a `url` (with `headers`), or `openapi` (with `base_url`, `headers`), as its `type` says";
+
+fn open_api(
+    key: &str,
+    document: String,
+    base_url: Option<String>,
+    headers: BTreeMap<String, Secret<String>>,
+) -> Result<Reach, McpConfigError> {
+    if document.trim().is_empty() {
+        return Err(refuse(&format!("{key}.openapi"), "it is empty"));
+    }
+    let is_url = |it: &String| it.starts_with("http://") || it.starts_with("https://");
+    if !base_url.as_ref().is_none_or(is_url) {
+        let message = "it has to start with `http://` or `https://`";
+        return Err(refuse(&format!("{key}.base_url"), message));
+    }
+    Ok(Reach::OpenApi { document, base_url, headers })
 }
 
 fn expand_all(
@@ -311,10 +444,17 @@ mod tests {
             error_of(r#"{"mcpServers": {"a.b": {}}}"#)
                 .contains("`mcpServers.a.b`: a server's name")
         );
+        assert!(error_of(r#"{"mcpServers": {"orch": {}}}"#).contains("our own operations"));
         assert!(error_of(r#"{"mcpServers": {"a": {}}}"#).contains("either a `command`"));
         assert!(
             error_of(r#"{"mcpServers": {"a": {"command": "x", "url": "http://y"}}}"#)
                 .contains("either a `command`")
+        );
+        assert!(
+            error_of(
+                r#"{"mcpServers": {"a": {"command": "x", "limits": {"rate": {"burst": 5}}}}}"#
+            )
+            .contains("`mcpServers.a.limits.rate`: `burst` needs")
         );
         assert!(
             error_of(r#"{"mcpServers": {"a": {"url": "ftp://y"}}}"#).contains("`mcpServers.a.url`")
@@ -349,14 +489,56 @@ mod tests {
             assert!(error(guard).contains(said), "{guard}: {}", error(guard));
         }
         let text = r#"{"mcpServers": {"a": {"command": "x", "enabled": false, "pin": "enforce", "redact": ["k.y"],
-            "cache_ttl": 5, "limits": {"memory": "512MB", "max_children": 2, "concurrency": 3, "result_bytes": "10KB"}}}}"#;
+            "cache_ttl": 5, "limits": {"memory": "512MB", "max_children": 2, "concurrency": 3, "result_bytes": "10KB", "rate": {"per_second": 5}}}}}"#;
         let it = &McpConfig::parse(text, &lookup).unwrap().servers["a"];
         assert!(it.disabled);
         assert_eq!(it.guard.pin, Some(PinMode::Enforce));
         assert_eq!(it.guard.cache_ttl, Some(Duration::from_secs(5)));
         assert_eq!(it.guard.limits.memory, Some(512_000_000));
         assert_eq!(it.guard.limits.result_bytes, Some(10_000));
+        assert!(it.rate.is_some());
         assert!(!it.guard.redact.is_empty());
+    }
+
+    #[test]
+    fn a_url_has_a_form_and_a_login() {
+        let read = |entry: &str| {
+            let text = format!(r#"{{"mcpServers": {{"a": {entry}}}}}"#);
+            McpConfig::parse(&text, &lookup).map(|it| it.servers["a"].reach.clone())
+        };
+        let wire_of = |entry: &str| match read(entry).unwrap() {
+            Reach::Http { wire, .. } => wire,
+            Reach::Stdio { .. } | Reach::OpenApi { .. } => panic!("it has a URL"),
+        };
+        assert_eq!(wire_of(r#"{"url": "https://a/sse"}"#), Wire::Either);
+        assert_eq!(wire_of(r#"{"type": "sse", "url": "https://a/sse"}"#), Wire::Sse);
+        assert_eq!(wire_of(r#"{"type": "streamable-http", "url": "https://a"}"#), Wire::Streamable);
+        let text = r#"{"url": "https://a", "auth": {"clientId": "me", "client_secret": "${TOKEN}", "scope": "a b"}}"#;
+        let Reach::Http { oauth: Some(oauth), .. } = read(text).unwrap() else { panic!() };
+        assert_eq!((oauth.client_id.as_deref(), oauth.scopes.len()), (Some("me"), 2));
+        assert!(!format!("{oauth:?}").contains("s3cret"));
+        for (entry, said) in [
+            (r#"{"type": "sse", "command": "x"}"#, "either a `command`"),
+            (r#"{"command": "x", "oauth": {}}"#, "`mcpServers.a.oauth`: only"),
+            (
+                r#"{"url": "https://a", "oauth": {"client_secret": "x"}}"#,
+                "`mcpServers.a.oauth.client_secret`",
+            ),
+            (r#"{"url": "https://a", "oauth": {"client_credentials": true}}"#, "needs `client_id`"),
+            (r#"{"url": "https://a", "oauth": {"issuer": "a"}}"#, "`https://` address"),
+            (
+                r#"{"url": "https://a", "oauth": {"redirect_uri": "https://b/c"}}"#,
+                "/oauth/callback",
+            ),
+            (
+                r#"{"url": "https://a", "oauth": {}, "headers": {"authorization": "x"}}"#,
+                "leave out one",
+            ),
+            (r#"{"url": "https://a", "oauth": {"secret": 1}}"#, "unknown field `secret`"),
+        ] {
+            let err = read(entry).unwrap_err().to_string();
+            assert!(err.contains(said), "{entry}: {err}");
+        }
     }
 
     #[test]

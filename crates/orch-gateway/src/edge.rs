@@ -77,7 +77,8 @@ impl Hub {
         let mut name = params.text("name")?;
         let is_wrapped = list == List::Tools
             && own_name(&name) == CALL_TOOL
-            && asking.view.offers_own(CALL_TOOL);
+            && asking.view.offers_own(CALL_TOOL)
+            && asking.view.access.permits_operation(CALL_TOOL);
         if is_wrapped {
             name = unwrap_call(&mut params)?;
         }

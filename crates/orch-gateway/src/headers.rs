@@ -29,6 +29,55 @@ pub fn name_of(method: &str, params: &Members) -> Option<String> {
     params.text(key)
 }
 
+/// Compares only the version, which decides how the rest is understood. One that is said only once is not compared.
+pub fn check_version(headers: &HeaderMap, frame: &Frame) -> Result<(), String> {
+    let meta = Members::of_params(frame.params.as_ref()).object("_meta");
+    let Some(wanted) = meta.and_then(|it| it.text(VERSION_KEY)) else { return Ok(()) };
+    match sole(headers, VERSION)? {
+        Some(it) if it != wanted => {
+            Err(format!("the header `{VERSION}` does not say what the body says"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a client may use a tool as it is described: headers that repeat arguments have names that a header can have,
+/// each once, and repeat what can be written in one way only. The error says which is at fault.
+pub fn check_tool(tool: &Item) -> Result<(), String> {
+    if !tool.json.get().contains(ANNOTATION) {
+        return Ok(());
+    }
+    let schema = Members::of(&tool.json).and_then(|it| it.get("inputSchema").cloned());
+    let schema: Value =
+        schema.and_then(|it| serde_json::from_str(it.get()).ok()).unwrap_or_default();
+    let mut seen = Vec::new();
+    check_annotations(schema.get("properties"), &mut seen)
+}
+
+fn check_annotations(properties: Option<&Value>, seen: &mut Vec<String>) -> Result<(), String> {
+    for (name, schema) in properties.and_then(Value::as_object).into_iter().flatten() {
+        if let Some(annotation) = schema.get(ANNOTATION) {
+            let header = annotation.as_str().unwrap_or_default();
+            let is_token = |it: u8| it.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&it);
+            if header.is_empty() || !header.bytes().all(is_token) {
+                return Err(format!("`{ANNOTATION}` of `{name}` is no name of a header"));
+            }
+            if !matches!(schema["type"].as_str(), Some("string" | "integer" | "boolean")) {
+                return Err(format!("`{ANNOTATION}` of `{name}`: no header can repeat its type"));
+            }
+            let header = header.to_ascii_lowercase();
+            if seen.contains(&header) {
+                return Err(format!(
+                    "`{ANNOTATION}` of `{name}`: another argument has that header"
+                ));
+            }
+            seen.push(header);
+        }
+        check_annotations(schema.get("properties"), seen)?;
+    }
+    Ok(())
+}
+
 /// Compares the headers of a request with its body. `tool` is the one it calls, where it calls one that is known.
 /// The error says which header is at fault.
 pub fn check(headers: &HeaderMap, frame: &Frame, tool: Option<&Item>) -> Result<(), String> {
@@ -188,6 +237,29 @@ mod tests {
         let absent = call("{}");
         let said = headers(&[&base[..], &[region]].concat());
         assert!(check(&said, &absent, Some(&tool())).unwrap_err().contains("not there"));
+    }
+
+    #[test]
+    fn a_tool_whose_headers_cannot_be_is_not_used() {
+        let described = |properties: &str| {
+            let json = format!(r#"{{"name":"t","inputSchema":{{"properties":{properties}}}}}"#);
+            check_tool(&Item {
+                name: "t".into(),
+                origin: "t".into(),
+                json: serde_json::from_str(&json).unwrap(),
+            })
+        };
+        check_tool(&tool()).unwrap();
+        for bad in [
+            r#"{"a":{"type":"string","x-mcp-header":""}}"#,
+            r#"{"a":{"type":"string","x-mcp-header":"My Region"}}"#,
+            r#"{"a":{"type":"string","x-mcp-header":"Région"}}"#,
+            r#"{"a":{"type":"object","x-mcp-header":"A"}}"#,
+            r#"{"a":{"type":"number","x-mcp-header":"A"}}"#,
+            r#"{"a":{"type":"string","x-mcp-header":"A"},"b":{"type":"string","x-mcp-header":"a"}}"#,
+        ] {
+            described(bad).unwrap_err();
+        }
     }
 
     #[test]

@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use orch_core::Cx;
+use orch_domain::Error;
+use orch_domain::rate::Rate;
+use orch_domain::redact::SecretValues;
 use orch_domain::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
@@ -16,14 +20,16 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::{Item, List};
 use crate::config::{McpConfig, Upstream};
 use crate::frame::{Frame, Raw, raw};
+use crate::limits::Limiter;
 use crate::members::Members;
 use crate::names::{edge_name, parse_canonical};
+use crate::oauth::Logins;
 use crate::safety::{self, Safety};
 use crate::server::{Change, Server, Surroundings};
 use crate::session::parked::Parked;
 use crate::session::tasks::Tasks;
 use crate::session::{Visitor, connection};
-use crate::upstream::handshake::Client;
+use crate::upstream::handshake::{self, Client};
 use crate::upstream::http;
 use crate::view::View;
 
@@ -39,6 +45,9 @@ pub struct Hub {
     servers: RwLock<BTreeMap<String, Arc<Server>>>,
     /// Which name at the edge stands for which tool; made anew when a list changed.
     edge: Mutex<Option<Arc<EdgeNames>>>,
+    limiter: Limiter,
+    /// What the present configuration holds that must not be shown.
+    secrets: RwLock<Arc<SecretValues>>,
     pub(crate) parked: Arc<Parked>,
     pub(crate) tasks: Arc<Tasks>,
     /// Changes only under the lock of `servers`.
@@ -64,15 +73,16 @@ impl Hub {
         inherited: Vec<(String, String)>,
         tasks: TaskTracker,
         now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+        per_caller: Option<Rate>,
         safety: safety::Settings,
     ) -> reqwest::Result<Arc<Hub>> {
-        let client = Client {
-            capabilities: raw(&json!({})),
-            info: raw(&json!({"name": "mcp-orch", "version": env!("CARGO_PKG_VERSION")})),
-            hello: None,
-        };
+        let client =
+            Client { capabilities: raw(&json!({})), info: handshake::own_info(), hello: None };
+        let http = http::client()?;
+        let logins = Logins::new(http.clone(), tasks.clone(), now.clone())?;
         let around = Surroundings {
-            http: http::client()?,
+            http,
+            logins,
             inherited: Arc::new(inherited),
             tasks: tasks.clone(),
             now,
@@ -86,6 +96,8 @@ impl Hub {
             around,
             servers: RwLock::default(),
             edge: Mutex::default(),
+            limiter: Limiter::new(per_caller),
+            secrets: RwLock::default(),
             parked: Arc::default(),
             tasks: Arc::default(),
             is_ended: AtomicBool::new(false),
@@ -121,8 +133,21 @@ impl Hub {
         &self.around.safety
     }
 
+    pub fn logins(&self) -> &Arc<Logins> {
+        &self.around.logins
+    }
+
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.around.changes.subscribe()
+    }
+
+    /// Counts one request of `cx` to `server`, or refuses it because there were too many lately.
+    pub fn admit(&self, server: &Server, cx: &Cx) -> Result<(), Error> {
+        self.limiter.admit(cx.maybe_caller(), &server.name, server.spec.rate)
+    }
+
+    pub fn secrets(&self) -> Arc<SecretValues> {
+        self.secrets.read().clone()
     }
 
     /// By name.
@@ -219,6 +244,11 @@ impl Hub {
         answer.result = Some(result.to_raw());
     }
 
+    /// Whether a server is being tried for the first time.
+    pub fn is_settling(&self) -> bool {
+        self.servers.read().values().any(|it| it.is_settling())
+    }
+
     /// Waits until every server has been tried, but for none longer than a moment from its start: who is slower is
     /// listed when it is there, and the client is told.
     pub async fn settled(&self) {
@@ -255,6 +285,7 @@ impl Hub {
             }
         }
         *self.edge.lock() = None;
+        *self.secrets.write() = Arc::new(config.secrets());
         // Nobody waits for them: their calls end with the old configuration, new ones begin with the new.
         for server in ending {
             self.around.tasks.spawn(async move { server.stop(RELOAD_GRACE).await });

@@ -7,17 +7,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orch_core::Cx;
 use orch_core::operation::Summary;
+use orch_core::ports::server_login::ServerLogins;
 use orch_core::ports::tool_server::{
     FlaggedTool, ReloadedServers, ResultPart, ServerState, ServerTool, ToolServer, ToolServers,
-    no_result, no_server,
+    no_result, no_server, no_tool_of,
 };
+use orch_domain::redact::SecretValues;
 use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Item, List};
-use crate::config::{McpConfig, Reach};
-use crate::hub::Hub;
+use crate::config::{McpConfig, Reach, Upstream};
+use crate::hub::{Hub, Reloaded};
 use crate::members::Members;
 use crate::safety::pin::{self, PinMode};
 use crate::server::{Server, State};
@@ -37,6 +39,8 @@ pub struct Gateway {
     /// Where the configuration is read from, and written to when servers are added.
     file: PathBuf,
     lookup: Lookup,
+    /// One more server than the file has, which no change of the file touches.
+    published: Option<(String, Upstream)>,
     /// One change of the file at a time.
     editing: tokio::sync::Mutex<()>,
     catalog: parking_lot::Mutex<Known>,
@@ -56,9 +60,22 @@ impl Gateway {
             hub,
             file,
             lookup,
+            published: None,
             editing: tokio::sync::Mutex::default(),
             catalog: parking_lot::Mutex::default(),
         }
+    }
+
+    /// With one more server than the file has. In a file that has one of that name, it takes that one's place.
+    pub fn publishing(mut self, name: String, server: Upstream) -> Gateway {
+        self.published = Some((name, server));
+        self
+    }
+
+    /// Goes over to another configuration: only what differs is restarted.
+    pub fn apply(&self, mut config: McpConfig) -> Reloaded {
+        config.servers.extend(self.published.clone());
+        self.hub.reload(&config)
     }
 
     /// Goes over to what the file says whenever it changes, until `ended`.
@@ -144,7 +161,7 @@ impl Gateway {
             .await
             .map_err(Error::internal)?
             .map_err(unwritable)?;
-        self.hub.reload(&config);
+        self.apply(config);
         Ok(())
     }
 }
@@ -220,12 +237,9 @@ impl ToolServers for Gateway {
             || !server.spec.tools.is_plain()
             || server.offer().pin == PinMode::Enforce;
         if found.is_none() && is_known {
-            return Err(Error::NotFound {
-                kind: "tool",
-                id: text::excerpt(tool, 100),
-                hint: format!("`list_tools` with `server={}` shows those it has", server.name),
-            });
+            return Err(no_tool_of(&server.name, tool));
         }
+        self.hub.admit(&server, cx)?;
         let mut params = Members::default();
         let origin = found.as_ref().map_or_else(|| tool.into(), |it| it.origin.clone());
         params.set("name", &*origin);
@@ -260,11 +274,15 @@ impl ToolServers for Gateway {
         }
     }
 
+    fn secrets(&self) -> Arc<SecretValues> {
+        self.hub.secrets()
+    }
+
     async fn reload(&self) -> Result<ReloadedServers, Error> {
         let _editing = self.editing.lock().await;
         let config = Gateway::read(&self.file, &self.lookup)
             .map_err(|err| Error::invalid("", format!("{err}; the servers go on as they were")))?;
-        let report = self.hub.reload(&config);
+        let report = self.apply(config);
         Ok(ReloadedServers {
             added: report.added,
             changed: report.changed,
@@ -332,6 +350,10 @@ impl ToolServers for Gateway {
             boundary: 0,
         })
     }
+
+    fn logins(&self) -> Option<&dyn ServerLogins> {
+        Some(self)
+    }
 }
 
 fn view(server: &Server) -> ToolServer {
@@ -340,15 +362,17 @@ fn view(server: &Server) -> ToolServer {
         State::Disabled => (ServerState::Disabled, None, None),
         State::Connecting => (ServerState::Connecting, None, None),
         State::Ready => (ServerState::Ready, None, None),
+        State::NeedsLogin { reason } => (ServerState::NeedsLogin, Some(reason), None),
         State::Failed { reason, next_retry } => {
             (ServerState::Failed, Some(reason), Some(next_retry))
         }
     };
-    let (transport, target) = match &server.spec.reach {
-        Reach::Stdio { command, .. } => ("stdio", command.clone()),
+    let target = match &server.spec.reach {
+        Reach::Stdio { command, .. } => command.clone(),
         // What is behind the `?` may be a key.
-        Reach::Http { url, .. } => {
-            ("http", url.split(['?', '#']).next().unwrap_or_default().to_owned())
+        Reach::Http { url, .. } => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+        Reach::OpenApi { document, .. } => {
+            document.split(['?', '#']).next().unwrap_or_default().to_owned()
         }
     };
     let welcome = server.welcome();
@@ -359,7 +383,7 @@ fn view(server: &Server) -> ToolServer {
     let catalog = server.catalog();
     ToolServer {
         name: server.name.to_string(),
-        transport: transport.to_owned(),
+        transport: server.transport().to_owned(),
         target,
         state: word,
         state_since,
@@ -387,8 +411,10 @@ fn flagged(server: &Server) -> Vec<FlaggedTool> {
         .map(|flag| {
             let item = said.catalog.find(List::Tools, &flag.origin);
             let words = item.and_then(|it| Members::of(&it.json)?.text("description"));
+            let offered = server.spec.tools.apply(item.cloned().into_iter().collect());
             FlaggedTool {
                 tool: flag.origin.to_string(),
+                offered: offered.first().map(|it| it.name.to_string()),
                 differs: flag.differs.as_str().to_owned(),
                 quarantined: flag.is_quarantined,
                 description: text::excerpt(&text::sanitize(&words.unwrap_or_default()), 2000),
@@ -457,6 +483,10 @@ pub fn failure(server: &Server, err: LinkError) -> Error {
         return Error::UpstreamTimeout { server: name, timeout_ms };
     }
     let said = text::excerpt(&text::sanitize(&err.to_string()), EXCERPT);
+    // Whole sentences with what to do; nothing is wrong with the server.
+    if let LinkError::LoginNeeded { .. } | LinkError::Forbidden { .. } = err {
+        return Error::UpstreamError { server: name, message: said };
+    }
     Error::UpstreamError {
         message: format!(
             "the server `{name}` did not take the call: {said}; `list_servers` shows how it is"

@@ -132,11 +132,9 @@ mod tests {
 
     #[test]
     fn permissions_are_an_upper_bound() {
-        let caller = |permissions: &[Permission]| Caller {
-            user: UserId::try_new("user-a").unwrap(),
-            permissions: permissions.to_vec(),
-            channel: Channel::Mcp,
-            client: None,
+        let caller = |permissions: &[Permission]| {
+            let user = UserId::try_new("user-a").unwrap();
+            Caller::new(user, permissions.to_vec(), Channel::Mcp)
         };
         let bound = Profile {
             permissions: Some(vec![Permission::Read, Permission::Execute]),

@@ -2,11 +2,12 @@
 //!
 //! What it offers is kept here and served at once, also while it is slow or gone. A call is one request upstream.
 
+mod connect;
 mod offered;
 mod state;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use orch_domain::time::Timestamp;
@@ -15,23 +16,22 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use state::CloseOnDrop;
 pub use state::{Change, State};
 
-use crate::catalog::{Catalog, List, fetch};
-use crate::config::{Reach, Upstream};
+use crate::catalog::{List, fetch};
+use crate::config::{Reach, Upstream, Wire};
 use crate::frame::{Frame, Kind, raw};
 use crate::members::Members;
+use crate::oauth::{LoginSite, Logins, Owner};
 use crate::offer::Offer;
 use crate::safety::redact::Patterns;
-use crate::safety::remembered::Remembered;
 use crate::safety::{Safety, metric};
 use crate::session::connection::Personal;
 use crate::session::watch::Watches;
 use crate::upstream::handshake::{self, Client, Welcome};
-use crate::upstream::http::HttpLink;
-use crate::upstream::stdio::StdioLink;
-use crate::upstream::{Era, Exchange, Link, LinkError, Unowned};
+use crate::upstream::{Era, Exchange, Link, LinkError};
+
+pub(crate) use connect::CloseOnDrop;
 
 /// To connect, shake hands and list.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -58,12 +58,15 @@ pub struct Surroundings {
     pub changes: broadcast::Sender<Change>,
     /// How this gateway introduces itself.
     pub client: Arc<Client>,
+    pub logins: Arc<Logins>,
     pub safety: Arc<Safety>,
 }
 
 pub struct Server {
     pub name: Arc<str>,
     pub spec: Upstream,
+    /// Where users log in for it, if that is not settled in its configuration.
+    pub(crate) site: Option<LoginSite>,
     pub(crate) around: Surroundings,
     pub(crate) personal: Personal,
     pub(crate) watches: Watches,
@@ -74,6 +77,8 @@ pub struct Server {
     /// Of what it says, what no caller is shown.
     redact: Patterns,
     live: watch::Sender<Option<Arc<Live>>>,
+    /// How a server over HTTP speaks, once that was found out.
+    wire: OnceLock<Wire>,
     n_connections: AtomicU64,
     settle_by: tokio::time::Instant,
     /// Calls under way.
@@ -88,6 +93,8 @@ pub struct Server {
 pub struct Live {
     pub link: Arc<dyn Link>,
     pub welcome: Welcome,
+    /// Whose token it is made with. Nobody else's calls go over it.
+    pub owner: Option<Owner>,
 }
 
 impl Server {
@@ -95,6 +102,7 @@ impl Server {
     pub fn start(name: &str, spec: Upstream, around: Surroundings) -> Arc<Server> {
         let state = if spec.disabled { State::Disabled } else { State::Connecting };
         let server = Arc::new(Server {
+            site: LoginSite::of(&name.into(), &spec),
             name: name.into(),
             offer: Arc::new(Offer::open(name, &spec, &around.safety, (around.now)())),
             turns: spec.guard.limits.concurrency.map(|it| Arc::new(Semaphore::new(it))),
@@ -105,6 +113,7 @@ impl Server {
             personal: Personal::default(),
             watches: Watches::default(),
             live: watch::Sender::new(None),
+            wire: OnceLock::new(),
             n_connections: AtomicU64::new(0),
             settle_by: tokio::time::Instant::now() + FIRST_LIST,
             calls: TaskTracker::new(),
@@ -129,6 +138,24 @@ impl Server {
         self.live.borrow().clone()
     }
 
+    /// How it speaks, as far as that is known.
+    pub fn transport(&self) -> &'static str {
+        match (&self.spec.reach, self.wire()) {
+            (Reach::Stdio { .. }, _) => "stdio",
+            (Reach::Http { .. }, Wire::Sse) => "sse",
+            (Reach::Http { .. }, _) => "http",
+            (Reach::OpenApi { .. }, _) => "openapi",
+        }
+    }
+
+    fn wire(&self) -> Wire {
+        match (&self.spec.reach, self.wire.get()) {
+            (_, Some(found)) => *found,
+            (Reach::Http { wire, .. }, None) => *wire,
+            (Reach::Stdio { .. } | Reach::OpenApi { .. }, None) => Wire::Either,
+        }
+    }
+
     /// How often it was connected to since it was configured.
     pub fn n_connections(&self) -> u64 {
         self.n_connections.load(Ordering::Relaxed)
@@ -148,6 +175,7 @@ impl Server {
     /// request.
     pub async fn send(&self, method: &str, params: Members) -> Result<Exchange, LinkError> {
         let live = self.connected().await?;
+        self.check_shared(&live)?;
         let sent = match self.send_over(&live, method, params.clone()).await {
             Err(LinkError::SessionOver) => {
                 let live = self.connected().await?;
@@ -194,7 +222,11 @@ impl Server {
                 State::Failed { reason, next_retry } => {
                     format!("{reason}; it is tried again at {next_retry}")
                 }
-                State::Connecting | State::Ready => {
+                State::NeedsLogin { reason } if !self.has_login() => {
+                    return Err(LinkError::LoginNeeded { message: reason });
+                }
+                // Somebody just logged in: it goes on at once.
+                State::NeedsLogin { .. } | State::Connecting | State::Ready => {
                     let rest = deadline.saturating_duration_since(Instant::now());
                     match tokio::time::timeout(rest, live.changed()).await {
                         Ok(Ok(())) => continue,
@@ -204,6 +236,13 @@ impl Server {
             };
             return Err(LinkError::Closed { reason });
         }
+    }
+
+    /// Whether it is being tried for the first time, and not for too long.
+    pub fn is_settling(&self) -> bool {
+        self.n_connections() == 0
+            && self.state().0 == State::Connecting
+            && tokio::time::Instant::now() < self.settle_by
     }
 
     /// Returns when the first try to connect has come to something, or took too long: a client that asks at once after
@@ -225,14 +264,32 @@ impl Server {
 
     async fn run(self: Arc<Server>) {
         let mut wait = FIRST_RETRY;
+        let mut logins = self.around.logins.changes();
         loop {
+            logins.mark_unchanged();
             self.enter(State::Connecting);
             let begun = Instant::now();
             let (inbox, frames) = mpsc::unbounded_channel();
             let n_before = self.n_connections();
             let reason = tokio::select! {
                 connected = tokio::time::timeout(CONNECT_LIMIT, self.connect(inbox)) => match connected {
-                    Ok(Ok(live)) => self.serve(live, frames).await,
+                    Ok(Ok(live)) => match self.serve(live, frames, &mut logins).await {
+                        Some(reason) => reason,
+                        None => {
+                            self.live.send_replace(None);
+                            continue;
+                        }
+                    },
+                    Ok(Err(LinkError::LoginNeeded { message })) => {
+                        self.enter(State::NeedsLogin { reason: message });
+                        self.live.send_replace(None);
+                        tokio::select! {
+                            _ = logins.changed() => {}
+                            () = tokio::time::sleep(LAST_RETRY) => {}
+                            () = self.stop.cancelled() => break,
+                        }
+                        continue;
+                    }
                     Ok(Err(err)) => err.to_string(),
                     Err(_) => format!("it was not ready within {CONNECT_LIMIT:?}"),
                 },
@@ -275,61 +332,17 @@ impl Server {
         self.live.send_modify(|_| {});
     }
 
-    /// A connection on which nothing was said yet.
-    pub(crate) async fn open(
+    /// Until the connection ends; says why it did. None: its login is over, and another may do.
+    async fn serve(
         &self,
-        inbox: crate::upstream::Inbox,
-    ) -> Result<Arc<dyn Link>, LinkError> {
-        let tasks = &self.around.tasks;
-        Ok(match &self.spec.reach {
-            reach @ Reach::Stdio { .. } => {
-                let children = &self.around.safety.children;
-                children.swept().await;
-                let place = children
-                    .claim(&self.name, &self.spec.guard.limits)
-                    .map_err(|message| LinkError::Unreachable { message })?;
-                StdioLink::start(reach, &self.around.inherited, inbox, tasks, place)?
-            }
-            Reach::Http { url, headers } => {
-                HttpLink::new(self.around.http.clone(), url, headers, inbox, tasks)?
-            }
-        })
-    }
-
-    async fn connect(&self, inbox: crate::upstream::Inbox) -> Result<Arc<Live>, LinkError> {
-        let link = self.open(inbox).await?;
-        link.attribute(Unowned::Sole);
-        // Whatever happens until it is in use, nothing of it stays.
-        let guard = CloseOnDrop::new(link.clone(), &self.around.tasks);
-        let client = &self.around.client;
-        let welcome = handshake::shake_hands(&*link, client, CONNECT_LIMIT).await.map_err(
-            |err| match err {
-                LinkError::Closed { .. } => LinkError::Closed { reason: link.reason() },
-                err => err,
-            },
-        )?;
-        let mut catalog = Catalog::default();
-        let mut ttl = None;
-        for list in List::ALL {
-            let listed = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
-            catalog.set(list, listed.items);
-            ttl = ttl.into_iter().chain(listed.ttl).min();
-        }
-        self.n_connections.fetch_add(1, Ordering::Relaxed);
-        metric::attempt(&self.name, true);
-        let said = Remembered { catalog, welcome: welcome.clone(), ttl };
-        let told = self.offer.take(&self.spec, said, (self.around.now)());
-        self.tell(told);
-        guard.keep();
-        Ok(Arc::new(Live { link, welcome }))
-    }
-
-    /// Until the connection ends; says why it did.
-    async fn serve(&self, live: Arc<Live>, mut frames: mpsc::UnboundedReceiver<Frame>) -> String {
+        live: Arc<Live>,
+        mut frames: mpsc::UnboundedReceiver<Frame>,
+        logins: &mut watch::Receiver<u64>,
+    ) -> Option<String> {
         self.live.send_replace(Some(live.clone()));
         self.enter(State::Ready);
         self.watch_again(&live).await;
-        let mut listening = self.listen(&live, &self.watches.uris()).await;
+        let mut listening = self.listen(&live, &self.watched(&live)).await;
         let mut read_at = tokio::time::Instant::now();
         loop {
             let ttl = self.offer.ttl(&self.spec);
@@ -343,7 +356,7 @@ impl Server {
                 Some(frame) = frames.recv() => Some(frame),
                 said = next_of(&mut listening) => said,
                 () = self.watches.changed.notified() => {
-                    listening = self.listen(&live, &self.watches.uris()).await;
+                    listening = self.listen(&live, &self.watched(&live)).await;
                     continue;
                 }
                 () = stale => {
@@ -353,10 +366,20 @@ impl Server {
                     read_at = tokio::time::Instant::now();
                     continue;
                 }
-                () = live.link.closed().cancelled() => return live.link.reason(),
+                () = live.link.closed().cancelled() => {
+                    return self.is_logged_in(&live).then(|| live.link.reason());
+                }
+                Ok(()) = logins.changed() => {
+                    self.release_stale().await;
+                    if self.is_logged_in(&live) {
+                        continue;
+                    }
+                    live.link.close().await;
+                    return None;
+                }
                 () = self.stop.cancelled() => {
                     live.link.close().await;
-                    return String::new();
+                    return Some(String::new());
                 }
             };
             match frame {
@@ -366,32 +389,16 @@ impl Server {
                     listening = None;
                     tokio::select! {
                         () = tokio::time::sleep(RELISTEN) => {}
-                        () = live.link.closed().cancelled() => return live.link.reason(),
+                        () = live.link.closed().cancelled() => return Some(live.link.reason()),
                         () = self.stop.cancelled() => continue,
                     }
-                    listening = self.listen(&live, &self.watches.uris()).await;
+                    listening = self.listen(&live, &self.watched(&live)).await;
                     for list in List::ALL {
                         self.relist(&live, list).await;
                     }
                 }
             }
         }
-    }
-
-    /// In the stateless era a server says only what it is asked to say.
-    pub(crate) async fn listen(&self, live: &Live, uris: &[String]) -> Option<Exchange> {
-        if live.welcome.terms.era != Era::Stateless {
-            return None;
-        }
-        let mut params = Members::default();
-        let mut wanted = serde_json::json!({
-            "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true
-        });
-        if !uris.is_empty() {
-            wanted["resourceSubscriptions"] = uris.into();
-        }
-        params.set("notifications", &wanted);
-        self.send_over(live, "subscriptions/listen", params).await.ok()
     }
 
     async fn take(&self, live: &Live, frame: Frame, more: &mut mpsc::UnboundedReceiver<Frame>) {
@@ -402,6 +409,8 @@ impl Server {
                 // A connection that ends takes its questions along.
                 live.link.tell(answer).await.ok();
             }
+            // What is told over a connection with somebody's token is not for all.
+            Kind::Notification if live.owner.is_some() && !is_of_lists(&frame) => {}
             Kind::Notification => {
                 let lists = List::of_change(frame.method.as_deref().unwrap_or_default());
                 if lists.is_empty() {
@@ -433,7 +442,8 @@ impl Server {
         match fetch(&*live.link, &live.welcome, &self.around.client, list, CONNECT_LIMIT).await {
             Ok(listed) => {
                 let now = (self.around.now)();
-                let told = self.offer.take_list(&self.spec, list, listed.items, now);
+                let items = self.usable(list, listed.items, live.welcome.terms.era);
+                let told = self.offer.take_list(&self.spec, list, items, now);
                 self.tell(told);
             }
             Err(err) => tracing::warn!("`{}` of `{}`: {err}", list.method(), self.name),
@@ -446,6 +456,10 @@ pub(crate) async fn next_of(listening: &mut Option<Exchange>) -> Option<Frame> {
         Some(exchange) => exchange.next().await.ok().filter(|it| it.method.is_some()),
         None => std::future::pending().await,
     }
+}
+
+fn is_of_lists(frame: &Frame) -> bool {
+    !List::of_change(frame.method.as_deref().unwrap_or_default()).is_empty()
 }
 
 /// What a server asks of nobody in particular: whether we are there.

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use orch_core::cx::Scope;
+use orch_domain::caller::Caller;
+use orch_domain::tool_access::ToolAccess;
 
 use crate::catalog::List;
 use crate::names::Dialect;
@@ -15,17 +17,30 @@ pub struct View {
     pub dialect: Dialect,
     /// None: the endpoint of everything.
     pub profile: Option<Arc<Profile>>,
+    /// What the caller may use of it.
+    pub access: ToolAccess,
 }
 
 impl View {
-    pub fn shows_server(&self, server: &str) -> bool {
-        self.profile.as_ref().is_none_or(|it| it.shows_server(server))
+    /// The same endpoint as `caller` has it. Nobody in particular sees all there is, and may call none of it: the gate
+    /// does not know them.
+    pub fn for_caller(&self, caller: Option<&Caller>) -> View {
+        View { access: caller.map(|it| it.tools.clone()).unwrap_or_default(), ..self.clone() }
     }
 
-    /// `name` as the server offers it: of a resource its URI, of a template its pattern.
+    pub fn shows_server(&self, server: &str) -> bool {
+        self.profile.as_ref().is_none_or(|it| it.shows_server(server))
+            && self.access.shows_server(server)
+    }
+
+    /// `name` as the server offers it: of a resource its URI, of a template its pattern. The caller's patterns are over
+    /// tools; what else a server has is there when the server is.
     pub fn shows(&self, list: List, server: &str, name: &str) -> bool {
         match (&self.profile, list) {
-            (Some(profile), List::Tools) => profile.shows_tool(server, name),
+            (Some(profile), List::Tools) => {
+                profile.shows_tool(server, name) && self.access.permits(server, name)
+            }
+            (None, List::Tools) => self.access.permits(server, name),
             _ => self.shows_server(server),
         }
     }

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod memory;
+mod remote;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
-use super::args::Globals;
+use super::args::{Globals, StdioArgs};
 use super::{ExitStatus, serve};
 use crate::app::data_dir::{DataDir, Locking};
 use crate::app::socket::{self, Entry};
@@ -36,11 +37,14 @@ const BUFFER: usize = 256 * 1024;
 pub(super) async fn run(
     env: &'static dyn Env,
     globals: &Globals,
-    entry: &Entry,
+    args: &StdioArgs,
 ) -> anyhow::Result<ExitStatus> {
+    if let Some(url) = &args.connect {
+        return remote::run(env, globals, url, args).await;
+    }
     let config = globals.load(env)?;
     telemetry::start_logging(&config.server)?;
-    serve_client(env, &config, Kind::Stdio, entry).await
+    serve_client(env, &config, Kind::Stdio, &args.entry.entry()).await
 }
 
 /// Serves the client on stdin until it goes, or a signal comes.
@@ -50,7 +54,7 @@ pub(super) async fn serve_client(
     kind: Kind,
     entry: &Entry,
 ) -> anyhow::Result<ExitStatus> {
-    let stop = serve::stop_on_signal()?;
+    let stop = serve::stop_serving_on_signal()?;
     carry(Client::on_stdio(), env, config, kind, entry, stop).await?;
     Ok(ExitStatus::Done)
 }

@@ -139,6 +139,11 @@ impl Conversation {
         Single::Turn(Box::new(Turn::new(conversation, frame, caller.clone(), claim)))
     }
 
+    /// Whether its client speaks to one server as that is.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self.front, Front::Direct(_))
+    }
+
     /// The tool of the one server that a request calls.
     pub(super) fn direct_tool(&self, frame: &Frame) -> Option<orch_gateway::catalog::Item> {
         match &self.front {
@@ -149,7 +154,7 @@ impl Conversation {
 
     /// A request, which is answered as its `Turn` is read. Dropped, it is cancelled.
     pub(super) fn ask(self: &Arc<Conversation>, frame: Frame, caller: Caller) -> Turn {
-        Turn::new(self.clone(), frame, caller, None)
+        Turn::new(self.clone(), frame, caller, None).hand_over()
     }
 
     /// What is answered by nothing: notifications, and the client's answers to what it was asked.
@@ -222,6 +227,7 @@ pub(super) struct Turn {
     caller: Caller,
     withdrawn: CancellationToken,
     is_subscription: bool,
+    wants_stream: bool,
     state: State,
 }
 
@@ -240,6 +246,8 @@ enum Added {
     List(List),
     /// What servers behind can do that we cannot.
     Capabilities,
+    /// Nothing, but they are told too.
+    LogLevel,
 }
 
 impl Turn {
@@ -253,8 +261,12 @@ impl Turn {
         let withdrawn = CancellationToken::new();
         conversation.turns.lock().insert(id.get().to_owned(), withdrawn.clone());
         let is_subscription = frame.is("subscriptions/listen");
+        let params = frame.params.as_ref().map_or("", |it| it.get());
+        let wants_stream = is_subscription
+            || params.contains("progressToken")
+            || params.contains(orch_gateway::session::bridge::LOG_LEVEL);
         let state = State::Asked(Box::new(frame), claim);
-        Turn { conversation, id, caller, withdrawn, is_subscription, state }
+        Turn { conversation, id, caller, withdrawn, is_subscription, wants_stream, state }
     }
 
     /// The tool of a server behind that is called, where it is known.
@@ -268,11 +280,7 @@ impl Turn {
 
     /// Whether more than the answer may come.
     pub(super) fn wants_stream(&self) -> bool {
-        let State::Asked(frame, _) = &self.state else { return true };
-        let params = frame.params.as_ref().map_or("", |it| it.get());
-        frame.is("subscriptions/listen")
-            || params.contains("progressToken")
-            || params.contains(orch_gateway::session::bridge::LOG_LEVEL)
+        self.wants_stream
     }
 
     /// What the client is to have next, the answer at last. None: it was answered, withdrawn, or everything ends.
@@ -351,40 +359,90 @@ impl Turn {
                 }
             };
         }
-        if frame.is("initialize") {
-            conversation.visitor.introduce(frame.params.as_ref());
+        match claim {
+            Some(Claim::Forward(it)) => {
+                Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)))
+            }
+            _ => {
+                // A server that is being connected to may turn out to have it.
+                if let Some(hub) = &face.hub {
+                    hub.settled().await;
+                }
+                let visitor = self.visitor_of(&frame);
+                let Front::Own(own) = &conversation.front else { return Ok(State::Over) };
+                match face.claim(&frame, &cx, &conversation.view, &visitor) {
+                    Claim::Forward(it) => {
+                        Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)))
+                    }
+                    _ => self.to_own(own, frame, Added::Nothing),
+                }
+            }
         }
-        // A stream whose client turns out to say everything with each request.
-        let visitor = match era_of(frame.params.as_ref()) {
-            Era::Session => conversation.visitor.clone(),
+    }
+
+    /// A stream's client may turn out to say everything with each request.
+    fn visitor_of(&self, frame: &Frame) -> Arc<Visitor> {
+        match era_of(frame.params.as_ref()) {
+            Era::Session => self.conversation.visitor.clone(),
             Era::Stateless => {
-                Arc::new(Visitor::of_request(self.caller.user.as_str(), &frame, false))
+                Arc::new(Visitor::of_request(self.caller.user.as_str(), frame, false))
             }
-        };
-        let claim = claim.unwrap_or_else(|| face.claim(&frame, &cx, &conversation.view, &visitor));
-        let added = match claim {
-            Claim::Forward(it) => {
-                return Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)));
-            }
-            Claim::List(list) => Added::List(list),
-            Claim::Own if frame.is("initialize") || frame.is("server/discover") => {
-                Added::Capabilities
-            }
-            Claim::Own => Added::Nothing,
-        };
-        if frame.is("logging/setLevel")
-            && let Some(hub) = &face.hub
-        {
-            let params = Members::of_params(frame.params.as_ref());
-            conversation.visitor.set_log_level(params.get("level").cloned());
-            hub.set_level(&conversation.visitor).await;
         }
-        let Front::Own(own) = &conversation.front else { return Ok(State::Over) };
+    }
+
+    fn to_own(&self, own: &OwnServer, frame: Frame, added: Added) -> Result<State, Frame> {
         let method = frame.method.as_deref().unwrap_or_default();
-        match own.send_as(method, frame.params, Some(self.caller.clone())) {
+        let sent = own.send_as(method, frame.params, Some(self.caller.clone()));
+        match sent {
             Ok(exchange) => Ok(State::Own(exchange, added)),
             Err(err) => Err(Frame::error(self.id.clone(), -32603, &err.to_string())),
         }
+    }
+
+    /// Hands what is ours to our own server, at once, so that it comes there in the order in which it was said.
+    fn hand_over(mut self) -> Turn {
+        let conversation = self.conversation.clone();
+        let Front::Own(own) = &conversation.front else { return self };
+        let frame = match std::mem::replace(&mut self.state, State::Over) {
+            State::Asked(frame, None) => frame,
+            other => {
+                self.state = other;
+                return self;
+            }
+        };
+        let method = frame.method.as_deref().unwrap_or_default();
+        let mut added = match method {
+            "initialize" | "server/discover" => Added::Capabilities,
+            _ => Added::Nothing,
+        };
+        if method == "initialize" {
+            conversation.visitor.introduce(frame.params.as_ref());
+        }
+        if method == "logging/setLevel" {
+            let params = Members::of_params(frame.params.as_ref());
+            conversation.visitor.set_log_level(params.get("level").cloned());
+            added = Added::LogLevel;
+        }
+        let (cx, visitor) = (self.context(), self.visitor_of(&frame));
+        match conversation.face.claim(&frame, &cx, &conversation.view, &visitor) {
+            Claim::List(list) => added = Added::List(list),
+            claim @ Claim::Forward(_) => {
+                self.state = State::Asked(frame, Some(claim));
+                return self;
+            }
+            Claim::Own => {
+                let is_settling =
+                    || conversation.face.hub.as_ref().is_some_and(|it| it.is_settling());
+                if is_for_one(&frame) && is_settling() {
+                    self.state = State::Asked(frame, None);
+                    return self;
+                }
+            }
+        }
+        if let Ok(state) = self.to_own(own, *frame, added) {
+            self.state = state;
+        }
+        self
     }
 
     async fn of_own(&self, mut frame: Frame, added: Added) -> Option<Frame> {
@@ -402,9 +460,11 @@ impl Turn {
                         Added::Nothing => {}
                         Added::List(list) => {
                             hub.settled().await;
-                            hub.extend(list, &self.conversation.view, &mut frame);
+                            let view = self.conversation.view.for_caller(Some(&self.caller));
+                            hub.extend(list, &view, &mut frame);
                         }
                         Added::Capabilities => hub.add_capabilities(&mut frame),
+                        Added::LogLevel => hub.set_level(&self.conversation.visitor).await,
                     }
                 }
                 Some(orch_gateway::session::bridge::retag_result(frame, &self.id))
@@ -416,6 +476,16 @@ impl Turn {
         let mut caller = self.caller.clone();
         caller.channel = Channel::Mcp;
         Cx::new(Some(introduced_by(caller, &self.conversation.visitor.client().info)))
+    }
+}
+
+/// Whether it names something that a server behind may have. Our own tools are known.
+fn is_for_one(frame: &Frame) -> bool {
+    let params = Members::of_params(frame.params.as_ref());
+    match frame.method.as_deref() {
+        Some("tools/call") => params.text("name").is_some_and(|it| super::tool::op(&it).is_none()),
+        Some("prompts/get" | "resources/read" | "completion/complete") => true,
+        _ => false,
     }
 }
 

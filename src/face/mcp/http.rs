@@ -172,6 +172,7 @@ async fn answer(endpoint: Endpoint, request: Request) -> Response {
         return StatusCode::UNAUTHORIZED.into_response();
     };
     let view = request.extensions().get::<View>().cloned().unwrap_or_default();
+    let view = view.for_caller(Some(&caller));
     let place = match endpoint.face.direct(&view) {
         Ok(direct) => Place { profile: view.profile_name().map(str::to_owned), view, direct },
         Err(err) => return profile::refused(&err),
@@ -290,7 +291,9 @@ async fn in_session(
     }
     let mut turn = session.conversation.ask(frame, caller);
     let mut first = None;
-    if !turn.wants_stream() || !accepts(&parts.headers, "text/event-stream") {
+    // Behind such a client stands a server that may break off any answer, to be taken up again.
+    let may_break = session.conversation.is_direct() && is_primed(&parts.headers);
+    if !(turn.wants_stream() || may_break) || !accepts(&parts.headers, "text/event-stream") {
         match turn.next().await {
             Some(frame) if frame.kind() == Kind::Response => {
                 return json_of(StatusCode::OK, frame.to_line());

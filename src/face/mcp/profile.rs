@@ -30,7 +30,7 @@ impl Face {
     pub fn view(&self, profile: Option<&str>, names: Option<Dialect>) -> Result<View, Error> {
         let profile = profile.map(|it| self.profiles.get(it).cloned()).transpose()?;
         let usual = profile.as_ref().map(|it| it.dialect).unwrap_or_default();
-        Ok(View { dialect: names.unwrap_or(usual), profile })
+        Ok(View { dialect: names.unwrap_or(usual), profile, ..View::default() })
     }
 }
 
@@ -40,6 +40,9 @@ impl Face {
         let Some(name) = view.profile.as_ref().and_then(|it| it.transparent.as_ref()) else {
             return Ok(None);
         };
+        if !view.access.shows_server(name) {
+            return Err(no_server(name));
+        }
         let server = self.hub.as_ref().and_then(|it| it.server(name));
         server.map(Some).ok_or_else(|| no_server(name))
     }

@@ -49,6 +49,7 @@ impl Face {
             Some(it) => it.admit(caller),
             None => caller,
         };
+        let view = view.for_caller(Some(&caller));
         let direct = self.direct(&view).map_err(StreamError::NoServer)?;
         let ended = CancellationToken::new();
         let Begun { conversation, outside, run } =
@@ -138,7 +139,12 @@ impl Stream {
         if frame.kind() != Kind::Request {
             return self.conversation.hear(frame, self.caller.clone()).await;
         }
+        let is_hello = frame.is("initialize");
         let turn = self.conversation.ask(frame, self.caller.clone());
+        if is_hello {
+            // Nothing is to overtake it.
+            return answer(turn, self.out.clone()).await;
+        }
         self.turns.spawn(answer(turn, self.out.clone()));
     }
 

@@ -6,6 +6,7 @@ mod arguments;
 mod call;
 mod docs;
 mod events;
+pub mod login_page;
 mod logs;
 pub mod openapi;
 mod pages;
@@ -90,6 +91,11 @@ pub fn router(orch: Arc<Orch>, access: Arc<Access>, metrics: Option<PrometheusHa
     paths.add(Method::GET, "/docs/", page(docs::redirect));
     paths.add(Method::GET, "/docs/{*file}", page(docs::asset));
     paths.add(Method::GET, "/redoc", page(docs::redirect));
+    let logins = rest.clone();
+    paths.add(Method::GET, login_page::PATH, move |request| {
+        let rest = logins.clone();
+        async move { login_page::handle(&*rest.orch.tool_servers, request).await }.boxed()
+    });
     let terminal = rest.clone();
     paths.add(Method::GET, terminal::PATH, move |request| {
         terminal::handle(terminal.clone(), request).boxed()

@@ -102,6 +102,17 @@ impl Problem {
         self
     }
 
+    /// A token of another issuer is good, and not for this. Bare HTTP is what its client understands of that.
+    pub fn insufficient_scope(scopes: &str) -> Problem {
+        Problem::of_http(
+            StatusCode::FORBIDDEN,
+            ErrorCode::Forbidden.as_str(),
+            "The access token is not enough",
+            format!("the access token lacks a scope; ask its issuer for one with `{scopes}`"),
+        )
+        .field("scope", scopes)
+    }
+
     pub fn no_such_path(path: &str, near: Vec<String>) -> Problem {
         let shown = orch_domain::text::excerpt(path, 200);
         let hint = match &near[..] {

@@ -169,6 +169,7 @@ impl Audit {
             outcome: Outcome::Accepted,
             error: None,
             elapsed_ms: None,
+            arguments: None,
         };
         Audit { orch: orch.clone(), entry, started: Instant::now() }
     }

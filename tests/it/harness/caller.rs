@@ -8,6 +8,7 @@ use orch_core::service::identity;
 use orch_core::{Cx, ops};
 use orch_domain::caller::{Caller, Channel, Permission};
 use orch_domain::name::{UserId, UserName};
+use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::{ApiKey, Quota, User};
 use orch_domain::{Error, ErrorCode};
 use serde_json::Value;
@@ -48,10 +49,8 @@ pub(crate) fn op(name: &str) -> Op {
 
 pub(crate) fn caller(user: &str, permissions: &[Permission]) -> Cx {
     Cx::new(Some(Caller {
-        user: UserId::try_new(user).unwrap(),
-        permissions: permissions.to_vec(),
-        channel: Channel::Rest,
         client: Some("test".to_owned()),
+        ..Caller::new(UserId::try_new(user).unwrap(), permissions.to_vec(), Channel::Rest)
     }))
 }
 
@@ -76,6 +75,7 @@ impl Lab {
             permissions: permissions.to_vec(),
             created_at: self.orch().clock.now(),
             expires_at: None,
+            tools: ToolPatterns::default(),
         };
         self.orch().ledger.write(None, |book| book.add_api_key(key)).await.unwrap();
         text
@@ -85,10 +85,8 @@ impl Lab {
     pub(crate) fn caller(&self, user: &str) -> Caller {
         let user = self.orch().user(&UserId::try_new(user).unwrap()).unwrap();
         Caller {
-            user: user.id.clone(),
-            permissions: user.permissions.clone(),
-            channel: Channel::Cli,
             client: Some("test".to_owned()),
+            ..Caller::new(user.id.clone(), user.permissions.clone(), Channel::Cli)
         }
     }
 

@@ -46,6 +46,7 @@ use layout::Layout;
 use stored::BadRow;
 use stored::audit::AuditV1;
 use stored::event::EventV1;
+use stored::grant::GrantV1;
 use stored::instance::InstanceV1;
 use stored::node::NodeV1;
 use stored::port::HolderV1;
@@ -257,6 +258,10 @@ fn load_rows(tables: &Tables) -> Result<Rows, Failure> {
     tables.each(&Table::RegistryCredentials.key(b""), |key, row| {
         let row = decode::<RegistryCredentialV1, _>(row).map_err(|err| bad(key, &err))?;
         rows.registry_credentials.push(row);
+        Ok(true)
+    })?;
+    tables.each(&Table::Grants.key(b""), |key, row| {
+        rows.grants.push(decode::<GrantV1, _>(row).map_err(|err| bad(key, &err))?);
         Ok(true)
     })?;
     Ok(rows)

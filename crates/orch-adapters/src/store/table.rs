@@ -3,6 +3,7 @@
 use orch_core::ports::store::Commit;
 use orch_domain::audit::AuditId;
 use orch_domain::book::Change;
+use orch_domain::grant::GrantKey;
 use orch_domain::name::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::stored::BadRow;
 use super::stored::audit::AuditV1;
 use super::stored::event::EventV1;
+use super::stored::grant::GrantV1;
 use super::stored::instance::InstanceV1;
 use super::stored::node::NodeV1;
 use super::stored::port::HolderV1;
@@ -25,6 +27,7 @@ pub(super) enum Table {
     Users,
     ApiKeys,
     RegistryCredentials,
+    Grants,
     Audit,
     Events,
     /// The identity, and whatever belongs to the database as a whole.
@@ -32,13 +35,14 @@ pub(super) enum Table {
 }
 
 impl Table {
-    pub(super) const ALL: [Table; 9] = [
+    pub(super) const ALL: [Table; 10] = [
         Table::Instances,
         Table::Nodes,
         Table::Ports,
         Table::Users,
         Table::ApiKeys,
         Table::RegistryCredentials,
+        Table::Grants,
         Table::Audit,
         Table::Events,
         Table::Meta,
@@ -52,6 +56,7 @@ impl Table {
             Table::Users => b'u',
             Table::ApiKeys => b'k',
             Table::RegistryCredentials => b'r',
+            Table::Grants => b'g',
             Table::Audit => b'a',
             Table::Events => b'e',
             Table::Meta => b'm',
@@ -66,6 +71,7 @@ impl Table {
             Table::Users => "users",
             Table::ApiKeys => "api_keys",
             Table::RegistryCredentials => "registry_credentials",
+            Table::Grants => "grants",
             Table::Audit => "audit",
             Table::Events => "events",
             Table::Meta => "meta",
@@ -101,6 +107,12 @@ pub(super) fn port_of_key(key: &[u8]) -> Result<(NodeId, u16), BadRow> {
     let [_, rest @ .., 0, high, low] = key else { return Err(BadRow::Key) };
     let node_id = std::str::from_utf8(rest).map_err(|_| BadRow::Key)?;
     Ok((NodeId::try_new(node_id)?, u16::from_be_bytes([*high, *low])))
+}
+
+/// No part has a zero byte. Holders with a name never collide with the gateway, whose part is empty.
+pub(super) fn grant_key(key: &GrantKey) -> Vec<u8> {
+    let user = key.user.as_ref().map_or("", |it| it.as_str());
+    Table::Grants.key([&key.server, user, &key.issuer].join("\0").as_bytes())
 }
 
 pub(super) fn audit_key(id: AuditId) -> Vec<u8> {
@@ -189,6 +201,10 @@ impl Operations {
                     let key = Table::RegistryCredentials.key(registry.as_str().as_bytes());
                     let row = it.as_deref().map(RegistryCredentialV1::from);
                     operations.push(&key, row.as_ref())?;
+                }
+                Change::Grant(key, it) => {
+                    let row = it.as_deref().map(GrantV1::from);
+                    operations.push(&grant_key(key), row.as_ref())?;
                 }
             }
         }

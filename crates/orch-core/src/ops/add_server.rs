@@ -14,7 +14,7 @@ use crate::operation::{Operation, Route, Spec, Summary, spec};
 use crate::ports::tool_server::{ToolServer, no_server};
 use crate::{Cx, Orch};
 
-/// Either `command` or `url`.
+/// One of `command`, `url` and `openapi`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddServer {
@@ -29,9 +29,13 @@ pub struct AddServer {
     pub env: BTreeMap<String, Secret<String>>,
     /// Folder to start it in.
     pub cwd: Option<String>,
-    /// `http://` or `https://` address of a server over streamable HTTP.
+    /// `http://` or `https://` address of a server over streamable HTTP, or over HTTP with SSE as it was before.
     pub url: Option<String>,
-    /// Sent with every request to the `url`, such as `Authorization`.
+    /// File or address of an OpenAPI document; each of its operations becomes a tool.
+    pub openapi: Option<String>,
+    /// Where the API of the `openapi` document is, when the document does not say.
+    pub base_url: Option<String>,
+    /// Sent with every request to the `url` or the API, such as `Authorization`.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret<String>>,
     /// Put it in place of one of that name.
@@ -67,8 +71,12 @@ impl AddServer {
             entry.insert("cwd".to_owned(), json!(cwd));
         }
         if let Some(url) = &self.url {
-            entry.insert("type".to_owned(), json!("http"));
             entry.insert("url".to_owned(), json!(url));
+        }
+        for (key, value) in [("openapi", &self.openapi), ("base_url", &self.base_url)] {
+            if let Some(value) = value {
+                entry.insert(key.to_owned(), json!(value));
+            }
         }
         for (key, values) in [("env", &self.env), ("headers", &self.headers)] {
             if !values.is_empty() {

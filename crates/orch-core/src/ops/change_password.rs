@@ -5,6 +5,7 @@ use std::sync::Arc;
 use orch_domain::Error;
 use orch_domain::caller::Permission;
 use orch_domain::password::Password;
+use orch_domain::tool_access::ToolPatterns;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -36,10 +37,12 @@ impl Operation for ChangePassword {
         self.new_password.may_be_chosen("new_password")?;
         let user = orch.user(id)?;
         // Counts wrong passwords as a login does, so that a stolen token is no way to try them all.
-        orch.login(&user.name, self.current_password.expose()).await.map_err(|err| match err {
-            Error::Unauthenticated { .. } => Error::invalid("current_password", "it is wrong"),
-            err => err,
-        })?;
+        orch.login(&user.name, self.current_password.expose(), ToolPatterns::default())
+            .await
+            .map_err(|err| match err {
+                Error::Unauthenticated { .. } => Error::invalid("current_password", "it is wrong"),
+                err => err,
+            })?;
         let password_hash = orch.hash(&self.new_password).await?;
         let now = orch.clock.now();
         orch.ledger
@@ -54,7 +57,8 @@ impl Operation for ChangePassword {
                 })
             })
             .await?;
-        let (user, token) = orch.login(&user.name, self.new_password.expose()).await?;
-        Ok(LoggedIn::of(&user, token))
+        let (user, token) =
+            orch.login(&user.name, self.new_password.expose(), ToolPatterns::default()).await?;
+        Ok(LoggedIn::of(&user, &ToolPatterns::default(), token))
     }
 }

@@ -7,6 +7,7 @@ use orch_domain::Error;
 use orch_domain::caller::Permission;
 use orch_domain::name::UserId;
 use orch_domain::text::check_line;
+use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::{ApiKey, key_permissions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,10 @@ pub struct CreateApiKey {
     /// It stops working after so many days, 1 to 3650; never unless given.
     #[schemars(range(min = 1, max = 3650))]
     pub expires_in_days: Option<u32>,
+    /// Which tools it may use, by patterns over `server.tool`, such as `{"allow": ["github.*"], "deny": ["*.delete_*"]}`;
+    /// own operations are of the server `orch`. All that its user may unless given.
+    #[serde(default)]
+    pub tools: ToolPatterns,
 }
 
 #[derive(Clone, Serialize, JsonSchema)]
@@ -84,6 +89,7 @@ impl Operation for CreateApiKey {
             permissions: key_permissions(&user, self.permissions.as_ref())?,
             created_at: now,
             expires_at: lifetime.map(|it| now.plus_millis(it)),
+            tools: self.tools,
         };
         let view = ApiKeyView::of(&key);
         orch.ledger.write(Some(cx), |book| book.add_api_key(key)).await?;

@@ -7,6 +7,7 @@ use orch_domain::Error;
 use orch_domain::caller::Permission;
 use orch_domain::name::{UserId, UserName};
 use orch_domain::password::Password;
+use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::QuotaChange;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -28,6 +29,9 @@ pub struct CreateUser {
     /// Limits other than the usual ones.
     #[serde(default)]
     pub quota: QuotaChange,
+    /// Which tools it may use, by whatever credential, such as `{"deny": ["github.delete_*"]}`; all unless given.
+    #[serde(default)]
+    pub tools: ToolPatterns,
 }
 
 fn usual_permissions() -> BTreeSet<Permission> {
@@ -47,7 +51,9 @@ impl Operation for CreateUser {
             .map_err(Error::internal)?;
         cx.audit_target(&id);
         let permissions = self.permissions.into_iter().collect();
-        let user = orch.make_user(id, self.username, &self.password, permissions, quota).await?;
+        let user = orch
+            .make_user(id, self.username, &self.password, permissions, quota, self.tools)
+            .await?;
         orch.ledger
             .write(Some(cx), |book| {
                 book.add_user(user.clone())?;

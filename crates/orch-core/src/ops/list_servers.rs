@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Operation, Route, Spec, Summary, spec};
-use crate::ports::tool_server::ToolServer;
+use crate::ports::tool_server::{ServerState, ToolServer};
 use crate::view::table::table;
 use crate::{Cx, Orch};
 
@@ -59,6 +59,22 @@ impl Summary for ServerList {
     }
 }
 
+/// How it is for the caller: of a server with a login for each, others may be in.
+fn show_login(server: &mut ToolServer, needed: Option<String>) {
+    match (server.state, needed) {
+        (ServerState::Ready | ServerState::NeedsLogin, Some(needed)) => {
+            server.state = ServerState::NeedsLogin;
+            server.reason = Some(needed);
+        }
+        // Its own connection follows.
+        (ServerState::NeedsLogin, None) => {
+            server.state = ServerState::Connecting;
+            server.reason = None;
+        }
+        _ => {}
+    }
+}
+
 impl Operation for ListServers {
     const SPEC: Spec =
         spec!("list_servers", Tools, Reads, Some(Permission::Read), [Route::get("/servers")]);
@@ -67,6 +83,16 @@ impl Operation for ListServers {
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<ServerList, Error> {
         let mut servers = orch.tool_servers.servers();
         servers.retain(|it| cx.shows_server(&it.name));
+        for ToolServer { name, flagged, .. } in &mut servers {
+            // By the name that its server gives it, when it is offered under none.
+            flagged.retain(|it| cx.shows_tool(name, it.offered.as_ref().unwrap_or(&it.tool)));
+        }
+        if let Some(logins) = orch.tool_servers.logins() {
+            let user = &cx.caller()?.user;
+            for it in &mut servers {
+                show_login(it, logins.needed(&it.name, user));
+            }
+        }
         Ok(ServerList { total_count: servers.len(), servers })
     }
 }

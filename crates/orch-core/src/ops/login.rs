@@ -5,6 +5,7 @@ use std::sync::Arc;
 use orch_domain::Error;
 use orch_domain::name::UserName;
 use orch_domain::password::Password;
+use orch_domain::tool_access::{ToolAccess, ToolPatterns};
 use orch_domain::user::User;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ use crate::{Cx, Orch};
 pub struct Login {
     pub username: UserName,
     pub password: Password,
+    /// Limits the access token to some tools, for a program that needs no more; never wider than the user.
+    #[serde(default)]
+    pub tools: ToolPatterns,
 }
 
 #[derive(Clone, Serialize, JsonSchema)]
@@ -32,7 +36,7 @@ pub struct LoggedIn {
 }
 
 impl LoggedIn {
-    pub(super) fn of(user: &User, token: Token) -> LoggedIn {
+    pub(super) fn of(user: &User, limit: &ToolPatterns, token: Token) -> LoggedIn {
         LoggedIn {
             access_token: token.text,
             token_type: "bearer",
@@ -41,6 +45,7 @@ impl LoggedIn {
                 id: user.id.clone(),
                 username: user.name.clone(),
                 permissions: user.permissions.clone(),
+                tools: ToolAccess::default().and(&user.tools).and(limit),
             },
         }
     }
@@ -63,7 +68,8 @@ impl Operation for Login {
 
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<LoggedIn, Error> {
         cx.audit_target(&self.username);
-        let (user, token) = orch.login(&self.username, self.password.expose()).await?;
-        Ok(LoggedIn::of(&user, token))
+        let (user, token) =
+            orch.login(&self.username, self.password.expose(), self.tools.clone()).await?;
+        Ok(LoggedIn::of(&user, &self.tools, token))
     }
 }

@@ -36,6 +36,8 @@ mod list_servers;
 mod list_tools;
 mod list_users;
 mod login;
+mod login_server;
+mod logout_server;
 mod node_status;
 mod pull_image;
 mod ray_job_logs;
@@ -98,6 +100,8 @@ pub use list_servers::{ListServers, ServerList};
 pub use list_tools::{ListTools, ToolList, ToolView};
 pub use list_users::{ListUsers, UserList};
 pub use login::{LoggedIn, Login};
+pub use login_server::{LoginServer, ServerLoginBegun};
+pub use logout_server::{LoggedOutServer, LogoutServer};
 pub use node_status::{NodeLoad, NodeStatus, NodeStatuses};
 pub use pull_image::{NodeOutcome, PullImage, PullOutcome, PullReport};
 pub use ray_job_logs::{RayJobLogs, RayLogText};
@@ -177,6 +181,8 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<AddServer>(),
         Op::of::<RemoveServer>(),
         Op::of::<ReloadServers>(),
+        Op::of::<LoginServer>(),
+        Op::of::<LogoutServer>(),
         Op::of::<Login>(),
         Op::of::<Whoami>(),
         Op::of::<GetQuota>(),

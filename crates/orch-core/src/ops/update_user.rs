@@ -8,6 +8,7 @@ use orch_domain::book::no_user;
 use orch_domain::caller::Permission;
 use orch_domain::name::UserId;
 use orch_domain::password::Password;
+use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::QuotaChange;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -28,6 +29,8 @@ pub struct UpdateUser {
     /// New limits. Lowered below what the user holds, they only refuse more.
     #[serde(default)]
     pub quota: QuotaChange,
+    /// Which tools it may use from its next call on, in place of what was said before; `{}` is all.
+    pub tools: Option<ToolPatterns>,
 }
 
 impl Operation for UpdateUser {
@@ -61,6 +64,9 @@ impl Operation for UpdateUser {
                     it.password_hash = password_hash.unwrap_or(it.password_hash.clone());
                     if let Some(permissions) = &self.permissions {
                         it.permissions = permissions.iter().copied().collect();
+                    }
+                    if let Some(tools) = &self.tools {
+                        it.tools = tools.clone();
                     }
                     if ends_logins {
                         it.tokens_valid_from = now;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use orch_domain::Error;
 use orch_domain::caller::Permission;
+use orch_domain::name::UserName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -23,6 +24,14 @@ impl Operation for Whoami {
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<Me, Error> {
         let caller = cx.caller()?;
         let user = orch.ledger.read(|book| book.user(&caller.user).cloned());
+        if user.is_none() && caller.user.is_external() {
+            return Ok(Me {
+                id: caller.user.clone(),
+                username: UserName::try_new(&*caller.user.to_string()).map_err(Error::internal)?,
+                permissions: caller.permissions.clone(),
+                tools: caller.tools.clone(),
+            });
+        }
         let user = user.ok_or_else(|| Error::Unauthenticated {
             message: "this user does not exist any more".to_owned(),
         })?;
@@ -30,6 +39,7 @@ impl Operation for Whoami {
             id: user.id.clone(),
             username: user.name.clone(),
             permissions: caller.permissions.clone(),
+            tools: caller.tools.clone(),
         })
     }
 }

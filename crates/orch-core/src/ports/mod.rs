@@ -5,5 +5,7 @@ pub mod engine;
 pub mod failpoint;
 pub mod peers;
 pub mod ray;
+pub mod server_login;
 pub mod store;
 pub mod tool_server;
+pub mod vault;

@@ -4,12 +4,14 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use orch_domain::Error;
+use orch_domain::redact::SecretValues;
 use orch_domain::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Cx;
+use crate::ports::server_login::ServerLogins;
 
 #[async_trait]
 pub trait ToolServers: Send + Sync {
@@ -29,6 +31,11 @@ pub trait ToolServers: Send + Sync {
         arguments: Map<String, Value>,
         cx: &Cx,
     ) -> Result<Value, Error>;
+
+    /// What its configuration holds that must not be shown anywhere.
+    fn secrets(&self) -> Arc<SecretValues> {
+        Arc::default()
+    }
 
     /// Reads the configuration again. Only servers whose entry differs are restarted; a bad file changes nothing.
     async fn reload(&self) -> Result<ReloadedServers, Error>;
@@ -51,6 +58,11 @@ pub trait ToolServers: Send + Sync {
         max_bytes: usize,
         cx: &Cx,
     ) -> Result<ResultPart, Error>;
+
+    /// None: nobody logs in at any.
+    fn logins(&self) -> Option<&dyn ServerLogins> {
+        None
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -62,6 +74,9 @@ pub enum ServerState {
     Ready,
     /// Not connected; it is tried again by itself.
     Failed,
+    /// It takes calls of those who are logged in there, and the caller is not: see `login_server`.
+    #[serde(rename = "needs_login")]
+    NeedsLogin,
 }
 
 impl ServerState {
@@ -71,6 +86,7 @@ impl ServerState {
             ServerState::Connecting => "connecting",
             ServerState::Ready => "ready",
             ServerState::Failed => "failed",
+            ServerState::NeedsLogin => "needs_login",
         }
     }
 }
@@ -79,13 +95,13 @@ impl ServerState {
 pub struct ToolServer {
     /// As configured; its tools are `name.tool`.
     pub name: String,
-    /// `stdio`, `http`, or `built-in`.
+    /// `stdio`, `http`, `sse` (HTTP as it was before 2025), `openapi`, or `built-in`.
     pub transport: String,
     /// The command or the URL, without arguments, headers and query.
     pub target: String,
     pub state: ServerState,
     pub state_since: Timestamp,
-    /// Why it failed.
+    /// Why it failed, or what to do.
     pub reason: Option<String>,
     /// When it is tried again.
     pub next_retry: Option<Timestamp>,
@@ -108,6 +124,9 @@ pub struct ToolServer {
 pub struct FlaggedTool {
     /// As its server calls it.
     pub tool: String,
+    /// As callers know it, and as patterns of what they may use mean it. None: it is not offered.
+    #[serde(skip)]
+    pub offered: Option<String>,
     /// `changed`, or `new` for one that came after the others.
     pub differs: String,
     /// Neither listed nor called until it is approved.
@@ -210,6 +229,14 @@ pub fn no_result(id: &str) -> Error {
         id: orch_domain::text::excerpt(id, 100),
         hint: "results are kept for an hour and for whoever made the call; call the tool again"
             .to_owned(),
+    }
+}
+
+pub fn no_tool_of(server: &str, tool: &str) -> Error {
+    Error::NotFound {
+        kind: "tool",
+        id: orch_domain::text::excerpt(tool, 100),
+        hint: format!("`list_tools` with `server={server}` shows those it has"),
     }
 }
 

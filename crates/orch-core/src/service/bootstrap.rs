@@ -12,6 +12,7 @@ use orch_domain::name::{NodeId, UserId, UserName};
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role};
 use orch_domain::resource::Resources;
 use orch_domain::time::Timestamp;
+use orch_domain::tool_access::{ToolAccess, ToolPatterns};
 use orch_domain::user::{ApiKey, Quota, User};
 
 use crate::Orch;
@@ -56,7 +57,7 @@ pub struct LocalNode {
 
 /// Whoever is at the machine itself, over a channel that only its user can open.
 pub fn local_caller(channel: Channel) -> Caller {
-    Caller { user: admin_id(), permissions: Permission::ALL.to_vec(), channel, client: None }
+    Caller::new(admin_id(), Permission::ALL.to_vec(), channel)
 }
 
 pub(super) fn admin_id() -> UserId {
@@ -64,6 +65,12 @@ pub(super) fn admin_id() -> UserId {
 }
 
 impl Orch {
+    /// Whoever is at the machine itself, with the tools that the configuration leaves them.
+    pub fn local_caller(&self, channel: Channel) -> Caller {
+        let tools = ToolAccess::default().and(&self.settings.local_tools);
+        Caller { tools, ..local_caller(channel) }
+    }
+
     /// Makes the built-in users. The answer is there when the administrator got a new password.
     pub async fn bootstrap_users(&self, users: Users) -> Result<Option<Credentials>, Error> {
         let now = self.clock.now();
@@ -180,6 +187,7 @@ impl Fresh {
             permissions: Permission::ALL.to_vec(),
             created_at: now,
             expires_at: None,
+            tools: ToolPatterns::default(),
         };
         let hash = hash_password(&password)?;
         Ok(Fresh { credentials: Credentials { username, password, api_key: text }, hash, key })
@@ -202,6 +210,7 @@ fn set_admin(
             quota: Quota::ADMIN,
             created_at: now,
             tokens_valid_from: now,
+            tools: ToolPatterns::default(),
         })?;
     }
     let hash = book.user(id).map(|it| it.password_hash.clone()).unwrap_or_default();
@@ -232,6 +241,7 @@ fn set_demo(book: &mut Book, now: Timestamp, is_demo: bool) -> Result<(), Error>
             quota: Quota::DEMO,
             created_at: now,
             tokens_valid_from: now,
+            tools: ToolPatterns::default(),
         }),
         (Some(hash), true) if hash == NO_PASSWORD => {
             set_password(book, &id, DEMO_HASH.to_owned(), now)

@@ -9,6 +9,7 @@ use orch_domain::caller::{Caller, Channel, Permission};
 use orch_domain::name::{ApiKeyId, UserId, UserName};
 use orch_domain::password::Password;
 use orch_domain::time::Timestamp;
+use orch_domain::tool_access::{ToolAccess, ToolPatterns};
 use orch_domain::user::User;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,9 @@ struct Claims {
     at: i64,
     iat: i64,
     exp: i64,
+    /// What the token was limited to when it was issued; its user's own limits are looked up at each call.
+    #[serde(default, skip_serializing_if = "ToolPatterns::is_empty")]
+    tools: ToolPatterns,
 }
 
 pub struct Token {
@@ -79,7 +83,7 @@ impl Identity {
         audited.0 <= MAX_AUDITED_NOBODY
     }
 
-    fn issue(&self, user: &User, now: Timestamp) -> Result<Token, Error> {
+    fn issue(&self, user: &User, tools: ToolPatterns, now: Timestamp) -> Result<Token, Error> {
         let lifetime = self.token_lifetime;
         let claims = Claims {
             iss: ISSUER.to_owned(),
@@ -88,6 +92,7 @@ impl Identity {
             at: now.max(user.tokens_valid_from).as_millis(),
             iat: now.as_millis() / 1000,
             exp: now.plus_millis(lifetime.as_millis() as u64).as_millis() / 1000,
+            tools,
         };
         let text = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
             .map_err(Error::internal)?;
@@ -143,11 +148,12 @@ impl Orch {
             .map_err(Error::internal)?
     }
 
-    /// Checks a password and issues an access token.
+    /// Checks a password and issues an access token, which may be limited further than its user is.
     pub async fn login(
         &self,
         name: &UserName,
         password: &str,
+        tools: ToolPatterns,
     ) -> Result<(std::sync::Arc<User>, Token), Error> {
         let _turn = self.identity.hashing.acquire().await.map_err(Error::internal)?;
         // Only when it is its turn, so that many guesses at once count like as many one after the other.
@@ -161,7 +167,7 @@ impl Orch {
             .map_err(Error::internal)?;
         match user {
             Some(user) if is_right => {
-                let token = self.identity.issue(&user, self.clock.now())?;
+                let token = self.identity.issue(&user, tools, self.clock.now())?;
                 Ok((user, token))
             }
             _ => {
@@ -175,41 +181,46 @@ impl Orch {
 
     /// The caller that a bearer credential stands for: an access token or an API key.
     pub fn authenticate(&self, bearer: &str, channel: Channel) -> Result<Caller, Error> {
-        let (user, permissions) = if let Some(it) = self.by_configured_key(bearer) {
+        let caller = if let Some(it) = self.by_configured_key(bearer) {
             it
         } else if bearer.starts_with("mo-") {
             self.by_api_key(bearer)?
         } else {
             self.by_token(bearer)?
         };
-        Ok(Caller { user, permissions, channel, client: None })
+        Ok(Caller { channel, ..caller })
     }
 
     /// A token of the configuration acts for the administrator, with the permissions given there.
-    fn by_configured_key(&self, bearer: &str) -> Option<(UserId, Vec<Permission>)> {
+    fn by_configured_key(&self, bearer: &str) -> Option<Caller> {
         let keys = &self.settings.configured_keys;
         if keys.is_empty() {
             return None;
         }
         let digest: [u8; 32] = Sha256::digest(bearer).into();
         let key = keys.iter().find(|it| it.sha256 == digest)?;
-        Some((super::bootstrap::admin_id(), key.permissions.clone()))
+        let admin = super::bootstrap::admin_id();
+        let of_user = self.ledger.read(|book| book.user(&admin).map(|it| it.tools.clone()));
+        let tools = ToolAccess::default().and(&of_user.unwrap_or_default()).and(&key.tools);
+        Some(Caller { tools, ..Caller::new(admin, key.permissions.clone(), Channel::Rest) })
     }
 
-    fn by_token(&self, token: &str) -> Result<(UserId, Vec<Permission>), Error> {
+    fn by_token(&self, token: &str) -> Result<Caller, Error> {
         let claims = self.identity.claims(token).ok_or_else(|| {
             refused("the access token is malformed or has expired; call `login` again")
         })?;
         let user = self.ledger.read(|book| book.user(&claims.sub).cloned());
         match user {
             Some(user) if user.tokens_valid_from.as_millis() <= claims.at => {
-                Ok((user.id.clone(), user.permissions.clone()))
+                let tools = ToolAccess::default().and(&user.tools).and(&claims.tools);
+                let caller = Caller::new(user.id.clone(), user.permissions.clone(), Channel::Rest);
+                Ok(Caller { tools, ..caller })
             }
             _ => Err(refused("the access token is not valid any more; call `login` again")),
         }
     }
 
-    fn by_api_key(&self, text: &str) -> Result<(UserId, Vec<Permission>), Error> {
+    fn by_api_key(&self, text: &str) -> Result<Caller, Error> {
         let wrong = || {
             refused(
                 "the API key is unknown, revoked or has expired; ask an administrator for a new one",
@@ -230,7 +241,11 @@ impl Orch {
             let both = key.permissions.iter().filter(|it| {
                 user.permissions.contains(it) || user.permissions.contains(&Permission::Admin)
             });
-            Ok((user.id.clone(), both.copied().collect()))
+            Ok(Caller {
+                tools: ToolAccess::default().and(&user.tools).and(&key.tools),
+                key: Some(key.id.clone()),
+                ..Caller::new(user.id.clone(), both.copied().collect(), Channel::Rest)
+            })
         })
     }
 }

@@ -213,7 +213,7 @@ fn subject(change: Change) -> Option<Subject> {
         Change::Node(id, _) => Some(Subject::Node(id)),
         Change::User(id, _) => Some(Subject::User(id)),
         Change::ApiKey(id, _) => Some(Subject::ApiKey(id)),
-        Change::RegistryCredential(..) | Change::Port(..) => None,
+        Change::RegistryCredential(..) | Change::Grant(..) | Change::Port(..) => None,
     }
 }
 

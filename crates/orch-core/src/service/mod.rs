@@ -7,6 +7,7 @@ pub mod containers;
 pub mod engines;
 pub mod event_log;
 pub mod flight;
+mod grants;
 pub mod health;
 pub mod identity;
 pub mod images;

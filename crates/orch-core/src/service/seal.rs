@@ -7,12 +7,28 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 
 pub(crate) struct Seal(LessSafeKey);
 
+/// Each has a key of its own, so that nothing sealed for one opens for another.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    RegistryCredentials,
+    Grants,
+}
+
+impl Purpose {
+    fn words(self) -> &'static [u8] {
+        match self {
+            Purpose::RegistryCredentials => b"registry credentials 1",
+            Purpose::Grants => b"server grants 1",
+        }
+    }
+}
+
 impl Seal {
     /// `secret` signs tokens too, so the key is one derived from it for this purpose alone.
-    pub(crate) fn new(secret: &[u8; 32]) -> Seal {
+    pub(crate) fn new(secret: &[u8; 32], purpose: Purpose) -> Seal {
         let derived = Salt::new(HKDF_SHA256, b"mcp-orch seal").extract(secret);
         let key = derived
-            .expand(&[b"registry credentials 1"], &CHACHA20_POLY1305)
+            .expand(&[purpose.words()], &CHACHA20_POLY1305)
             .map(UnboundKey::from)
             .expect("a key is much shorter than the most that can be derived");
         Seal(LessSafeKey::new(key))
@@ -46,13 +62,15 @@ mod tests {
 
     #[test]
     fn only_the_same_secret_about_the_same_opens_it() {
-        let seal = Seal::new(&[7; 32]);
+        let seal = Seal::new(&[7; 32], Purpose::Grants);
         let sealed = seal.seal("ghcr.io", b"hunter22").unwrap();
         assert_eq!(seal.open("ghcr.io", &sealed).unwrap(), b"hunter22");
         assert!(!sealed.windows(8).any(|it| it == b"hunter22"));
         assert_ne!(seal.seal("ghcr.io", b"hunter22").unwrap(), sealed, "each has its own nonce");
         assert_eq!(seal.open("docker.io", &sealed), None);
-        assert_eq!(Seal::new(&[8; 32]).open("ghcr.io", &sealed), None);
+        assert_eq!(Seal::new(&[8; 32], Purpose::Grants).open("ghcr.io", &sealed), None);
+        let other = Seal::new(&[7; 32], Purpose::RegistryCredentials);
+        assert_eq!(other.open("ghcr.io", &sealed), None);
         for n in [0, NONCE_LEN, sealed.len() - 1] {
             assert_eq!(seal.open("ghcr.io", &sealed[..n]), None);
         }

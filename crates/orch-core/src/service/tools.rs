@@ -2,16 +2,13 @@
 
 use std::sync::{Arc, LazyLock};
 
+use orch_domain::redact::redacted;
+pub use orch_domain::tool_access::BUILT_IN;
 use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 
-use crate::operation::Operation;
-use crate::ops::CallTool;
-use crate::ports::tool_server::{ServerTool, no_server};
+use crate::ports::tool_server::{ServerTool, no_server, no_tool_of};
 use crate::{Cx, Op, Orch, gate, ops};
-
-/// The server that our own operations are tools of.
-pub const BUILT_IN: &str = "orch";
 
 static OWN: LazyLock<Vec<Op>> = LazyLock::new(ops::catalogue);
 static OWN_TOOLS: LazyLock<Vec<ServerTool>> = LazyLock::new(|| OWN.iter().map(own).collect());
@@ -22,6 +19,11 @@ pub(crate) fn own_tools() -> &'static [ServerTool] {
 }
 
 impl Orch {
+    /// Arguments as the audit may show them.
+    pub(crate) fn redacted(&self, arguments: &Value) -> Value {
+        redacted(arguments, &[&self.settings.secrets, &self.tool_servers.secrets()])
+    }
+
     /// Whether a tool is there for `cx`: its endpoint shows it, and its caller may call it.
     pub(crate) fn sees_tool(&self, server: &str, tool: &str, cx: &Cx) -> bool {
         let spec = match server {
@@ -29,7 +31,7 @@ impl Orch {
                 Some(it) => &it.spec,
                 None => return false,
             },
-            _ => &CallTool::SPEC,
+            _ => return gate::permit_upstream(cx).is_ok() && cx.shows_tool(server, tool),
         };
         gate::authorise(spec, cx).is_ok() && cx.shows_tool(server, tool)
     }
@@ -56,15 +58,16 @@ impl Orch {
     ) -> Result<Value, Error> {
         let (server, tool) = name.split_once('.').unwrap_or((BUILT_IN, name));
         if server != BUILT_IN {
+            // As if it were not there, whether it is or not.
             if !cx.shows_server(server) {
                 return Err(no_server(server));
             }
             if !cx.shows_tool(server, tool) {
-                return Err(no_tool(name));
+                return Err(no_tool_of(server, tool));
             }
             return self.tool_servers.call(server, tool, arguments, cx).await;
         }
-        let op = OWN.iter().find(|it| it.spec.name == tool && cx.shows_tool(BUILT_IN, tool));
+        let op = OWN.iter().find(|it| it.spec.name == tool && cx.is_at_endpoint(BUILT_IN, tool));
         let op = op.ok_or_else(|| no_tool(name))?;
         // A call of its own at the gate: its permission and its place in the audit are those of the operation.
         let own = cx.anew().with_cancel(cx.cancel.clone()).with_progress(cx.progress.clone());

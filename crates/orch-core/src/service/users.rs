@@ -4,6 +4,7 @@ use orch_domain::Error;
 use orch_domain::caller::Permission;
 use orch_domain::name::{UserId, UserName};
 use orch_domain::password::Password;
+use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::{Quota, User};
 
 use crate::Orch;
@@ -17,6 +18,7 @@ impl Orch {
         password: &Password,
         permissions: Vec<Permission>,
         quota: Quota,
+        tools: ToolPatterns,
     ) -> Result<User, Error> {
         let password_hash = self.hash(password).await?;
         let now = self.clock.now();
@@ -28,6 +30,7 @@ impl Orch {
             quota,
             created_at: now,
             tokens_valid_from: now,
+            tools,
         })
     }
 

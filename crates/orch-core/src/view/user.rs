@@ -4,6 +4,7 @@ use orch_domain::book::Book;
 use orch_domain::caller::Permission;
 use orch_domain::name::{ApiKeyId, UserId, UserName};
 use orch_domain::time::Timestamp;
+use orch_domain::tool_access::{ToolAccess, ToolPatterns};
 use orch_domain::user::{ApiKey, Quota, Usage, User};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -17,6 +18,9 @@ pub struct Me {
     pub username: UserName,
     /// What this login or key may do; a key may do less than its user.
     pub permissions: Vec<Permission>,
+    /// Patterns that limit which tools it may use, such as `github.*`; a tool has to be permitted by each of them. Empty:
+    /// no limit.
+    pub tools: ToolAccess,
 }
 
 impl Summary for Me {
@@ -34,6 +38,8 @@ pub struct UserView {
     /// What its instances hold of the quota.
     pub used: Usage,
     pub created_at: Timestamp,
+    /// Which tools it may use, by whatever credential.
+    pub tools: ToolPatterns,
 }
 
 impl UserView {
@@ -45,6 +51,7 @@ impl UserView {
             quota: user.quota,
             used: book.usage(&user.id),
             created_at: user.created_at,
+            tools: user.tools.clone(),
         }
     }
 }
@@ -110,6 +117,8 @@ pub struct ApiKeyView {
     pub created_at: Timestamp,
     /// Null: it does not expire.
     pub expires_at: Option<Timestamp>,
+    /// Which tools it may use, as far as its user may.
+    pub tools: ToolPatterns,
 }
 
 impl ApiKeyView {
@@ -121,6 +130,7 @@ impl ApiKeyView {
             permissions: key.permissions.clone(),
             created_at: key.created_at,
             expires_at: key.expires_at,
+            tools: key.tools.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Book, Slot};
 use crate::event::{self, Event, News};
+use crate::grant::{Grant, GrantKey};
 use crate::instance::Instance;
 use crate::name::{ApiKeyId, InstanceId, NodeId, UserId};
 use crate::node::Node;
@@ -21,6 +22,7 @@ pub enum Change {
     User(UserId, Option<Arc<User>>),
     ApiKey(ApiKeyId, Option<Arc<ApiKey>>),
     RegistryCredential(RegistryHost, Option<Arc<RegistryCredential>>),
+    Grant(GrantKey, Option<Arc<Grant>>),
 }
 
 /// What a transaction comes to.
@@ -43,6 +45,7 @@ pub struct Rows {
     /// Oldest first.
     pub events: Vec<Event>,
     pub registry_credentials: Vec<RegistryCredential>,
+    pub grants: Vec<Grant>,
 }
 
 /// The rows that a step of the book replaced, to go back to.
@@ -57,6 +60,7 @@ pub(super) enum Undo {
     User(UserId, Option<Arc<User>>),
     ApiKey(ApiKeyId, Option<Arc<ApiKey>>),
     RegistryCredential(RegistryHost, Option<Arc<RegistryCredential>>),
+    Grant(GrantKey, Option<Arc<Grant>>),
 }
 
 impl Undo {
@@ -103,6 +107,12 @@ impl Undo {
                 match old {
                     Some(it) => book.registry_credentials.insert(registry, it),
                     None => book.registry_credentials.remove(&registry),
+                };
+            }
+            Undo::Grant(key, old) => {
+                match old {
+                    Some(it) => book.grants.insert(key, it),
+                    None => book.grants.remove(&key),
                 };
             }
         }
@@ -162,6 +172,12 @@ pub(super) fn changes(book: &Book, journal: &[Undo]) -> Changes {
                     let new = book.registry_credentials.get(registry).cloned();
                     event::registry_credential(old.as_deref(), new.as_deref(), &mut news);
                     rows.push(Change::RegistryCredential(registry.clone(), new));
+                }
+            }
+            // Nobody follows them: tokens are made new all the time, and logging in is in the audit.
+            Undo::Grant(key, _) => {
+                if seen.insert(format!("g{key}")) {
+                    rows.push(Change::Grant(key.clone(), book.grants.get(key).cloned()));
                 }
             }
         }

@@ -64,7 +64,14 @@ impl Book {
         }
         let quota =
             self.user(&launch.owner).map(|it| it.quota).ok_or_else(|| Error::Unauthenticated {
-                message: format!("the user `{}` does not exist any more", launch.owner),
+                message: if launch.owner.is_external() {
+                    format!(
+                        "`{}` is known to its issuer alone and has no quota here; an administrator can make it a user",
+                        launch.owner
+                    )
+                } else {
+                    format!("the user `{}` does not exist any more", launch.owner)
+                },
             })?;
         self.check_quota(launch, &quota)?;
         let mut reserved = Reserved { ids: Vec::new(), decisions: Vec::new(), existed: false };

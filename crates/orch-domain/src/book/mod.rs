@@ -6,6 +6,7 @@
 //! exact changes that must become durable together.
 
 mod change;
+mod grant;
 mod launch;
 mod lifecycle;
 mod node;
@@ -23,6 +24,7 @@ pub use relocation::Moved;
 pub use user::no_user;
 
 use crate::Error;
+use crate::grant::{Grant, GrantKey};
 use crate::instance::Instance;
 use crate::name::{ApiKeyId, ClientToken, InstanceId, NodeId, UserId};
 use crate::node::Node;
@@ -41,6 +43,7 @@ pub struct Book {
     users: BTreeMap<UserId, Arc<User>>,
     api_keys: BTreeMap<ApiKeyId, Arc<ApiKey>>,
     registry_credentials: BTreeMap<RegistryHost, Arc<RegistryCredential>>,
+    grants: BTreeMap<GrantKey, Arc<Grant>>,
     usage: HashMap<UserId, Usage>,
     by_owner: HashMap<UserId, BTreeSet<InstanceId>>,
     by_token: HashMap<(UserId, ClientToken), BTreeSet<InstanceId>>,
@@ -82,6 +85,7 @@ impl Book {
             users: BTreeMap::new(),
             api_keys: BTreeMap::new(),
             registry_credentials: BTreeMap::new(),
+            grants: BTreeMap::new(),
             usage: HashMap::new(),
             by_owner: HashMap::new(),
             by_token: HashMap::new(),
@@ -111,6 +115,9 @@ impl Book {
         }
         for credential in rows.registry_credentials {
             book.set_registry_credential(credential);
+        }
+        for grant in rows.grants {
+            book.put_grant(grant);
         }
         // Rows from before GPUs were given out by index say how many they hold and not which: they come last and get
         // what is left.

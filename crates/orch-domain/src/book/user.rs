@@ -66,6 +66,7 @@ impl Book {
         for key in keys {
             self.remove_api_key(&key)?;
         }
+        self.remove_grants_of(id);
         let old = self.users.remove(id);
         self.journal.push(Undo::User(id.clone(), old));
         self.keep_an_admin(id)

@@ -156,6 +156,7 @@ pub(crate) fn user(before: Option<&User>, after: Option<&User>, news: &mut Vec<N
             ("name", old.name != new.name),
             ("permissions", old.permissions != new.permissions),
             ("password", old.password_hash != new.password_hash),
+            ("tools", old.tools != new.tools),
         ]);
         tell("user.changed", format!("{shown} was changed: {changed}"));
     }

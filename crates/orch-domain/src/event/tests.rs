@@ -105,12 +105,7 @@ fn a_user_tells_quota_and_the_rest_apart_and_no_secret() {
 }
 
 fn caller(user: &str, permissions: &[Permission]) -> Caller {
-    Caller {
-        user: UserId::try_new(user).unwrap(),
-        permissions: permissions.to_vec(),
-        channel: Channel::Rest,
-        client: None,
-    }
+    Caller::new(UserId::try_new(user).unwrap(), permissions.to_vec(), Channel::Rest)
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orch_domain::rate::{Rate, RateWritten};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -38,6 +39,8 @@ pub struct Limits {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitsEntry {
+    /// How often all callers together may call it.
+    rate: RateWritten,
     memory: Option<Size>,
     max_children: Option<usize>,
     concurrency: Option<usize>,
@@ -58,7 +61,9 @@ enum Size {
 pub(crate) type Refusal = (String, String);
 
 impl LimitsEntry {
-    pub(crate) fn check(self) -> Result<Limits, Refusal> {
+    pub(crate) fn check(self) -> Result<(Limits, Option<Rate>), Refusal> {
+        let rate = self.rate.rate();
+        let rate = rate.map_err(|err| ("limits.rate".to_owned(), err.to_string()))?;
         let at_least_one = |key: &str, it: Option<usize>| match it {
             Some(0) => Err((format!("limits.{key}"), "it is a whole number from 1".to_owned())),
             it => Ok(it),
@@ -76,12 +81,13 @@ impl LimitsEntry {
             );
             return Err(("limits.result_bytes".to_owned(), message));
         }
-        Ok(Limits {
+        let limits = Limits {
             memory,
             max_children: at_least_one("max_children", self.max_children)?,
             concurrency: at_least_one("concurrency", self.concurrency)?,
             result_bytes: result_bytes.map(|it| usize::try_from(it).unwrap_or(usize::MAX)),
-        })
+        };
+        Ok((limits, rate))
     }
 }
 

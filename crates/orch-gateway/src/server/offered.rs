@@ -5,11 +5,14 @@ use std::sync::Arc;
 use orch_domain::time::Timestamp;
 
 use super::{Change, Server};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Item, List};
+use crate::config::Reach;
+use crate::headers;
 use crate::offer::{Offer, Told};
 use crate::safety::Safety;
 use crate::safety::pin::Flag;
 use crate::safety::redact::Patterns;
+use crate::upstream::Era;
 use crate::upstream::handshake::Welcome;
 
 impl Server {
@@ -38,6 +41,24 @@ impl Server {
     pub fn welcome(&self) -> Option<Welcome> {
         let live = self.live().map(|it| it.welcome.clone());
         live.or_else(|| self.offer.said().map(|it| it.welcome.clone()))
+    }
+
+    /// Of a list as it was said, what can be used.
+    pub(super) fn usable(&self, list: List, mut items: Vec<Item>, era: Era) -> Vec<Item> {
+        // Only there are arguments repeated in headers.
+        if list == List::Tools
+            && era == Era::Stateless
+            && matches!(self.spec.reach, Reach::Http { .. })
+        {
+            items.retain(|it| match headers::check_tool(it) {
+                Ok(()) => true,
+                Err(why) => {
+                    tracing::warn!("the tool `{}` of `{}` is left out: {why}", it.name, self.name);
+                    false
+                }
+            });
+        }
+        items
     }
 
     /// Those who list are told what came of what it said, and the disk what it said.

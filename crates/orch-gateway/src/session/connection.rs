@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use orch_domain::name::UserId;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -15,8 +16,10 @@ use tokio::time::Instant;
 use super::Visitor;
 use crate::frame::{Frame, Kind, Raw, raw};
 use crate::members::Members;
+use crate::oauth::{Owner, Standing};
 use crate::server::{CONNECT_LIMIT, Live, Server};
 use crate::upstream::handshake::{self, Client};
+use crate::upstream::site::TokenSource;
 use crate::upstream::{Era, LinkError, Unowned};
 
 /// A connection that is not a session's ends when it was not used for this long.
@@ -138,10 +141,39 @@ impl Server {
         self: &Arc<Server>,
         visitor: &Arc<Visitor>,
     ) -> Result<Connection, LinkError> {
+        let login = self.login_of(visitor)?;
         let shared = self.connected().await?;
-        match self.scope_for(visitor, shared.welcome.terms.era) {
-            None => Ok(Connection::shared(shared)),
-            Some(scope) => self.personal(scope, visitor).await,
+        let scope = self.scope_for(visitor, shared.welcome.terms.era);
+        match (scope, login) {
+            // What has a token of somebody is shared with nobody, and what is shared takes nobody's.
+            (None | Some(Scope::Pool(_)), Some(login)) => {
+                self.personal(of_user(visitor), visitor, Some(login)).await
+            }
+            (Some(scope), login) => {
+                if login.is_none() {
+                    self.check_shared(&shared)?;
+                }
+                self.personal(scope, visitor, login).await
+            }
+            (None, None) => {
+                self.check_shared(&shared)?;
+                Ok(Connection::shared(shared))
+            }
+        }
+    }
+
+    /// The login that requests of `visitor` are made with. The error tells one whose login is over what to do.
+    fn login_of(&self, visitor: &Visitor) -> Result<Option<Login>, LinkError> {
+        let (Some(site), Ok(user)) = (&self.site, UserId::try_new(&*visitor.user)) else {
+            return Ok(None);
+        };
+        match self.around.logins.standing(site, &user) {
+            Standing::Nothing => Ok(None),
+            Standing::Over(message) => Err(LinkError::LoginNeeded { message }),
+            Standing::In(owner) => {
+                let token = self.around.logins.source_of(site, &user);
+                Ok(Some(Login { owner, token }))
+            }
         }
     }
 
@@ -150,13 +182,12 @@ impl Server {
         if era == Era::Stateless {
             return None;
         }
-        let of_user = || Scope::User(visitor.user.clone(), key_of(&visitor.client()));
-        let of_session = || visitor.session.map_or_else(of_user, Scope::Session);
+        let of_session = || visitor.session.map_or_else(|| of_user(visitor), Scope::Session);
         match self.spec.lifecycle {
             Lifecycle::Auto => visitor.can_be_asked().then(of_session),
             Lifecycle::Shared => None,
             Lifecycle::Session => Some(of_session()),
-            Lifecycle::User => Some(of_user()),
+            Lifecycle::User => Some(of_user(visitor)),
             Lifecycle::Call => {
                 Some(Scope::Call(self.personal.last_call.fetch_add(1, Ordering::Relaxed)))
             }
@@ -169,9 +200,17 @@ impl Server {
         self: &Arc<Server>,
         visitor: &Arc<Visitor>,
     ) -> Result<Connection, LinkError> {
+        let era = self.connected().await?.welcome.terms.era;
         match visitor.session {
-            Some(session) => self.personal(Scope::Session(session), visitor).await,
-            None => self.connection_for(visitor).await,
+            // A server without sessions has none to be kept apart.
+            Some(session) if era == Era::Session => {
+                let login = self.login_of(visitor)?;
+                if login.is_none() {
+                    self.check_shared(&*self.connected().await?)?;
+                }
+                self.personal(Scope::Session(session), visitor, login).await
+            }
+            _ => self.connection_for(visitor).await,
         }
     }
 
@@ -179,21 +218,29 @@ impl Server {
         self: &Arc<Server>,
         scope: Scope,
         visitor: &Arc<Visitor>,
+        login: Option<Login>,
     ) -> Result<Connection, LinkError> {
         let slot = self.personal.slots.lock().entry(scope.clone()).or_default().clone();
         slot.n_uses.fetch_add(1, Ordering::Relaxed);
         // From here on, whatever happens, the use is given back.
         let given_back = UseOf(Some(slot.clone()));
         let mut made = slot.state.lock().await;
+        let owner = login.as_ref().map(|it| &it.owner);
         let live = match &made.live {
-            Some(it) if !it.link.closed().is_cancelled() => it.clone(),
-            _ => {
+            Some(it) if !it.link.closed().is_cancelled() && it.owner.as_ref() == owner => {
+                it.clone()
+            }
+            before => {
+                // Of another login, or of none.
+                if let Some(it) = before {
+                    it.link.close().await;
+                }
                 if let Some((at, err)) = &made.failed
                     && at.elapsed() < RETRY
                 {
                     return Err(err.clone());
                 }
-                let connected = self.connect_for(&scope, visitor, &slot).await;
+                let connected = self.connect_for(&scope, visitor, &slot, login).await;
                 let live = connected.inspect_err(|err| {
                     made.failed = Some((Instant::now(), err.clone()));
                 })?;
@@ -219,6 +266,7 @@ impl Server {
         scope: &Scope,
         visitor: &Arc<Visitor>,
         slot: &Arc<Slot>,
+        login: Option<Login>,
     ) -> Result<Arc<Live>, LinkError> {
         let is_one_clients = !matches!(scope, Scope::Pool(_));
         let client = if is_one_clients { visitor.client() } else { Arc::new(Client::nobody()) };
@@ -226,8 +274,22 @@ impl Server {
         let says_so_itself = visitor.is_direct() && visitor.session.is_some();
         let (inbox, frames) = mpsc::unbounded_channel();
         let connecting = async {
-            let link = self.open(inbox).await?;
+            let (owner, token) = match (login, &self.site) {
+                (Some(it), _) => (Some(it.owner), Some(it.token)),
+                (None, Some(site)) => (None, Some(self.around.logins.source_without(site))),
+                (None, None) => (None, None),
+            };
+            let link = self.open(inbox, token).await?;
             let guard = crate::server::CloseOnDrop::new(link.clone(), &self.around.tasks);
+            let shared = self.live().map(|it| it.welcome.clone());
+            // Without sessions there is no handshake: it is as the shared one found out, with another token.
+            if let Some(welcome) = shared.filter(|it| it.terms.era == Era::Stateless)
+                && owner.is_some()
+            {
+                link.settle(welcome.terms.clone());
+                guard.keep();
+                return Ok(Arc::new(Live { link, welcome, owner }));
+            }
             let welcome =
                 handshake::begin_session(&*link, &client, CONNECT_LIMIT).await.map_err(|err| {
                     match err {
@@ -240,7 +302,7 @@ impl Server {
                 link.tell(Frame::notification("notifications/initialized", None)).await?;
             }
             guard.keep();
-            Ok(Arc::new(Live { link, welcome }))
+            Ok(Arc::new(Live { link, welcome, owner }))
         };
         let live = tokio::time::timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| {
             Err(LinkError::Timeout { method: "initialize".to_owned(), after: CONNECT_LIMIT })
@@ -297,6 +359,23 @@ impl Server {
     /// Ends what was made for a session that is over.
     pub async fn release_session(&self, session: u64) {
         self.release(&Scope::Session(session)).await;
+    }
+
+    /// Ends those whose login is over, or another one by now.
+    pub(crate) async fn release_stale(&self) {
+        let Some(site) = &self.site else { return };
+        let slots: Vec<_> = self.personal.slots.lock().values().cloned().collect();
+        for slot in slots {
+            // One that is being made asks for its token itself.
+            let Ok(mut made) = slot.state.try_lock() else { continue };
+            let is_stale =
+                made.live.as_ref().and_then(|it| it.owner.clone()).is_some_and(|it| {
+                    self.around.logins.standing(site, &it.user) != Standing::In(it)
+                });
+            if is_stale && let Some(live) = made.live.take() {
+                live.link.close().await;
+            }
+        }
     }
 
     pub(crate) async fn release_all(&self) {
@@ -360,6 +439,16 @@ impl Drop for UseOf {
             slot.n_uses.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// With what a connection of one user is made, at a server where each logs in.
+struct Login {
+    owner: Owner,
+    token: Arc<dyn TokenSource>,
+}
+
+fn of_user(visitor: &Visitor) -> Scope {
+    Scope::User(visitor.user.clone(), key_of(&visitor.client()))
 }
 
 /// Connections are shared only by clients that declared the same.

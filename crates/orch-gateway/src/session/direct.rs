@@ -346,6 +346,7 @@ impl Server {
     /// Asks a server of the later era to tell what changes.
     pub(crate) async fn listen_to(&self, uris: &[String]) -> Option<Exchange> {
         let live = self.connected().await.ok()?;
+        let uris = if live.owner.is_some() { &[] } else { uris };
         self.listen(&live, uris).await
     }
 }

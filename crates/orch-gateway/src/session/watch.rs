@@ -66,6 +66,7 @@ impl Server {
     /// Changes of the resource come as `Change::Notification` from now on.
     pub async fn watch(self: &Arc<Server>, uri: &str) -> Result<Watch, LinkError> {
         let live = self.connected().await?;
+        self.check_shared(&live)?;
         let is_first = self.watches.add(uri);
         // Given back when the server refuses.
         let watch = Watch { server: self.clone(), uri: uri.to_owned() };
@@ -78,12 +79,18 @@ impl Server {
         Ok(watch)
     }
 
+    /// What is wanted on the shared connection. What is somebody's alone is not heard over a connection with the token of
+    /// another.
+    pub(crate) fn watched(&self, live: &Live) -> Vec<String> {
+        if live.owner.is_some() { Vec::new() } else { self.watches.uris() }
+    }
+
     /// Says again what is wanted, on a new connection.
     pub(crate) async fn watch_again(&self, live: &Live) {
         if live.welcome.terms.era == Era::Stateless {
             return;
         }
-        for uri in self.watches.uris() {
+        for uri in self.watched(live) {
             if let Err(err) = subscribe(live, &uri, "resources/subscribe").await {
                 tracing::warn!("`{}` is not watched any more: {err}", self.name);
             }

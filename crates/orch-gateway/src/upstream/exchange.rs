@@ -12,8 +12,8 @@ use crate::safety::turn::Turn;
 pub struct Exchange {
     frames: mpsc::UnboundedReceiver<Result<Frame, LinkError>>,
     cancel: Option<Box<dyn FnOnce() + Send + Sync>>,
-    /// Held until it ends, so that a server which is to stop can wait for it.
-    under_way: Option<TaskTrackerToken>,
+    /// Held until it ends, so that whoever is to stop can wait for it.
+    under_way: Vec<TaskTrackerToken>,
     /// Likewise, for those who measure, and for whoever is next.
     turn: Option<Turn>,
 }
@@ -23,11 +23,12 @@ pub(super) type Sender = mpsc::UnboundedSender<Result<Frame, LinkError>>;
 impl Exchange {
     pub(super) fn new(cancel: impl FnOnce() + Send + Sync + 'static) -> (Sender, Exchange) {
         let (sender, frames) = mpsc::unbounded_channel();
-        (sender, Exchange { frames, cancel: Some(Box::new(cancel)), under_way: None, turn: None })
+        let cancel: Box<dyn FnOnce() + Send + Sync> = Box::new(cancel);
+        (sender, Exchange { frames, cancel: Some(cancel), under_way: Vec::new(), turn: None })
     }
 
     pub(crate) fn counted_by(mut self, tracker: &TaskTracker) -> Exchange {
-        self.under_way = Some(tracker.token());
+        self.under_way.push(tracker.token());
         self
     }
 
@@ -45,7 +46,7 @@ impl Exchange {
         if next.as_ref().map_or(true, |it| it.method.is_none()) {
             // Answered or lost: there is nothing left to cancel.
             self.cancel = None;
-            self.under_way = None;
+            self.under_way.clear();
             if let Some(turn) = self.turn.take() {
                 turn.end(next.as_ref());
             }

@@ -17,6 +17,8 @@ pub const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 pub const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 pub const INFO_KEY: &str = "io.modelcontextprotocol/clientInfo";
 
+const UNSUPPORTED_VERSION: i64 = -32022;
+
 /// A server of the session era may not answer a question it does not know.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -47,13 +49,20 @@ pub async fn shake_hands(
     client: &Client,
     limit: Duration,
 ) -> Result<Welcome, LinkError> {
-    match discover(link, client, PROBE.min(limit)).await {
+    let mut discovered = discover(link, client, PROBE.min(limit)).await;
+    // It may speak our version all the same: the refusal names those that it does.
+    if matches!(discovered, Err(LinkError::Refused { code: UNSUPPORTED_VERSION, .. })) {
+        discovered = discover(link, client, PROBE.min(limit)).await;
+    }
+    match discovered {
         Ok(welcome) => Ok(welcome),
         // These do not change by asking otherwise.
         Err(
             err @ (LinkError::Closed { .. }
             | LinkError::Unreachable { .. }
             | LinkError::Unauthorized { .. }
+            | LinkError::LoginNeeded { .. }
+            | LinkError::Forbidden { .. }
             | LinkError::Spawn { .. }),
         ) => Err(err),
         Err(_) => initialize(link, client, limit).await,
@@ -89,7 +98,8 @@ async fn discover(link: &dyn Link, client: &Client, limit: Duration) -> Result<W
     Ok(welcome(terms, members, answer))
 }
 
-async fn initialize(
+/// The handshake of the session era, for servers that can speak no other.
+pub async fn initialize(
     link: &dyn Link,
     client: &Client,
     limit: Duration,
@@ -109,7 +119,7 @@ pub async fn begin_session(
         raw(&json!({
             "protocolVersion": LATEST_SESSION,
             "capabilities": client.capabilities,
-            "clientInfo": client.info,
+            "clientInfo": named(&client.info),
         }))
     };
     let params = client.hello.clone().unwrap_or_else(hello);
@@ -129,6 +139,24 @@ pub async fn begin_session(
     let terms = Terms { version, era: Era::Session };
     link.settle(terms.clone());
     Ok(welcome(terms, members, answer))
+}
+
+/// The session era wants a name and a version; a client of the other era, or none at all, may have given neither.
+fn named(info: &Raw) -> Raw {
+    let Some(mut members) = Members::of(info) else { return own_info() };
+    if members.text("name").is_none() {
+        return own_info();
+    }
+    if members.text("version").is_none() {
+        members.set("version", "");
+        return members.to_raw();
+    }
+    info.clone()
+}
+
+/// How this gateway introduces itself.
+pub fn own_info() -> Raw {
+    raw(&json!({"name": "mcp-orch", "version": env!("CARGO_PKG_VERSION")}))
 }
 
 /// What was said at an earlier handshake. None: it makes no sense any more.
@@ -185,4 +213,20 @@ fn object(method: &str, answer: &Raw) -> Result<Members, LinkError> {
         method: method.to_owned(),
         message: "the result is no object".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_gave_no_name_goes_by_ours() {
+        let named = |info: serde_json::Value| named(&raw(&info)).get().to_owned();
+        for nameless in [json!({}), json!(null), json!({"version": "1"}), json!({"name": 5})] {
+            assert_eq!(named(nameless.clone()), own_info().get(), "{nameless}");
+        }
+        assert_eq!(named(json!({"name": "a"})), r#"{"name":"a","version":""}"#);
+        let whole = json!({"name": "a", "version": "1", "x": 1.0});
+        assert_eq!(named(whole.clone()), whole.to_string());
+    }
 }

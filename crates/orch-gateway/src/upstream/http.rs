@@ -9,36 +9,43 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use orch_domain::secret::Secret;
 use parking_lot::Mutex;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use sse_stream::{Sse, SseStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::handshake::VERSION_KEY;
 use super::pending::Pending;
+use super::site::{Site, TokenSource, challenge, malformed};
+pub(crate) use super::site::{media_type, unreachable};
 use super::{Era, Exchange, Inbox, Link, LinkError, Terms, Unowned};
 use crate::frame::{Frame, Raw, raw};
 use crate::headers;
 use crate::members::Members;
 
-const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(crate) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(crate) const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub(crate) const NAME: HeaderName = HeaderName::from_static("mcp-name");
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One message, as over stdio.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// Between two tries to take up a broken stream, unless the server names another time.
-const RETRY: Duration = Duration::from_secs(1);
-const MAX_RETRY: Duration = Duration::from_secs(30);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const MAX_RETRY: Duration = Duration::from_secs(30);
 /// Tries in a row that bring nothing.
-const MAX_RETRIES: u32 = 5;
+pub(crate) const MAX_RETRIES: u32 = 5;
+/// A server is to answer to our listening within this, or is asked without.
+const LISTEN_LIMIT: Duration = Duration::from_millis(500);
 /// How long the goodbye to a session may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -66,11 +73,14 @@ pub struct HttpLink {
 }
 
 struct Shared {
-    client: Client,
+    site: Site,
     url: String,
-    headers: HeaderMap,
     pending: Arc<Pending>,
     terms: Mutex<Option<Terms>>,
+    /// Until when requests wait for `listened`. None: the server is not listened to.
+    listen_by: Mutex<Option<Instant>>,
+    /// The server has answered to our listening, however it did.
+    listened: watch::Sender<bool>,
     session_id: Mutex<Option<HeaderValue>>,
     closed: CancellationToken,
     reason: Mutex<String>,
@@ -81,25 +91,17 @@ impl HttpLink {
         client: Client,
         url: &str,
         headers: &BTreeMap<String, Secret<String>>,
+        token: Option<Arc<dyn TokenSource>>,
         inbox: Inbox,
         tasks: &TaskTracker,
     ) -> Result<Arc<HttpLink>, LinkError> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let bad = || LinkError::Unreachable {
-                message: format!("its configured header `{name}` is no HTTP header"),
-            };
-            let key = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
-            let mut value = HeaderValue::try_from(value.expose().as_str()).map_err(|_| bad())?;
-            value.set_sensitive(true);
-            map.insert(key, value);
-        }
         let shared = Shared {
-            client,
+            site: Site::new(client, headers, token)?,
             url: url.to_owned(),
-            headers: map,
             pending: Pending::new(inbox),
             terms: Mutex::default(),
+            listen_by: Mutex::default(),
+            listened: watch::Sender::default(),
             session_id: Mutex::default(),
             closed: CancellationToken::new(),
             reason: Mutex::default(),
@@ -137,8 +139,12 @@ impl Link for HttpLink {
         let shared = self.shared.clone();
         let method = method.to_owned();
         self.tasks.spawn(async move {
+            let asking = async {
+                shared.until_listened().await;
+                shared.ask(id, &method, &frame, headers).await
+            };
             let asked = tokio::select! {
-                asked = shared.ask(id, &method, &frame, headers) => asked,
+                asked = asking => asked,
                 () = gone.cancelled() => return,
                 () = shared.closed.cancelled() => Err(LinkError::Closed { reason: shared.reason.lock().clone() }),
             };
@@ -157,6 +163,7 @@ impl Link for HttpLink {
         let era = terms.era;
         *self.shared.terms.lock() = Some(terms);
         if era == Era::Session {
+            *self.shared.listen_by.lock() = Some(Instant::now() + LISTEN_LIMIT);
             let shared = self.shared.clone();
             self.tasks.spawn(async move {
                 let closed = shared.closed.clone();
@@ -184,7 +191,8 @@ impl Link for HttpLink {
         self.shared.end("it was closed");
         let session_id = self.shared.session_id.lock().take();
         if let Some(id) = session_id {
-            let goodbye = self.shared.request(Method::DELETE).header(SESSION_ID, id).send();
+            let goodbye = self.shared.request(Method::DELETE).header(SESSION_ID, id);
+            let goodbye = self.shared.site.send(goodbye);
             // A server that is gone, or keeps no sessions, needs none.
             tokio::time::timeout(GOODBYE, goodbye).await.ok();
         }
@@ -213,12 +221,38 @@ impl Shared {
         }
     }
 
+    /// What a server asks during a call may come on the stream of what belongs to no request; servers lose it while there
+    /// is none. Some open it only with its first event, so that is not waited for long.
+    async fn until_listened(&self) {
+        let Some(listen_by) = *self.listen_by.lock() else { return };
+        let mut listened = self.listened.subscribe();
+        let opened = listened.wait_for(|it| *it);
+        tokio::time::timeout_at(listen_by, opened).await.ok();
+    }
+
     fn request(&self, method: Method) -> reqwest::RequestBuilder {
-        let mut request = self.client.request(method, &self.url).headers(self.headers.clone());
+        let mut request = self.site.request(method, &self.url);
         if let Some(terms) = &*self.terms.lock() {
             request = request.header(VERSION, &terms.version);
         }
         request
+    }
+
+    /// The version that a request says of itself while none is agreed on.
+    fn proposed(&self, frame: &Frame) -> Option<String> {
+        if self.terms.lock().is_some() {
+            return None;
+        }
+        Members::of_params(frame.params.as_ref()).object("_meta")?.text(VERSION_KEY)
+    }
+
+    /// Without a login there is nothing left to be said over this connection.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, LinkError> {
+        let sent = self.site.send(request).await;
+        if let Err(err @ LinkError::LoginNeeded { .. }) = &sent {
+            self.end(&err.to_string());
+        }
+        sent
     }
 
     fn in_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -233,6 +267,9 @@ impl Shared {
             .in_session(self.request(Method::POST))
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, text/event-stream");
+        if let Some(version) = self.proposed(frame) {
+            request = request.header(VERSION, version);
+        }
         if self.era() != Some(Era::Session)
             && let Some(method) = &frame.method
         {
@@ -257,7 +294,7 @@ impl Shared {
         for (name, value) in &headers {
             request = request.header(name, header_text(value));
         }
-        let response = request.send().await.map_err(unreachable)?;
+        let response = self.send(request).await?;
         let response = self.checked(response, method).await?;
         if let Some(id) = response.headers().get(SESSION_ID)
             && method == "initialize"
@@ -314,7 +351,7 @@ impl Shared {
             }
             tokio::time::sleep(wait).await;
             let request = self.in_session(self.request(Method::GET)).header(LAST_EVENT_ID, event);
-            match request.header(ACCEPT, "text/event-stream").send().await {
+            match self.send(request.header(ACCEPT, "text/event-stream")).await {
                 Ok(it) if it.status().is_success() => response = Some(it),
                 Ok(it) if it.status() == StatusCode::NOT_FOUND => return Err(self.session_over()),
                 Ok(it) => {
@@ -338,7 +375,9 @@ impl Shared {
             if let Some(last) = &last {
                 request = request.header(LAST_EVENT_ID, last);
             }
-            match request.send().await {
+            let response = self.send(request).await;
+            self.listened.send_replace(true);
+            match response {
                 Ok(it) if it.status().is_success() && media_type(&it) == "text/event-stream" => {
                     let deliver = |frame| {
                         self.pending.deliver(frame);
@@ -388,7 +427,7 @@ impl Shared {
 
     async fn tell(&self, frame: &Frame) -> Result<(), LinkError> {
         let what = frame.method.as_deref().unwrap_or("a response");
-        let response = self.post(frame).send().await.map_err(unreachable)?;
+        let response = self.send(self.post(frame)).await?;
         self.checked(response, what).await.map(drop)
     }
 
@@ -405,9 +444,7 @@ impl Shared {
             return Ok(response);
         }
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = response.headers().get(WWW_AUTHENTICATE);
-            let challenge = challenge.and_then(|it| it.to_str().ok()).map(str::to_owned);
-            return Err(LinkError::Unauthorized { challenge });
+            return Err(LinkError::Unauthorized { challenge: challenge(&response) });
         }
         if status == StatusCode::NOT_FOUND && self.session_id.lock().is_some() {
             return Err(self.session_over());
@@ -427,28 +464,7 @@ impl Shared {
     }
 }
 
-fn unreachable(err: reqwest::Error) -> LinkError {
-    // The whole chain, without the URL: it may hold a secret.
-    let err = err.without_url();
-    let mut message = err.to_string();
-    let mut source = std::error::Error::source(&err);
-    while let Some(err) = source {
-        message = format!("{message}: {err}");
-        source = err.source();
-    }
-    LinkError::Unreachable { message }
-}
-
-fn malformed(method: &str, err: &crate::frame::FrameError) -> LinkError {
-    LinkError::Malformed { method: method.to_owned(), message: err.to_string() }
-}
-
-fn media_type(response: &Response) -> &str {
-    let value = response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or("");
-    value.split(';').next().unwrap_or("").trim()
-}
-
-async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
+pub(crate) async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
@@ -466,7 +482,7 @@ async fn body(response: Response, method: &str) -> Result<Vec<u8>, LinkError> {
 
 /// What the header `Mcp-Name` repeats of the body.
 /// Text as a header has it: what is not plain ASCII is sent in base64 between marks.
-fn header_text(text: &str) -> String {
+pub(crate) fn header_text(text: &str) -> String {
     use base64::Engine;
     let is_plain = text.bytes().all(|it| (0x20..0x7f).contains(&it))
         && text.trim() == text

@@ -4,7 +4,10 @@
 pub mod exchange;
 pub mod handshake;
 pub mod http;
+pub mod openapi;
 pub mod pending;
+pub mod site;
+pub mod sse;
 pub mod stdio;
 
 use async_trait::async_trait;
@@ -40,6 +43,11 @@ pub trait Link: Send + Sync {
 
     /// To whom goes what does not say which request it belongs to. `Unowned::Inbox` until then.
     fn attribute(&self, _: Unowned) {}
+
+    /// Whether it speaks as servers did before streamable HTTP.
+    fn is_of_before(&self) -> bool {
+        false
+    }
 
     /// Cancelled when the connection has ended; `reason` then says why.
     fn closed(&self) -> &CancellationToken;
@@ -91,8 +99,16 @@ pub enum LinkError {
     /// The words of an HTTP status; the body is not shown, it may hold anything.
     #[error("it answered {status} to `{method}`")]
     Status { status: u16, method: String },
-    #[error("it wants a login (HTTP 401); give it a header `Authorization` in its configuration")]
+    #[error(
+        "it did not take its configured `Authorization` (HTTP 401); put the right one into its configuration"
+    )]
     Unauthorized { challenge: Option<String> },
+    /// Says which, and how.
+    #[error("{message}")]
+    LoginNeeded { message: String },
+    /// The login is good, and not for this.
+    #[error("{message}")]
+    Forbidden { message: String },
     /// Its session is over: a new handshake is due.
     #[error("it has forgotten our session")]
     SessionOver,
@@ -103,6 +119,8 @@ pub enum LinkError {
     /// It was asked for a tool that is not what it was, and nobody has approved it as it is.
     #[error("its tool `{tool}` is {differs} since it was first seen, and quarantined")]
     Quarantined { tool: String, differs: &'static str },
+    #[error("its OpenAPI document cannot be used: {message}")]
+    Document { message: String },
     #[error("it refused `{method}`: {message} ({code})")]
     Refused { method: String, code: i64, message: String },
 }

@@ -28,6 +28,8 @@ struct Waiting {
     sender: Sender,
     /// The token the caller chose. None: it wants no progress, and gets none.
     token: Option<Raw>,
+    /// It lasts, and what it brings says so.
+    is_subscription: bool,
 }
 
 impl Pending {
@@ -56,7 +58,8 @@ impl Pending {
                 cancel(id);
             }
         });
-        self.requests.lock().insert(id, Waiting { sender, token });
+        let is_subscription = method == "subscriptions/listen";
+        self.requests.lock().insert(id, Waiting { sender, token, is_subscription });
         (id, Frame::request(raw(&id), method, params), exchange)
     }
 
@@ -74,7 +77,9 @@ impl Pending {
             let mut params = Members::of_params(frame.params.as_ref());
             let Some(id) = params.get(TOKEN).and_then(number) else { return };
             let requests = self.requests.lock();
-            let Some(Waiting { sender, token: Some(token) }) = requests.get(&id) else { return };
+            let Some(Waiting { sender, token: Some(token), .. }) = requests.get(&id) else {
+                return;
+            };
             params.set(TOKEN, token);
             frame.params = Some(params.to_raw());
             sender.send(Ok(frame)).ok();
@@ -113,17 +118,14 @@ impl Pending {
             return None;
         }
         let requests = self.requests.lock();
+        let mut asked = requests.iter().filter(|(_, it)| !it.is_subscription);
         match *self.unowned.lock() {
             Unowned::Inbox => None,
-            Unowned::Sole => match (method, requests.len()) {
-                ("notifications/message", 1) => {
-                    requests.values().next().map(|it| it.sender.clone())
-                }
+            Unowned::Sole => match (method, asked.next(), asked.next()) {
+                ("notifications/message", Some((_, it)), None) => Some(it.sender.clone()),
                 _ => None,
             },
-            Unowned::Latest => {
-                requests.iter().max_by_key(|(id, _)| **id).map(|(_, it)| it.sender.clone())
-            }
+            Unowned::Latest => asked.max_by_key(|(id, _)| **id).map(|(_, it)| it.sender.clone()),
         }
     }
 

@@ -47,10 +47,15 @@ pub(super) async fn answer(
     if frame.kind() != Kind::Request {
         return StatusCode::ACCEPTED.into_response();
     }
-    if is_direct && let Err(response) = check_request(&frame) {
-        return *response;
+    if is_direct {
+        if let Err(message) = headers::check_version(&parts.headers, &frame) {
+            return error(StatusCode::BAD_REQUEST, frame.id, HEADER_MISMATCH, &message, None);
+        }
+        if let Err(response) = check_request(&frame) {
+            return *response;
+        }
     }
-    let (view, id) = (place.view.clone(), frame.id.clone());
+    let (view, id) = (place.view.for_caller(Some(&caller)), frame.id.clone());
     let checked = frame.clone();
     let turn = match Conversation::single(face, &caller, place.view, place.direct, frame) {
         Single::Turn(it) => it,

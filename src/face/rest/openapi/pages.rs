@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::face::rest::terminal;
+use crate::face::rest::{login_page, terminal};
 
 pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
     vec![
@@ -19,6 +19,11 @@ pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
             ),
         ),
         ("/openapi.json", "get", page("openapi", "This document", JSON)),
+        (
+            login_page::PATH,
+            "get",
+            page("login_callback", "Where browsers come back to after `login_server`", "text/html"),
+        ),
         (terminal::PATH, "get", terminal_page()),
     ]
 }

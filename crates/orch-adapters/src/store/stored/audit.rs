@@ -5,6 +5,7 @@ use orch_domain::caller::Channel;
 use orch_domain::name::UserId;
 use orch_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{BadRow, stored_enum};
 
@@ -40,6 +41,8 @@ pub(in crate::store) struct AuditV1 {
     error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     elapsed_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arguments: Option<Value>,
 }
 
 impl From<&AuditEntry> for AuditV1 {
@@ -55,6 +58,7 @@ impl From<&AuditEntry> for AuditV1 {
             outcome: it.outcome.into(),
             error: it.error.clone(),
             elapsed_ms: it.elapsed_ms,
+            arguments: it.arguments.clone(),
         }
     }
 }
@@ -73,6 +77,20 @@ impl TryFrom<AuditV1> for AuditEntry {
             outcome: it.outcome.into(),
             error: it.error,
             elapsed_ms: it.elapsed_ms,
+            arguments: it.arguments,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_from_before_there_were_arguments_have_none() {
+        let line =
+            r#"{"id":7,"at":1,"channel":"mcp","operation":"call_tool","outcome":"succeeded"}"#;
+        let entry = AuditEntry::try_from(serde_json::from_str::<AuditV1>(line).unwrap()).unwrap();
+        assert_eq!((entry.id, entry.arguments), (AuditId(7), None));
     }
 }

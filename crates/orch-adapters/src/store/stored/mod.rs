@@ -3,6 +3,7 @@
 
 pub(super) mod audit;
 pub(super) mod event;
+pub(super) mod grant;
 pub(super) mod instance;
 pub(super) mod node;
 pub(super) mod port;

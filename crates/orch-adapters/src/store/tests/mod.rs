@@ -30,6 +30,7 @@ fn sorted(mut rows: Rows) -> Rows {
     rows.users.sort_by(|a, b| a.id.cmp(&b.id));
     rows.api_keys.sort_by(|a, b| a.id.cmp(&b.id));
     rows.registry_credentials.sort_by(|a, b| a.registry.cmp(&b.registry));
+    rows.grants.sort_by(|a, b| a.key.cmp(&b.key));
     rows
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use orch_core::ports::store::{AuditQuery, Commit, Store};
 use orch_domain::audit::{AuditEntry, AuditId};
 use orch_domain::book::{Change, Rows};
+use orch_domain::grant::{Grant, GrantKey};
 use orch_domain::name::{ApiKeyId, InstanceId, NodeId, UserId};
 use orch_domain::port::Holder;
 use orch_domain::registry::{RegistryCredential, RegistryHost};
@@ -24,6 +25,7 @@ struct Model {
     users: BTreeMap<UserId, orch_domain::user::User>,
     api_keys: BTreeMap<ApiKeyId, orch_domain::user::ApiKey>,
     registry_credentials: BTreeMap<RegistryHost, RegistryCredential>,
+    grants: BTreeMap<GrantKey, Grant>,
     audit: BTreeMap<AuditId, AuditEntry>,
     last_audit: AuditId,
     events: BTreeMap<u64, orch_domain::event::Event>,
@@ -47,6 +49,7 @@ impl Model {
                 Change::Port(id, port, it) => put(&mut self.ports, (id, port), it),
                 Change::User(id, it) => put(&mut self.users, id, it.map(|it| (*it).clone())),
                 Change::ApiKey(id, it) => put(&mut self.api_keys, id, it.map(|it| (*it).clone())),
+                Change::Grant(key, it) => put(&mut self.grants, key, it.map(|it| (*it).clone())),
                 Change::RegistryCredential(registry, it) => {
                     put(&mut self.registry_credentials, registry, it.map(|it| (*it).clone()));
                 }
@@ -74,6 +77,7 @@ impl Model {
             api_keys: self.api_keys.values().cloned().collect(),
             events: self.events.values().cloned().collect(),
             registry_credentials: self.registry_credentials.values().cloned().collect(),
+            grants: self.grants.values().cloned().collect(),
         })
     }
 

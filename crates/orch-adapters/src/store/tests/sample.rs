@@ -8,12 +8,13 @@ use orch_domain::audit::{AuditEntry, AuditId, Outcome};
 use orch_domain::book::Change;
 use orch_domain::caller::{Channel, Permission};
 use orch_domain::event::{Event, EventSubject, News, SubjectType};
+use orch_domain::grant::{Grant, GrantKey};
 use orch_domain::health::StatusChange;
 use orch_domain::image::ImageRef;
 use orch_domain::instance::{Goal, Instance, InstanceState, LaunchToken, ReasonCode};
 use orch_domain::label::Labels;
 use orch_domain::name::{
-    ApiKeyId, ClientToken, InstanceId, InstanceName, NodeId, Tag, UserId, UserName,
+    ApiKeyId, ClientToken, InstanceId, InstanceName, NodeId, Tag, ToolPattern, UserId, UserName,
 };
 use orch_domain::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
 use orch_domain::node_loss::{OnNodeLoss, Remnant, Wishes};
@@ -23,6 +24,7 @@ use orch_domain::registry::{RegistryCredential, RegistryHost};
 use orch_domain::resource::{Cpu, Memory, Resources};
 use orch_domain::ssh::{Fingerprint, HostKey, SshEndpoint, SshHop, SshLogin};
 use orch_domain::time::Timestamp;
+use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::{ApiKey, Quota, User};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -79,6 +81,7 @@ pub(super) fn audit(n: u64, target: &InstanceId) -> AuditEntry {
         outcome: Outcome::Accepted,
         error: None,
         elapsed_ms: None,
+        arguments: Some(serde_json::json!({"image": "nginx", "env": {"KEY": "***"}})),
     }
 }
 
@@ -325,23 +328,27 @@ fn any_node() -> impl Strategy<Value = Node> {
 }
 
 fn any_user() -> impl Strategy<Value = User> {
-    (user_id(), word(), text(), permissions(), resources(), time(), time()).prop_map(
-        |(id, name, password_hash, permissions, sizes, created_at, tokens_valid_from)| User {
-            id,
-            name: UserName::try_new(name).unwrap(),
-            password_hash,
-            permissions,
-            quota: Quota { instances: sizes.gpu, cpu: sizes.cpu, memory: sizes.memory },
-            created_at,
-            tokens_valid_from,
+    (user_id(), word(), text(), permissions(), resources(), time(), time(), tools()).prop_map(
+        |(id, name, password_hash, permissions, sizes, created_at, tokens_valid_from, tools)| {
+            User {
+                id,
+                name: UserName::try_new(name).unwrap(),
+                password_hash,
+                permissions,
+                quota: Quota { instances: sizes.gpu, cpu: sizes.cpu, memory: sizes.memory },
+                created_at,
+                tokens_valid_from,
+                tools,
+            }
         },
     )
 }
 
 fn any_api_key() -> impl Strategy<Value = ApiKey> {
     let digest = any::<[u8; 32]>();
-    (0..4u64, user_id(), text(), digest, permissions(), time(), option::of(time())).prop_map(
-        |(id, user, name, secret_sha256, permissions, created_at, expires_at)| ApiKey {
+    let rest = (time(), option::of(time()), tools());
+    (0..4u64, user_id(), text(), digest, permissions(), rest).prop_map(
+        |(id, user, name, secret_sha256, permissions, (created_at, expires_at, tools))| ApiKey {
             id: ApiKeyId::new(id),
             user,
             name,
@@ -349,8 +356,17 @@ fn any_api_key() -> impl Strategy<Value = ApiKey> {
             permissions,
             created_at,
             expires_at,
+            tools,
         },
     )
+}
+
+fn tools() -> impl Strategy<Value = ToolPatterns> {
+    let patterns = || {
+        let one = select(vec!["*", "github.*", "orch.list_*", "a.b.c"]);
+        vec(one.prop_map(|it| ToolPattern::try_new(it).unwrap()), 0..3)
+    };
+    (patterns(), patterns()).prop_map(|(allow, deny)| ToolPatterns { allow, deny })
 }
 
 fn registry() -> impl Strategy<Value = RegistryHost> {
@@ -367,6 +383,23 @@ fn any_registry_credential() -> impl Strategy<Value = RegistryCredential> {
             set_by,
             set_at,
         },
+    )
+}
+
+fn grant_key() -> impl Strategy<Value = GrantKey> {
+    let issuers = vec!["https://a.example", "https://b.example/tenant"];
+    (select(vec!["notes", "mail"]), option::of(user_id()), select(issuers)).prop_map(
+        |(server, user, issuer)| GrantKey {
+            server: server.to_owned(),
+            user,
+            issuer: issuer.to_owned(),
+        },
+    )
+}
+
+fn any_grant() -> impl Strategy<Value = Grant> {
+    (grant_key(), vec(any::<u8>(), 0..40), time(), option::of(text())).prop_map(
+        |(key, sealed, logged_in_at, refused)| Grant { key, sealed, logged_in_at, refused },
     )
 }
 
@@ -391,6 +424,7 @@ fn any_audit() -> impl Strategy<Value = AuditEntry> {
                 outcome,
                 error,
                 elapsed_ms,
+                arguments: elapsed_ms.map(|it| serde_json::json!({"n": it, "list": ["***"]})),
             }
         },
     )
@@ -415,6 +449,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => any_registry_credential()
             .prop_map(|it| Change::RegistryCredential(it.registry.clone(), Some(Arc::new(it)))),
         1 => registry().prop_map(|it| Change::RegistryCredential(it, None)),
+        1 => any_grant().prop_map(|it| Change::Grant(it.key.clone(), Some(Arc::new(it)))),
+        1 => grant_key().prop_map(|it| Change::Grant(it, None)),
     ]
 }
 
