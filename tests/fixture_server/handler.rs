@@ -292,7 +292,7 @@ impl ServerHandler for Fixture {
                 Asked::Answers(answers) => {
                     let contents =
                         json!([{"uri": uri, "text": answers["password"]["content"].to_string()}]);
-                    complete::<ReadResourceResult>(json!({"contents": contents}))?.into()
+                    complete::<ReadResourceResult>(kept(json!({"contents": contents})))?.into()
                 }
             });
         }

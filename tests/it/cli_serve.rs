@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::harness::eventually;
 use crate::harness::program::{Home, Ran, holder, ran};
 use crate::harness::server::{Server, Setup};
 
@@ -46,9 +47,12 @@ async fn a_second_server_is_told_of_the_first() {
 async fn the_first_start_shows_credentials_that_work_and_later_ones_do_not() {
     let home = Home::new();
     let server = Setup::plain(&home.data_dir()).start().await;
-    // Its stderr is no terminal, so what is secret does not go there.
-    let log = server.log();
+    // Its stderr is no terminal, so what is secret does not go there. It is said after the server is there.
     let file = home.data_dir().join("first-login.txt");
+    let log = eventually("word of the credentials", || async {
+        Some(server.log()).filter(|it| it.contains("first-login.txt"))
+    })
+    .await;
     assert!(log.contains(file.to_str().unwrap()) && !log.contains("password"), "{log}");
     let mode = fs_err::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

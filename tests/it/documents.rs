@@ -162,7 +162,8 @@ fn every_json_of_the_readme_is_json() {
         let servers = value.get("mcpServers").or(value.get("servers")).unwrap();
         if !servers["mcp-orch"].is_object() {
             // Then it is one of ours.
-            orch_gateway::config::McpConfig::parse(&block, &|_| None)
+            // Variables are the reader's.
+            orch_gateway::config::McpConfig::parse(&block, &|name| Some(name.to_owned()))
                 .unwrap_or_else(|err| panic!("{err}: {block}"));
         }
     }

@@ -193,7 +193,8 @@ fn each_protocol_is_known_in_one_place() {
     let clients = [
         "crates/orch-adapters/src/docker",
         "crates/orch-adapters/src/tailscale",
-        "crates/orch-gateway/src/upstream/http.rs",
+        "crates/orch-gateway/src/upstream",
+        "crates/orch-gateway/src/oauth",
     ];
     nobody_names("crates", &["StatusCode"], &clients);
 }

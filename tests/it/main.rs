@@ -5,6 +5,7 @@
 mod audit_arguments;
 mod authorisation;
 mod bridges;
+mod bursts;
 mod checks;
 mod cli_call;
 mod cli_files;
@@ -32,6 +33,7 @@ mod gateway;
 mod gateway_children;
 mod gateway_logins;
 mod gateway_safety;
+mod gateway_sessions;
 mod gateway_sse;
 mod gpus;
 mod harness;

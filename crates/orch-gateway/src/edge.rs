@@ -197,7 +197,7 @@ impl Hub {
     }
 
     /// The server that listed a resource, or a template that it may be made of.
-    fn owner_of(&self, uri: &str, view: &View) -> Option<Arc<Server>> {
+    pub fn owner_of(&self, uri: &str, view: &View) -> Option<Arc<Server>> {
         let mut servers = self.servers();
         servers.retain(|it| view.shows_server(&it.name));
         let listed = servers.iter().find(|it| it.catalog().find(List::Resources, uri).is_some());

@@ -25,6 +25,7 @@ mod stream;
 mod subscription;
 mod tool;
 mod upstream;
+mod watching;
 mod who;
 
 use std::sync::Arc;

@@ -1,8 +1,11 @@
 //! Answers requests: finds the caller, asks the module that knows, and puts refusals into the protocol's words.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use orch_core::Cx;
+use orch_core::operation::Operation;
+use orch_core::ops::CallTool;
+use orch_core::{Cx, gate};
 use orch_domain::caller::Caller;
 use orch_domain::{Error, ErrorCode as Code, text};
 use orch_gateway::names::own_name;
@@ -206,15 +209,25 @@ impl ServerHandler for Server {
     ) -> Option<SubscriptionFilter> {
         // The library acknowledges with what is answered here, and only then calls `listen`.
         self.session.promise_listen(&self.face);
-        Some(subscription::accepted(requested))
+        Some(subscription::accepted(&self.face, requested))
     }
 
     async fn listen(&self, cx: SubscriptionContext) -> Result<(), ErrorData> {
         let request = cx.request_context();
         let changes = self.face.changes.subscribe(&self.face.orch);
         let has_missed = self.session.begin_listen(&self.face);
-        let caller = self.context(request).caller().map_err(protocol)?.clone();
+        let call_cx = self.context(request);
+        let caller = call_cx.caller().map_err(protocol)?.clone();
+        let uris = cx.accepted().resource_subscriptions.clone().unwrap_or_default();
+        // Servers behind are for those who may call their tools.
+        let behind = if gate::authorise(&CallTool::SPEC, &call_cx).is_ok() {
+            let view = self.view(request).for_caller(Some(&caller));
+            subscription::watch_behind(&self.face, &view, &uris).await
+        } else {
+            BTreeMap::new()
+        };
         let subscription = Subscription {
+            behind,
             face: self.face.clone(),
             caller,
             wanted: Arc::new(Wanted::of(cx.accepted())),

@@ -1,5 +1,6 @@
 //! What a client up to 2025-11-25 settles once for its session. Later clients say everything with each request.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orch_domain::Error;
@@ -86,6 +87,7 @@ impl Session {
                 outlet: Outlet::Session(peer.clone()),
                 changes: face.changes.subscribe(&face.orch),
                 has_missed: false,
+                behind: BTreeMap::new(),
             };
             face.orch.tracker.spawn(subscription.run(ended.clone()));
             Watch { wanted, _ends_it: ended.drop_guard() }

@@ -8,6 +8,9 @@ use futures::future;
 use orch_domain::caller::Caller;
 use orch_domain::name::InstanceId;
 use orch_gateway::catalog::List;
+use orch_gateway::members::Members;
+use orch_gateway::session::watch::Watch;
+use orch_gateway::view::View;
 use parking_lot::Mutex;
 use rmcp::RoleServer;
 use rmcp::model::{ResourceUpdatedNotificationParam, SubscriptionFilter};
@@ -72,10 +75,13 @@ pub(super) enum Outlet {
 }
 
 /// What of `requested` is served: resources that can be read at all, and only so many.
-pub(super) fn accepted(requested: &SubscriptionFilter) -> SubscriptionFilter {
+pub(super) fn accepted(face: &Face, requested: &SubscriptionFilter) -> SubscriptionFilter {
     let mut accepted = requested.clone();
     if let Some(uris) = &mut accepted.resource_subscriptions {
-        uris.retain(|it| Uri::parse(it).is_some());
+        let is_behind = |uri: &str| {
+            face.hub.as_ref().is_some_and(|it| it.owner_of(uri, &View::default()).is_some())
+        };
+        uris.retain(|it| Uri::parse(it).is_some() || is_behind(it));
         uris.truncate(MAX_URIS);
     }
     accepted
@@ -112,6 +118,26 @@ pub(super) struct Subscription {
     pub(super) changes: broadcast::Receiver<Change>,
     /// Something changed between the two after all.
     pub(super) has_missed: bool,
+    /// Resources of servers behind, each watched there.
+    pub(super) behind: BTreeMap<String, Watch>,
+}
+
+/// Begins to watch those of `uris` that servers behind have and `view` shows.
+pub(super) async fn watch_behind(
+    face: &Face,
+    view: &View,
+    uris: &[String],
+) -> BTreeMap<String, Watch> {
+    let mut watches = BTreeMap::new();
+    let Some(hub) = &face.hub else { return watches };
+    for uri in uris.iter().filter(|it| Uri::parse(it).is_none()) {
+        let Some(server) = hub.owner_of(uri, view) else { continue };
+        match server.watch(uri).await {
+            Ok(watch) => drop(watches.insert(uri.clone(), watch)),
+            Err(err) => tracing::debug!("a resource of `{}` is not watched: {err}", server.name),
+        }
+    }
+    watches
 }
 
 impl Subscription {
@@ -128,7 +154,7 @@ impl Subscription {
             logs.follow(&orch, &self.caller, &self.wanted.logs());
             tokio::select! {
                 () = future::ready(()), if !pending.is_empty() => {}
-                list = changed_behind(&mut behind) => pending.note_behind(list),
+                change = changed_behind(&mut behind) => self.note_behind(change, &mut pending),
                 change = self.changes.recv() => self.note(change, &mut pending),
                 id = logs.next() => self.note_lines(id, &mut pending),
                 () = self.wanted.added.notified() => continue,
@@ -142,7 +168,7 @@ impl Subscription {
                     biased;
                     () = ended.cancelled() => return,
                     () = &mut gathered => break,
-                    list = changed_behind(&mut behind) => pending.note_behind(list),
+                    change = changed_behind(&mut behind) => self.note_behind(change, &mut pending),
                     change = self.changes.recv() => self.note(change, &mut pending),
                     id = logs.next() => self.note_lines(id, &mut pending),
                 }
@@ -161,6 +187,22 @@ impl Subscription {
 
     fn note_lines(&self, id: InstanceId, pending: &mut Pending) {
         pending.uris.extend(self.wanted.uris.lock().get(&Uri::Logs(id)).cloned());
+    }
+
+    /// None: more changed than was kept.
+    fn note_behind(&self, change: Option<Behind>, pending: &mut Pending) {
+        match change {
+            Some(Behind::List(list)) => pending.note_list(list),
+            Some(Behind::Updated { server, uri }) => {
+                if self.behind.get(&uri).is_some_and(|it| *it.server() == *server) {
+                    pending.uris.insert(uri);
+                }
+            }
+            None => {
+                List::ALL.into_iter().for_each(|it| pending.note_list(it));
+                pending.uris.extend(self.behind.keys().cloned());
+            }
+        }
     }
 
     fn note(&self, change: Result<Change, RecvError>, pending: &mut Pending) {
@@ -246,23 +288,38 @@ impl Pending {
         self.uris.is_empty() && !self.list_changed && !self.tools_changed && !self.prompts_changed
     }
 
-    /// None: more changed than was kept.
-    fn note_behind(&mut self, list: Option<List>) {
-        self.tools_changed |= list.is_none_or(|it| it == List::Tools);
-        self.prompts_changed |= list.is_none_or(|it| it == List::Prompts);
-        self.list_changed |= list.is_none_or(|it| matches!(it, List::Resources | List::Templates));
+    fn note_list(&mut self, list: List) {
+        match list {
+            List::Tools => self.tools_changed = true,
+            List::Prompts => self.prompts_changed = true,
+            List::Resources | List::Templates => self.list_changed = true,
+        }
     }
 }
 
-/// The next change of a list of the servers behind.
+/// What changed at a server behind.
+enum Behind {
+    List(List),
+    Updated { server: Arc<str>, uri: String },
+}
+
+/// The next change there. None: there were more than were kept.
 async fn changed_behind(
     changes: &mut Option<broadcast::Receiver<orch_gateway::server::Change>>,
-) -> Option<List> {
+) -> Option<Behind> {
     use orch_gateway::server::Change;
     let Some(receiver) = changes else { return future::pending().await };
     loop {
         match receiver.recv().await {
-            Ok(Change::List { list, .. }) => return Some(list),
+            Ok(Change::List { list, .. }) => return Some(Behind::List(list)),
+            Ok(Change::Notification { server, frame })
+                if frame.is("notifications/resources/updated") =>
+            {
+                let params = Members::of_params(frame.params.as_ref());
+                if let Some(uri) = params.text("uri") {
+                    return Some(Behind::Updated { server, uri });
+                }
+            }
             Ok(_) => {}
             Err(RecvError::Lagged(_)) => return None,
             Err(RecvError::Closed) => return future::pending().await,

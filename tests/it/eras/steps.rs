@@ -10,13 +10,13 @@ const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
 const WATCHED: &str = "test://watched-resource";
 
-pub(super) async fn walk(mut it: Walker, is_crossed: bool) -> Notes {
+pub(super) async fn walk(mut it: Walker, is_crossed: bool, logs_are_of_requests: bool) -> Notes {
     begin(&mut it, is_crossed).await;
     lists(&mut it).await;
     tools(&mut it, is_crossed).await;
     questions(&mut it).await;
     resources_and_prompts(&mut it).await;
-    logging(&mut it, is_crossed).await;
+    logging(&mut it, is_crossed, logs_are_of_requests).await;
     changes(&mut it).await;
     if it.wire.era() == Era::Modern && !is_crossed {
         tasks(&mut it).await;
@@ -134,7 +134,9 @@ async fn resources_and_prompts(it: &mut Walker) {
     }
 }
 
-async fn logging(it: &mut Walker, is_crossed: bool) {
+/// A session over HTTP says its log on the stream of what belongs to no request, and the answer may overtake it there: a
+/// client that has only its request then hears some of it or none.
+async fn logging(it: &mut Walker, is_crossed: bool, logs_are_of_requests: bool) {
     let tool = "test_logging_tool";
     let warned = ["notifications/message"; 5];
     if it.wire.era() == Era::Legacy {
@@ -146,9 +148,12 @@ async fn logging(it: &mut Walker, is_crossed: bool) {
         }
         return;
     }
+    it.ask("log nothing", "tools/call", json!({"name": tool})).await;
+    if !logs_are_of_requests {
+        return;
+    }
     let meta = json!({"io.modelcontextprotocol/logLevel": "warning"});
     it.see("log", "tools/call", json!({"name": tool, "_meta": meta}), &warned).await;
-    it.ask("log nothing", "tools/call", json!({"name": tool})).await;
 }
 
 async fn changes(it: &mut Walker) {
@@ -166,21 +171,14 @@ async fn changes(it: &mut Walker) {
         it.ask("changed prompts", "prompts/list", json!({})).await;
         return;
     }
-    let acknowledged = "notifications/subscriptions/acknowledged";
-    let wanted =
-        json!({"notifications": {"toolsListChanged": true, "resourceSubscriptions": [WATCHED]}});
-    it.wire.begin("subscriptions/listen", wanted).await;
-    let said = it.wire.see(&[acknowledged]).await;
-    it.write("listen", &said, &[]);
+    let wanted = json!({"toolsListChanged": true, "resourceSubscriptions": [WATCHED]});
+    it.listen("listen", wanted).await;
     it.see("touch", "tools/call", touch, &[UPDATED]).await;
     it.see("change tools", "tools/call", tools, &[TOOLS_CHANGED]).await;
     it.ask("changed tools", "tools/list", json!({})).await;
     // Nobody listens to that.
     it.ask("change prompts", "tools/call", prompts.clone()).await;
-    let wanted = json!({"notifications": {"promptsListChanged": true}});
-    it.wire.begin("subscriptions/listen", wanted).await;
-    let said = it.wire.see(&[acknowledged]).await;
-    it.write("listen to prompts too", &said, &[]);
+    it.listen("listen to prompts too", json!({"promptsListChanged": true})).await;
     it.see("change prompts again", "tools/call", prompts, &[PROMPTS_CHANGED]).await;
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::walk::{Notes, Walker};
 
 const CHANGED: &str = "notifications/tools/list_changed";
+const STATUS: &str = "notifications/tasks/status";
 const LOGGED: &str = "notifications/message";
 
 pub(super) async fn walk(mut it: Walker) -> Notes {
@@ -142,14 +143,16 @@ async fn tasks(it: &mut Walker) {
         "name": "simulate-research-query", "arguments": arguments, "task": {"ttl": 60_000},
         "_meta": {"progressToken": 77},
     });
-    let created = it.ask("a task", "tools/call", params.clone()).await;
+    let status = it.alone(1, STATUS);
+    let created = it.see("a task", "tools/call", params.clone(), &status).await;
     let id = created.found("/task/taskId");
     it.ask("tasks/get", "tasks/get", json!({"taskId": id})).await;
     it.ask("tasks/list", "tasks/list", json!({})).await;
     // Waits until it is done, and is asked on the way there.
-    it.ask("tasks/result", "tasks/result", json!({"taskId": id})).await;
+    let statuses = it.alone(6, STATUS);
+    it.see("tasks/result", "tasks/result", json!({"taskId": id}), &statuses).await;
     it.ask("tasks/get done", "tasks/get", json!({"taskId": id})).await;
-    let created = it.ask("another task", "tools/call", params).await;
+    let created = it.see("another task", "tools/call", params, &status).await;
     let id = created.found("/task/taskId");
     it.ask("tasks/cancel", "tasks/cancel", json!({"taskId": id})).await;
     it.ask("tasks/cancel again", "tasks/cancel", json!({"taskId": id})).await;

@@ -16,19 +16,37 @@ pub(crate) struct Walker {
     prefix: String,
     /// Whether the way crosses eras, where the same questions are asked in other messages.
     is_loose: bool,
+    /// Whether others may be on the same connection.
+    is_shared: bool,
+    /// Requests that began to listen.
+    listening: Vec<u64>,
     notes: Notes,
 }
 
 /// Longer than any step takes; what is missing then will not come, and the walk goes on.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// Resources that the gateway has itself.
 const OWN: [&str; 4] = ["cluster://", "node://", "instance://", "events://"];
 
 impl Walker {
     pub(crate) fn new(wire: Wire, prefix: &str) -> Walker {
         let wire = wire.patient_for(PATIENCE);
-        Walker { wire, prefix: prefix.to_owned(), is_loose: false, notes: Notes::new() }
+        Walker {
+            wire,
+            prefix: prefix.to_owned(),
+            is_loose: false,
+            is_shared: false,
+            listening: Vec::new(),
+            notes: Notes::new(),
+        }
+    }
+
+    /// Leaves out what is told to a connection and not to a client: it is for a client with one of its own.
+    pub(crate) fn among_others(mut self) -> Walker {
+        self.is_shared = true;
+        self
     }
 
     /// Writes down what was asked and what came of it, and not by which messages.
@@ -85,6 +103,20 @@ impl Walker {
         self.see(&label, "tools/call", params, awaited).await
     }
 
+    /// Begins to listen, which goes on until the walk ends.
+    pub(crate) async fn listen(&mut self, label: &str, wanted: Value) {
+        let params = json!({"notifications": wanted});
+        let id = self.wire.begin("subscriptions/listen", params).await;
+        self.listening.push(id);
+        let said = self.wire.see(&["notifications/subscriptions/acknowledged"]).await;
+        self.write(label, &said, &[]);
+    }
+
+    /// Notifications of the connection, where that is this client's alone.
+    pub(crate) fn alone(&self, n: usize, method: &'static str) -> Vec<&'static str> {
+        vec![method; if self.is_shared { 0 } else { n }]
+    }
+
     pub(crate) fn write(&mut self, label: &str, step: &Step, awaited: &[&str]) {
         let mut notifications: Vec<Value> = Vec::new();
         let n_missing = awaited
@@ -95,7 +127,8 @@ impl Walker {
             let method = it["method"].as_str().unwrap();
             // Changes may be told once for several, and at any time; whether they are told at all is what counts.
             let is_change = method.ends_with("list_changed");
-            let is_stray = is_change && !awaited.contains(&method);
+            let is_of_others = method == "notifications/tasks/status" && self.is_shared;
+            let is_stray = is_change && !awaited.contains(&method) || is_of_others;
             if !(is_stray || is_change && notifications.contains(&in_order(it))) {
                 notifications.push(in_order(it));
             }
@@ -115,19 +148,27 @@ impl Walker {
         if self.is_loose {
             let asked = questions(step);
             let last = responses.pop().map(|mut last| {
-                // Two libraries write them, and the number of messages in between differs.
+                // The number of messages in between differs.
                 last["id"] = json!("<id>");
-                if let Some(result) = last.get_mut("result").and_then(Value::as_object_mut) {
-                    result.sort_keys();
-                }
                 last
             });
             // A call that is made again says again how far it is.
             notifications.dedup();
+            for it in &mut notifications {
+                let meta = &mut it["params"]["_meta"];
+                if let Some(id) = meta.get_mut(SUBSCRIPTION) {
+                    let is_ours = id.as_u64().is_some_and(|it| self.listening.contains(&it));
+                    *id = json!(is_ours);
+                } else if it["params"]["_meta"].is_null() {
+                    let params = it["params"].as_object_mut();
+                    params.map(|it| it.remove("_meta"));
+                }
+            }
             let heard = json!({
                 "response": last, "notifications": notifications, "missing": n_missing, "asked": asked,
             });
-            self.notes.push((label.to_owned(), settled(heard).to_string()));
+            // Two libraries write them.
+            self.notes.push((label.to_owned(), sorted(settled(heard)).to_string()));
             return;
         }
         let heard = json!({
@@ -177,6 +218,19 @@ fn questions(step: &Step) -> Vec<String> {
     }
     asked.sort();
     asked
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut members: Map<String, Value> =
+                members.into_iter().map(|(key, it)| (key, sorted(it))).collect();
+            members.sort_keys();
+            Value::Object(members)
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
 }
 
 /// The members around a message have no order of their own; those inside do.

@@ -36,6 +36,8 @@ pub(crate) struct Wire {
     capabilities: Value,
     /// Answers to requests that a test has begun and not yet waited for.
     answered: Vec<Value>,
+    /// The version it asks for in `initialize`.
+    version: &'static str,
     /// How long it waits for the next frame.
     patience: Duration,
 }
@@ -110,7 +112,17 @@ impl Wire {
             "roots": {"listChanged": true},
         });
         let (answers, answered) = (Answers::default(), Vec::new());
-        Wire { era, way, frames, answers, n_sent: 0, capabilities, answered, patience: PATIENCE }
+        Wire {
+            era,
+            way,
+            frames,
+            answers,
+            n_sent: 0,
+            capabilities,
+            answered,
+            version: LEGACY,
+            patience: PATIENCE,
+        }
     }
 
     /// Says that it can do just this.
@@ -135,6 +147,15 @@ impl Wire {
         self
     }
 
+    /// A client with sessions of an older revision.
+    pub(crate) fn speaking(mut self, version: &'static str) -> Wire {
+        self.version = version;
+        if let Way::Http(http) = &mut self.way {
+            http.version = version;
+        }
+        self
+    }
+
     pub(crate) fn era(&self) -> Era {
         self.era
     }
@@ -145,14 +166,15 @@ impl Wire {
             return self.ask("server/discover", json!({})).await;
         }
         let params = json!({
-            "protocolVersion": LEGACY, "capabilities": self.capabilities,
+            "protocolVersion": self.version, "capabilities": self.capabilities,
             "clientInfo": {"name": "wire", "version": "1"},
         });
         let step = self.ask("initialize", params).await;
-        self.notify("notifications/initialized", Value::Null).await;
+        // What comes at once has to find somebody who listens.
         if let Way::Http(http) = &mut self.way {
             http.listen().await;
         }
+        self.notify("notifications/initialized", Value::Null).await;
         step
     }
 
@@ -220,15 +242,6 @@ impl Wire {
         step
     }
 
-    /// The answer to a request that was begun.
-    pub(crate) async fn answer_to(&mut self, id: u64) -> Value {
-        let kept = self.answered.iter().position(|it| it["id"] == id);
-        if let Some(kept) = kept {
-            return self.answered.remove(kept);
-        }
-        self.collect(&mut Step::default(), Some(id), &[]).await.unwrap_or_default()
-    }
-
     pub(crate) async fn notify(&mut self, method: &str, params: Value) {
         let mut frame = json!({"jsonrpc": "2.0", "method": method});
         if !params.is_null() {
@@ -292,6 +305,13 @@ impl Wire {
                 stdin.flush().await.unwrap();
             }
             Way::Http(http) => http.send(frame, self.era).await,
+        }
+    }
+
+    /// Says goodbye, where there is a session.
+    pub(crate) async fn end(self) {
+        if let Way::Http(http) = self.way {
+            http.end().await;
         }
     }
 

@@ -75,7 +75,7 @@ const COMMON: [Excuse; 16] = [
     ),
 ];
 
-const LEGACY: [Excuse; 8] = [
+const LEGACY: [Excuse; 7] = [
     excuse(
         "elicitation-sep1034-defaults",
         &["elicitation-sep1034-general"],
@@ -92,13 +92,12 @@ const LEGACY: [Excuse; 8] = [
         &["resources-unsubscribe"],
         Resource("test://watched-resource"),
     ),
-    excuse("server-sse-polling", &["server-sse-disconnect-resume"], Tool("test_reconnection")),
     excuse("tools-call-elicitation", &["tools-call-elicitation"], Tool("test_elicitation")),
     excuse("tools-call-sampling", &["tools-call-sampling"], Tool("test_sampling")),
     excuse("tools-call-with-logging", &["tools-call-with-logging"], Tool("test_tool_with_logging")),
 ];
 
-const MODERN: [Excuse; 25] = [
+const MODERN: [Excuse; 26] = [
     excuse(
         "http-custom-header-server-validation",
         &[
@@ -184,6 +183,14 @@ const MODERN: [Excuse; 25] = [
         "server-stateless",
         &["sep-2575-server-no-log-without-loglevel"],
         Tool("test_logging_tool"),
+    ),
+    excuse(
+        "server-stateless",
+        &[
+            "sep-2575-server-sends-prompts-list-changed-on-subscription",
+            "sep-2575-server-sends-tools-list-changed-on-subscription",
+        ],
+        Tool("test_trigger_tool_change"),
     ),
     excuse("tasks-capability-negotiation", &[], Tasks),
     excuse("tasks-dispatch-and-envelope", &[], Tasks),

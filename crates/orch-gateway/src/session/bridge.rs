@@ -63,13 +63,21 @@ pub fn suit(frame: &mut Frame, method: &str, client: Era, server: Era) {
         let code = error.get("code").map(|it| it.get().to_owned()).unwrap_or_default();
         let other = match (client, code.as_str()) {
             (Era::Stateless, "-32002") => -32602,
+            (Era::Session, "-32602") if method == "resources/read" => -32002,
             _ => return,
         };
         error.set("code", &other);
         frame.error = Some(error.to_raw());
         return;
     }
-    if client != Era::Stateless {
+    if client == Era::Session {
+        let complete = frame.result.as_ref().filter(|it| it.get().contains("resultType"));
+        if let Some(mut result) = complete.and_then(Members::of)
+            && result.text("resultType").is_some_and(|it| it == "complete")
+        {
+            result.remove("resultType");
+            frame.result = Some(result.to_raw());
+        }
         return;
     }
     let Some(mut result) = frame.result.as_ref().and_then(Members::of) else { return };
@@ -242,6 +250,9 @@ mod tests {
         let mut missing = Frame::error(raw(&1), -32002, "no such resource");
         suit(&mut missing, "resources/read", Era::Stateless, Era::Session);
         assert!(missing.error.unwrap().get().contains("-32602"));
+        let mut frame = Frame::result(raw(&1), json(r#"{"a":0.70,"resultType":"complete"}"#));
+        suit(&mut frame, "tools/call", Era::Session, Era::Stateless);
+        assert_eq!(frame.result.unwrap().get(), r#"{"a":0.70}"#);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use orch_domain::name::UserId;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use super::Visitor;
@@ -28,6 +28,8 @@ const IDLE: Duration = Duration::from_secs(10 * 60);
 const RETRY: Duration = Duration::from_secs(1);
 /// A server may not know `logging/setLevel`, and is not waited for longer.
 const SET_LEVEL_LIMIT: Duration = Duration::from_secs(5);
+/// Of what is told, for a listener that is slow; beyond, it misses the oldest.
+const MAX_TOLD: usize = 256;
 pub const MAX_POOL: usize = 100;
 
 /// How long a connection lasts, and whose it is.
@@ -85,12 +87,24 @@ pub(crate) struct Personal {
     last_call: AtomicU64,
 }
 
-#[derive(Default)]
 struct Slot {
+    /// What the server says of its own accord, for those who listen.
+    told: broadcast::Sender<Arc<Frame>>,
     /// Held while it is made, so that two calls make one.
     state: tokio::sync::Mutex<Made>,
     n_uses: AtomicUsize,
     last_used: Mutex<Option<Instant>>,
+}
+
+impl Default for Slot {
+    fn default() -> Slot {
+        Slot {
+            told: broadcast::Sender::new(MAX_TOLD),
+            state: tokio::sync::Mutex::default(),
+            n_uses: AtomicUsize::default(),
+            last_used: Mutex::default(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -114,6 +128,11 @@ pub struct Connection {
 impl Connection {
     pub fn shared(live: Arc<Live>) -> Connection {
         Connection { live, slot: None, closes: None }
+    }
+
+    /// What the server says on it of its own accord. None: it is the shared one, of which the hub tells.
+    pub fn told(&self) -> Option<broadcast::Receiver<Arc<Frame>>> {
+        self.slot.as_ref().map(|it| it.told.subscribe())
     }
 
     /// Whether it is one client's alone, so that a server may ask that client something on it.
@@ -297,7 +316,11 @@ impl Server {
                         err => err,
                     }
                 })?;
-            link.attribute(if is_one_clients { Unowned::Latest } else { Unowned::Sole });
+            link.attribute(match scope {
+                Scope::Session(_) => Unowned::OfSession,
+                Scope::User(..) | Scope::Call(_) => Unowned::Latest,
+                Scope::Pool(_) => Unowned::Sole,
+            });
             if !says_so_itself {
                 link.tell(Frame::notification("notifications/initialized", None)).await?;
             }
@@ -338,6 +361,9 @@ impl Server {
             let Some(visitor) = &visitor else {
                 if frame.kind() == Kind::Request {
                     live.link.tell(crate::server::answer(frame)).await.ok();
+                } else {
+                    // Nobody may listen.
+                    slot.told.send(Arc::new(frame)).ok();
                 }
                 continue;
             };

@@ -7,9 +7,10 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
-use super::Visitor;
-use super::watch::Watch;
+use super::watch::{Watch, subscribe};
+use super::{Connection, Visitor};
 use crate::catalog::List;
 use crate::edge::Asking;
 use crate::forward::Forward;
@@ -184,12 +185,19 @@ impl Direct {
         let filter = params.object("notifications").unwrap_or_default();
         let wants = |key: &str| filter.get(key).is_some_and(|it| it.get() == "true");
         let changes = self.hub.changes();
+        // Where the client's calls go, there is what they change.
+        let connection = self.server.connection_for(&self.visitor).await.ok();
+        let told = connection.as_ref().and_then(Connection::told);
         let mut watches = Vec::new();
         let mut uris = Vec::new();
         for uri in filter.array("resourceSubscriptions").unwrap_or_default() {
             let Ok(uri) = serde_json::from_str::<String>(uri.get()) else { continue };
             // What the server refuses is not acknowledged.
-            if let Ok(watch) = self.server.watch(&uri).await {
+            if let Some(connection) = connection.as_ref().filter(|it| !it.is_shared()) {
+                if subscribe(&connection.live, &uri, "resources/subscribe").await.is_ok() {
+                    uris.push(uri);
+                }
+            } else if let Ok(watch) = self.server.watch(&uri).await {
                 watches.push(watch);
                 uris.push(uri);
             }
@@ -215,6 +223,9 @@ impl Direct {
             uris,
             server: self.server.name.clone(),
             changes,
+            told,
+            connection,
+            tasks: self.server.around.tasks.clone(),
             _watches: watches,
         }
     }
@@ -230,6 +241,10 @@ pub struct Listening {
     uris: Vec<String>,
     server: Arc<str>,
     changes: broadcast::Receiver<Change>,
+    /// Of the connection that is the client's alone; then `changes` are of another.
+    told: Option<broadcast::Receiver<Arc<Frame>>>,
+    connection: Option<Connection>,
+    tasks: TaskTracker,
     _watches: Vec<Watch>,
 }
 
@@ -238,6 +253,9 @@ impl Listening {
     pub async fn next(&mut self) -> Frame {
         if let Some(first) = self.first.take() {
             return first;
+        }
+        if self.told.is_some() {
+            return self.next_told().await;
         }
         loop {
             let method = match self.changes.recv().await {
@@ -263,10 +281,49 @@ impl Listening {
         }
     }
 
+    /// The same of what is said on the client's own connection.
+    async fn next_told(&mut self) -> Frame {
+        loop {
+            let Some(told) = &mut self.told else { return self.end() };
+            let frame = match told.recv().await {
+                Ok(frame) => frame,
+                Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                Err(broadcast::error::RecvError::Closed) => return self.end(),
+            };
+            let params = Members::of_params(frame.params.as_ref());
+            let is_wanted = match frame.method.as_deref() {
+                Some("notifications/tools/list_changed") => self.tools,
+                Some("notifications/prompts/list_changed") => self.prompts,
+                Some("notifications/resources/list_changed") => self.resources,
+                Some("notifications/resources/updated") => {
+                    params.text("uri").is_some_and(|it| self.uris.contains(&it))
+                }
+                _ => false,
+            };
+            if is_wanted {
+                let method = frame.method.as_deref().unwrap_or_default();
+                return tagged(method, params, &self.id);
+            }
+        }
+    }
+
     /// The answer to the request that began it.
     pub fn end(&self) -> Frame {
         let result = json!({"resultType": "complete", "_meta": {SUBSCRIPTION: self.id}});
         Frame::result(self.id.clone(), raw(&result))
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take().filter(|it| !it.is_shared()) else { return };
+        let uris = std::mem::take(&mut self.uris);
+        self.tasks.spawn(async move {
+            for uri in uris {
+                // A connection that ends forgets it too.
+                subscribe(&connection.live, &uri, "resources/unsubscribe").await.ok();
+            }
+        });
     }
 }
 

@@ -98,7 +98,7 @@ impl Server {
     }
 }
 
-async fn subscribe(live: &Live, uri: &str, method: &str) -> Result<(), LinkError> {
+pub(super) async fn subscribe(live: &Live, uri: &str, method: &str) -> Result<(), LinkError> {
     ask(&*live.link, method, raw(&json!({"uri": uri})), LIMIT).await.map(drop)
 }
 

@@ -98,7 +98,7 @@ impl HttpLink {
         let shared = Shared {
             site: Site::new(client, headers, token)?,
             url: url.to_owned(),
-            pending: Pending::new(inbox),
+            pending: Pending::with_streams(inbox),
             terms: Mutex::default(),
             listen_by: Mutex::default(),
             listened: watch::Sender::default(),
@@ -295,6 +295,15 @@ impl Shared {
             request = request.header(name, header_text(value));
         }
         let response = self.send(request).await?;
+        let response = match self.refused(response, method).await? {
+            Ok(response) => response,
+            // The status repeats what the answer says.
+            Err(mut answer) => {
+                answer.id = Some(raw(&id));
+                self.pending.deliver_on(id, answer);
+                return Ok(());
+            }
+        };
         let response = self.checked(response, method).await?;
         if let Some(id) = response.headers().get(SESSION_ID)
             && method == "initialize"
@@ -437,7 +446,26 @@ impl Shared {
         LinkError::SessionOver
     }
 
-    /// Refusals become errors, unless they carry an answer of the protocol.
+    /// A refusal that is an answer of the protocol, as servers of the later era give it.
+    async fn refused(
+        &self,
+        response: Response,
+        method: &str,
+    ) -> Result<Result<Response, Frame>, LinkError> {
+        let status = response.status();
+        let is_ours = status == StatusCode::UNAUTHORIZED
+            || status == StatusCode::NOT_FOUND && self.session_id.lock().is_some();
+        if status.is_success() || is_ours || media_type(&response) != "application/json" {
+            return Ok(Ok(response));
+        }
+        let body = body(response, method).await?;
+        match Frame::parse(&body) {
+            Ok(frame) if frame.error.is_some() => Ok(Err(frame)),
+            _ => Err(LinkError::Status { status: status.as_u16(), method: method.to_owned() }),
+        }
+    }
+
+    /// Refusals become errors.
     async fn checked(&self, response: Response, method: &str) -> Result<Response, LinkError> {
         let status = response.status();
         if status.is_success() {

@@ -69,6 +69,9 @@ pub enum Unowned {
     Sole,
     /// The connection is one client's alone: it is about the latest request, or nobody else's.
     Latest,
+    /// The same of a client with a session, which hears of what belongs to no request too: where a server says which is
+    /// which, only its questions are about the latest request.
+    OfSession,
 }
 
 /// What comes from a server and belongs to no request of ours: its own requests, list changes, log messages.

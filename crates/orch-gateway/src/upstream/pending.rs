@@ -22,6 +22,8 @@ pub struct Pending {
     last_id: AtomicU64,
     inbox: Inbox,
     unowned: Mutex<Unowned>,
+    /// Each request has a stream of its own: what does not come on one belongs to none.
+    has_streams: bool,
 }
 
 struct Waiting {
@@ -39,6 +41,18 @@ impl Pending {
             last_id: AtomicU64::new(0),
             inbox,
             unowned: Mutex::default(),
+            has_streams: false,
+        })
+    }
+
+    /// Of a connection on which each request has a stream of its own.
+    pub(super) fn with_streams(inbox: Inbox) -> Arc<Pending> {
+        Arc::new(Pending {
+            requests: Mutex::default(),
+            last_id: AtomicU64::new(0),
+            inbox,
+            unowned: Mutex::default(),
+            has_streams: true,
         })
     }
 
@@ -125,7 +139,10 @@ impl Pending {
                 ("notifications/message", Some((_, it)), None) => Some(it.sender.clone()),
                 _ => None,
             },
-            Unowned::Latest => asked.max_by_key(|(id, _)| **id).map(|(_, it)| it.sender.clone()),
+            Unowned::OfSession if self.has_streams && frame.id.is_none() => None,
+            Unowned::Latest | Unowned::OfSession => {
+                asked.max_by_key(|(id, _)| **id).map(|(_, it)| it.sender.clone())
+            }
         }
     }
 

@@ -67,12 +67,22 @@ pub(super) async fn answer(
     if let Err(message) = headers::check(&parts.headers, &checked, turn.tool().as_ref()) {
         return error(StatusCode::BAD_REQUEST, id, HEADER_MISMATCH, &message, None);
     }
-    if turn.wants_stream() && accepts(&parts.headers, "text/event-stream") {
+    let wants_stream = turn.wants_stream() || is_direct && prefers_stream(&parts.headers);
+    if wants_stream && accepts(&parts.headers, "text/event-stream") {
         return stream(turn, answering).await;
     }
     match plain(*turn).await {
         Some(frame) => json_of(status_of(&frame), frame.to_line()),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// The client takes both, and names the stream first.
+fn prefers_stream(headers: &http::HeaderMap) -> bool {
+    let said = text_of(headers, header::ACCEPT.as_str()).unwrap_or_default();
+    match (said.find("text/event-stream"), said.find("application/json")) {
+        (Some(stream), Some(json)) => stream < json,
+        _ => false,
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) struct Http {
     client: reqwest::Client,
     url: String,
     session: Option<String>,
+    pub(super) version: &'static str,
     sink: UnboundedSender<Value>,
     /// Response streams. They end with the client, as those of a program that goes away do.
     streams: Vec<AbortHandle>,
@@ -20,14 +21,21 @@ pub(super) struct Http {
 impl Http {
     pub(super) fn new(url: &str, sink: UnboundedSender<Value>) -> Http {
         let client = crate::harness::http();
-        Http { client, url: url.to_owned(), session: None, sink, streams: Vec::new() }
+        Http {
+            client,
+            url: url.to_owned(),
+            session: None,
+            version: LEGACY,
+            sink,
+            streams: Vec::new(),
+        }
     }
 
     fn with_session(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match &self.session {
-            Some(session) => {
-                request.header("mcp-session-id", session).header("mcp-protocol-version", LEGACY)
-            }
+            Some(session) => request
+                .header("mcp-session-id", session)
+                .header("mcp-protocol-version", self.version),
             None => request,
         }
     }
@@ -39,6 +47,11 @@ impl Http {
         if response.status().is_success() {
             self.streams.push(spawn(read(response, self.sink.clone())));
         }
+    }
+
+    pub(super) async fn end(self) {
+        let goodbye = self.with_session(self.client.delete(&self.url)).send().await.unwrap();
+        assert!(goodbye.status().is_success(), "{goodbye:?}");
     }
 
     /// Sends it; the answer is read beside. A session is taken from the answer to `initialize`.
