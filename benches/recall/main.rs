@@ -17,7 +17,8 @@ use orch_core::orch::Parts;
 use orch_core::ports::clock::SystemClock;
 use orch_core::ports::failpoint::NoFailpoints;
 use orch_core::ports::tool_server::{
-    ReloadedServers, ServerTool, ToolServer, ToolServers, no_server,
+    FlaggedTool, ReloadedServers, ResultPart, ServerTool, ToolServer, ToolServers, no_result,
+    no_server,
 };
 use orch_core::service::bootstrap::local_caller;
 use orch_core::service::tool_search::ToolIndex;
@@ -242,6 +243,14 @@ impl ToolServers for Catalogued {
     async fn remove(&self, name: &str) -> Result<(), Error> {
         Err(no_server(name))
     }
+
+    async fn approve(&self, server: &str, _: &[String]) -> Result<Vec<FlaggedTool>, Error> {
+        Err(no_server(server))
+    }
+
+    async fn result(&self, id: &str, _: u64, _: usize, _: &Cx) -> Result<ResultPart, Error> {
+        Err(no_result(id))
+    }
 }
 
 fn p50(took: &mut [Duration]) -> Duration {
@@ -267,6 +276,7 @@ fn own() -> (Vec<ServerTool>, usize) {
         input_schema: Value::Object(op.input.clone()),
         output_schema: None,
         annotations: None,
+        pin: None,
     });
     (tools.collect(), n_listed)
 }
@@ -281,6 +291,7 @@ fn tool_of(server: &str, tool: &Value) -> ServerTool {
         input_schema: tool["inputSchema"].clone(),
         output_schema: None,
         annotations: None,
+        pin: None,
     }
 }
 

@@ -180,11 +180,14 @@ impl App {
             tracker.spawn(register::all(self.orch.clone(), file));
         }
         tracker.spawn(socket::serve(self.socket, self.local.clone()));
-        let (gateway, servers) = (self.gateway.clone(), self.servers);
+        // Before anybody can ask: what is known from an earlier run is there at once.
+        let (gateway, shutdown) = (self.gateway.clone(), self.local.shutdown.clone());
+        let changes = gateway.hub.changes();
+        gateway.apply(self.servers);
+        tracker.spawn(gateway::tell_of_tools(changes, self.orch.clone(), shutdown.clone()));
         let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
-        let shutdown = self.local.shutdown.clone();
         tracker.spawn(hangup::reload_on(hangup, gateway.clone(), shutdown.clone()));
-        tracker.spawn(async move { gateway.run(servers, shutdown).await });
+        tracker.spawn(async move { gateway.run(shutdown).await });
         let address = self.http.as_ref().map(|it| it.address);
         if let Some(http) = self.http {
             tracker.spawn(http.serve());

@@ -298,18 +298,40 @@ pub struct Gateway {
     pub rate: RateWritten,
     /// Endpoints `/mcp/NAME` with some servers and tools: `NAME: {servers, tools: {allow, deny}, own, lazy, transparent, names, permissions, description}`.
     pub profiles: BTreeMap<String, ProfileSection>,
+    /// What becomes of a tool that is not what it was when first seen; a server's own `pin` goes before.
+    pub pin: Pin,
+    /// Regular expressions; what matches in text of upstream servers becomes `[redacted]`.
+    pub redact: Vec<String>,
+    /// Bytes of a tool's result that are passed on whole, the rest to be read by reference; 0 for any size.
+    pub max_result_bytes: usize,
+    /// Child processes of all upstream servers together.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_children: usize,
 }
 
 impl Default for Gateway {
     fn default() -> Gateway {
         Gateway {
-            rate: RateWritten::default(),
             mcp_config: None,
             publish: Vec::new(),
             publish_as: "published".to_owned(),
+            rate: RateWritten::default(),
             profiles: BTreeMap::new(),
+            pin: Pin::default(),
+            redact: Vec::new(),
+            max_result_bytes: 10_000_000,
+            max_children: 256,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Pin {
+    Off,
+    #[default]
+    Warn,
+    Enforce,
 }
 
 /// One endpoint beside the one of everything.

@@ -15,10 +15,11 @@ fn caller(permissions: &[Permission]) -> Caller {
 }
 
 /// Who may call what. Short on purpose: what is not here needs a login and `read` at least, and only `login` does not.
-const ADMIN: [&str; 24] = [
+const ADMIN: [&str; 25] = [
     "add_server",
     "remove_server",
     "reload_servers",
+    "approve_tools",
     "discover_nodes",
     "register_node",
     "update_node",

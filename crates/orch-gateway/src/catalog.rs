@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::frame::Raw;
 use crate::members::Members;
+use crate::safety::pin::Flag;
 use crate::upstream::handshake::{self, Client, Welcome};
 use crate::upstream::{Era, Link, LinkError};
 
@@ -18,6 +19,8 @@ pub struct Catalog {
     pub prompts: Vec<Item>,
     pub resources: Vec<Item>,
     pub templates: Vec<Item>,
+    /// Tools that are not what they were when they were first seen.
+    pub flags: Vec<Flag>,
 }
 
 /// One entry of a list: the name it goes by at its server, and all of it.
@@ -112,6 +115,20 @@ impl Catalog {
     }
 }
 
+impl Item {
+    /// None: it has no name.
+    pub fn of(list: List, json: Raw) -> Option<Item> {
+        let name: Arc<str> = Members::of(&json)?.text(list.key())?.into();
+        Some(Item { origin: name.clone(), name, json })
+    }
+}
+
+/// A list, and how long it says that it holds.
+pub struct Listed {
+    pub items: Vec<Item>,
+    pub ttl: Option<Duration>,
+}
+
 /// Reads one list to its end. A server without that capability has none of it.
 pub async fn fetch(
     link: &dyn Link,
@@ -119,11 +136,11 @@ pub async fn fetch(
     client: &Client,
     list: List,
     limit: Duration,
-) -> Result<Vec<Item>, LinkError> {
+) -> Result<Listed, LinkError> {
+    let mut listed = Listed { items: Vec::new(), ttl: None };
     if welcome.capabilities.get(list.capability()).is_none() {
-        return Ok(Vec::new());
+        return Ok(listed);
     }
-    let mut items = Vec::new();
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
         let mut params = Members::default();
@@ -141,19 +158,18 @@ pub async fn fetch(
         };
         let page = Members::of(&answer).unwrap_or_default();
         for json in page.array(list.member()).unwrap_or_default() {
-            let name = Members::of(&json).and_then(|it| it.text(list.key()));
-            match name {
-                Some(name) => {
-                    let name: Arc<str> = name.into();
-                    items.push(Item { origin: name.clone(), name, json });
-                }
+            match Item::of(list, json) {
+                Some(it) => listed.items.push(it),
                 None => tracing::warn!("an entry of `{}` has no `{}`", list.method(), list.key()),
             }
         }
+        // 0 says that nothing is known about it.
+        let ttl = page.get("ttlMs").and_then(|it| it.get().parse().ok()).filter(|it| *it != 0);
+        listed.ttl = listed.ttl.into_iter().chain(ttl.map(Duration::from_millis)).min();
         cursor = page.get("nextCursor").filter(|it| it.get() != "null").cloned();
-        if cursor.is_none() || MAX_ITEMS < items.len() {
+        if cursor.is_none() || MAX_ITEMS < listed.items.len() {
             break;
         }
     }
-    Ok(items)
+    Ok(listed)
 }

@@ -8,10 +8,12 @@ use orch_domain::rate::Rate;
 use orch_domain::redact::SecretValues;
 use orch_domain::secret::Secret;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::limits::Limits;
 use crate::oauth::entry::OAuth;
+use crate::safety::limits::{self, Guard, LimitsEntry};
+use crate::safety::pin::PinMode;
+use crate::safety::redact::Patterns;
 use crate::session::Lifecycle;
 use crate::shape::Shape;
 
@@ -34,6 +36,8 @@ pub struct Upstream {
     pub rate: Option<Rate>,
     /// Who shares a connection with whom.
     pub lifecycle: Lifecycle,
+    /// What it may use, change and say.
+    pub guard: Guard,
 }
 
 impl Upstream {
@@ -43,6 +47,8 @@ impl Upstream {
         let (command, args) = words
             .split_first()
             .ok_or_else(|| refuse(&format!("mcpServers.{name}.command"), "it is empty"))?;
+        // As that of an entry of the same words.
+        let fingerprint = limits::fingerprint(&json!({"command": command, "args": args}));
         let reach = Reach::Stdio {
             command: command.clone(),
             args: args.to_vec(),
@@ -56,6 +62,7 @@ impl Upstream {
             tools: Shape::default(),
             lifecycle: Lifecycle::default(),
             rate: None,
+            guard: Guard { fingerprint, ..Guard::default() },
         })
     }
 }
@@ -131,17 +138,30 @@ struct Entry {
     oauth: Option<OAuth>,
     #[serde(default)]
     disabled: bool,
+    #[serde(default = "yes")]
+    enabled: bool,
     /// Seconds.
     timeout: Option<f64>,
     #[serde(default)]
     tools: Shape,
-    #[serde(default)]
-    limits: Limits,
     lifecycle: Option<String>,
+    pin: Option<PinMode>,
+    /// Regular expressions.
+    #[serde(default)]
+    redact: Vec<String>,
+    #[serde(default)]
+    limits: LimitsEntry,
+    /// Seconds.
+    #[serde(rename = "cache_ttl", alias = "cacheTtl")]
+    cache_ttl: Option<f64>,
     #[serde(rename = "autoApprove")]
     _auto_approve: Option<Value>,
     #[serde(rename = "alwaysAllow")]
     _always_allow: Option<Value>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize, PartialEq)]
@@ -211,9 +231,20 @@ fn upstream(
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Upstream, McpConfigError> {
     expand_all(key, &mut value, lookup)?;
+    let fingerprint = limits::fingerprint(&value);
     // Never the value: a misplaced secret must not end in a message.
     let entry: Entry = serde_json::from_value(value).map_err(|err| refuse(key, err.to_string()))?;
-    let disabled = entry.disabled;
+    let disabled = entry.disabled || !entry.enabled;
+    let under = |(inner, message): (String, String)| refuse(&format!("{key}.{inner}"), message);
+    let (limits, rate) = entry.limits.check().map_err(under)?;
+    let guard = Guard {
+        cache_ttl: limits::cache_ttl(entry.cache_ttl).map_err(under)?,
+        pin: entry.pin,
+        redact: Patterns::parse(&entry.redact)
+            .map_err(|(i, message)| under((format!("redact[{i}]"), message)))?,
+        limits,
+        fingerprint,
+    };
     let timeout = match entry.timeout {
         None => CALL_TIMEOUT,
         Some(it) if (0.001..=86_400.0).contains(&it) => Duration::from_secs_f64(it),
@@ -223,8 +254,6 @@ fn upstream(
         }
     };
     let tools = entry.tools;
-    let rate = entry.limits.rate.rate();
-    let rate = rate.map_err(|err| refuse(&format!("{key}.limits.rate"), err.to_string()))?;
     let lifecycle = match entry.lifecycle.as_deref() {
         None => Lifecycle::default(),
         Some(it) => Lifecycle::parse(it).ok_or_else(|| {
@@ -240,7 +269,7 @@ fn upstream(
         let reach = open_api(key, document, entry.base_url, entry.headers)?;
         // An API knows nothing of sessions.
         let lifecycle = if lifecycle == Lifecycle::Auto { Lifecycle::Shared } else { lifecycle };
-        return Ok(Upstream { reach, disabled, timeout, tools, lifecycle, rate });
+        return Ok(Upstream { reach, disabled, timeout, tools, lifecycle, rate, guard });
     }
     if entry.base_url.is_some() {
         return Err(refuse(&format!("{key}.base_url"), "only a server with `openapi` has it"));
@@ -287,7 +316,7 @@ fn upstream(
         }
         _ => return Err(refuse(key, NEEDS)),
     };
-    Ok(Upstream { reach, disabled, timeout, tools, lifecycle, rate })
+    Ok(Upstream { reach, disabled, timeout, tools, lifecycle, rate, guard })
 }
 
 impl McpConfig {
@@ -438,6 +467,37 @@ mod tests {
             error_of(r#"{"mcpServers": {"a": {"command": "${NOPE}"}}}"#)
                 .contains("`mcpServers.a.command`: the environment variable `NOPE` is not set")
         );
+    }
+
+    #[test]
+    fn what_guards_a_server_is_checked_by_its_key() {
+        let error = |guard: &str| {
+            error_of(&format!(r#"{{"mcpServers": {{"a": {{"command": "x", {guard}}}}}}}"#))
+        };
+        for (guard, said) in [
+            (r#""redact": ["a", "("]"#, "`mcpServers.a.redact[1]`: it is no regular expression"),
+            (r#""pin": "sometimes""#, "`off`, `warn`, `enforce`"),
+            (r#""cache_ttl": 0"#, "`mcpServers.a.cache_ttl`: it is the seconds"),
+            (r#""limits": {"memory": "much"}"#, "`mcpServers.a.limits.memory`: it is a number"),
+            (r#""limits": {"memory": true}"#, "`mcpServers.a.limits.memory`: it is a number"),
+            (r#""limits": {"memory": 5}"#, "`mcpServers.a.limits.memory`: no program"),
+            (r#""limits": {"concurrency": 0}"#, "`mcpServers.a.limits.concurrency`: it is a whole"),
+            (r#""limits": {"max_children": 0}"#, "`mcpServers.a.limits.max_children`"),
+            (r#""limits": {"result_bytes": 5}"#, "`mcpServers.a.limits.result_bytes`: it is 0"),
+            (r#""limits": {"memoy": 5}"#, "unknown field `memoy`"),
+        ] {
+            assert!(error(guard).contains(said), "{guard}: {}", error(guard));
+        }
+        let text = r#"{"mcpServers": {"a": {"command": "x", "enabled": false, "pin": "enforce", "redact": ["k.y"],
+            "cache_ttl": 5, "limits": {"memory": "512MB", "max_children": 2, "concurrency": 3, "result_bytes": "10KB", "rate": {"per_second": 5}}}}}"#;
+        let it = &McpConfig::parse(text, &lookup).unwrap().servers["a"];
+        assert!(it.disabled);
+        assert_eq!(it.guard.pin, Some(PinMode::Enforce));
+        assert_eq!(it.guard.cache_ttl, Some(Duration::from_secs(5)));
+        assert_eq!(it.guard.limits.memory, Some(512_000_000));
+        assert_eq!(it.guard.limits.result_bytes, Some(10_000));
+        assert!(it.rate.is_some());
+        assert!(!it.guard.redact.is_empty());
     }
 
     #[test]

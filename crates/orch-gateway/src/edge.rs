@@ -9,6 +9,7 @@ use crate::frame::{Frame, Raw};
 use crate::hub::Hub;
 use crate::members::Members;
 use crate::names::own_name;
+use crate::safety::results::SCHEME;
 use crate::server::Server;
 use crate::session::Visitor;
 use crate::session::parked::{Gone, Parked};
@@ -85,7 +86,13 @@ impl Hub {
         if !name.contains('.') && !name.contains('_') {
             return None;
         }
-        let (server, item) = self.find(list, &name, asking.view)?;
+        let Some((server, item)) = self.find(list, &name, asking.view) else {
+            let (server, tool, held) =
+                self.held_back(&name, asking.view).filter(|_| list == List::Tools)?;
+            let target = crate::names::canonical(&server.name, &tool);
+            let forward = self.forward(asking, server, target, params);
+            return Some(Forward { is_tool_call: true, held: Some(Box::new(held)), ..forward });
+        };
         params.set("name", &*item.origin);
         if list == List::Tools
             && let Some(filled) =
@@ -104,7 +111,9 @@ impl Hub {
 
     fn by_uri(&self, asking: &Asking<'_>) -> Option<Forward> {
         let params = Members::of_params(asking.frame.params.as_ref());
-        let server = self.owner_of(&params.text("uri")?, asking.view)?;
+        // What we keep ourselves is nobody else's, whatever templates they have.
+        let uri = params.text("uri").filter(|it| !it.starts_with(SCHEME))?;
+        let server = self.owner_of(&uri, asking.view)?;
         let target = format!("resources of {}", server.name);
         Some(self.forward(asking, server, target, params))
     }
@@ -144,6 +153,7 @@ impl Hub {
             params,
             visitor,
             tool,
+            held: None,
             parked: self.parked.clone(),
             tasks: self.tasks.clone(),
             resumed: None,
@@ -179,6 +189,7 @@ impl Hub {
             params,
             visitor: asking.visitor.clone(),
             tool: None,
+            held: None,
             parked: self.parked.clone(),
             tasks: self.tasks.clone(),
             resumed,

@@ -34,6 +34,8 @@ pub struct Forward {
     pub(crate) visitor: Arc<Visitor>,
     /// The tool that is called, where it is known.
     pub(crate) tool: Option<Item>,
+    /// Why it is not sent.
+    pub(crate) held: Option<Box<LinkError>>,
     pub(crate) parked: Arc<Parked>,
     pub(crate) tasks: Arc<Tasks>,
     /// The call that waits for the answers this request brings.
@@ -70,6 +72,9 @@ impl Forward {
 
     /// Sends it. `id` is the client's, which its answer will carry.
     pub async fn send(mut self, id: Raw) -> Result<Answering, LinkError> {
+        if let Some(held) = self.held.take() {
+            return Err(*held);
+        }
         let under_way = match self.resumed.take() {
             Some(Ok(waiting)) => self.resume(waiting).await?,
             Some(Err(Gone)) => {
@@ -106,6 +111,17 @@ impl Forward {
     }
 
     async fn begin(&self) -> Result<(Exchange, Connection), LinkError> {
+        let turn = self.server.turn(&self.method).await;
+        match self.begin_now().await {
+            Ok((exchange, connection)) => Ok((exchange.measured(turn), connection)),
+            Err(err) => {
+                turn.end(Err(&err));
+                Err(err)
+            }
+        }
+    }
+
+    async fn begin_now(&self) -> Result<(Exchange, Connection), LinkError> {
         let connection = if self.visitor.is_direct() {
             self.server.connection_of_session(&self.visitor).await?
         } else {
@@ -205,7 +221,8 @@ impl Answering {
                 Kind::Request => self.question(frame).await?,
                 Kind::Notification => self.notification(frame).await,
             };
-            if let Some(frame) = frame {
+            if let Some(mut frame) = frame {
+                self.forward.pass(&mut frame).await;
                 return Ok(frame);
             }
         }

@@ -24,11 +24,12 @@ use crate::limits::Limiter;
 use crate::members::Members;
 use crate::names::{edge_name, parse_canonical};
 use crate::oauth::Logins;
+use crate::safety::{self, Safety};
 use crate::server::{Change, Server, Surroundings};
 use crate::session::parked::Parked;
 use crate::session::tasks::Tasks;
 use crate::session::{Visitor, connection};
-use crate::upstream::handshake::Client;
+use crate::upstream::handshake::{self, Client};
 use crate::upstream::http;
 use crate::view::View;
 
@@ -73,12 +74,10 @@ impl Hub {
         tasks: TaskTracker,
         now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
         per_caller: Option<Rate>,
+        safety: safety::Settings,
     ) -> reqwest::Result<Arc<Hub>> {
-        let client = Client {
-            capabilities: raw(&json!({})),
-            info: raw(&json!({"name": "mcp-orch", "version": env!("CARGO_PKG_VERSION")})),
-            hello: None,
-        };
+        let client =
+            Client { capabilities: raw(&json!({})), info: handshake::own_info(), hello: None };
         let http = http::client()?;
         let logins = Logins::new(http.clone(), tasks.clone(), now.clone())?;
         let around = Surroundings {
@@ -89,7 +88,10 @@ impl Hub {
             now,
             changes: broadcast::Sender::new(CHANGES),
             client: Arc::new(client),
+            safety: Safety::new(safety),
         };
+        let children = around.safety.children.clone();
+        tasks.spawn(async move { children.sweep().await });
         let hub = Arc::new(Hub {
             around,
             servers: RwLock::default(),
@@ -121,6 +123,14 @@ impl Hub {
             }
         });
         Ok(hub)
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.around.now)()
+    }
+
+    pub fn safety(&self) -> &Arc<Safety> {
+        &self.around.safety
     }
 
     pub fn logins(&self) -> &Arc<Logins> {
@@ -246,7 +256,7 @@ impl Hub {
     }
 
     /// Goes over to another configuration: only what differs is restarted.
-    pub async fn reload(&self, config: &McpConfig) -> Reloaded {
+    pub fn reload(&self, config: &McpConfig) -> Reloaded {
         let mut report = Reloaded::default();
         let mut ending = Vec::new();
         {

@@ -1,4 +1,4 @@
-//! `limits` of a server's entry, and how often callers may call.
+//! How often callers may call, and servers be called.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,20 +6,11 @@ use std::time::{Duration, Instant};
 use orch_domain::Error;
 use orch_domain::caller::Caller;
 use orch_domain::name::{ApiKeyId, UserId};
-use orch_domain::rate::{Bucket, Rate, RateWritten};
+use orch_domain::rate::{Bucket, Rate};
 use parking_lot::Mutex;
-use serde::Deserialize;
 
 /// Buckets of callers beyond which those that say nothing any more are dropped.
 const MANY: usize = 1024;
-
-/// As written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// How often all callers together may call it.
-    pub rate: RateWritten,
-}
 
 /// Who uses up a rate: a user with one of its keys, so that one runaway program does not stop the others.
 type Who = (UserId, Option<ApiKeyId>);
@@ -110,6 +101,7 @@ fn refuse(wait: Duration, why: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use orch_domain::caller::Channel;
+    use orch_domain::rate::RateWritten;
 
     use super::*;
 

@@ -9,17 +9,19 @@ use orch_core::Cx;
 use orch_core::operation::Summary;
 use orch_core::ports::server_login::ServerLogins;
 use orch_core::ports::tool_server::{
-    ReloadedServers, ServerState, ServerTool, ToolServer, ToolServers, no_server, no_tool_of,
+    FlaggedTool, ReloadedServers, ResultPart, ServerState, ServerTool, ToolServer, ToolServers,
+    no_result, no_server, no_tool_of,
 };
 use orch_domain::redact::SecretValues;
 use orch_domain::{Error, text};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, List};
+use crate::catalog::{Catalog, Item, List};
 use crate::config::{McpConfig, Reach, Upstream};
 use crate::hub::{Hub, Reloaded};
 use crate::members::Members;
+use crate::safety::pin::{self, PinMode};
 use crate::server::{Server, State};
 use crate::session::Visitor;
 use crate::upstream::LinkError;
@@ -71,20 +73,20 @@ impl Gateway {
     }
 
     /// Goes over to another configuration: only what differs is restarted.
-    async fn apply(&self, mut config: McpConfig) -> Reloaded {
+    pub fn apply(&self, mut config: McpConfig) -> Reloaded {
         config.servers.extend(self.published.clone());
-        self.hub.reload(&config).await
+        self.hub.reload(&config)
     }
 
-    /// Connects to `config`, and goes over to what the file says whenever it changes, until `ended`.
-    pub async fn run(&self, config: McpConfig, ended: CancellationToken) {
-        self.apply(config).await;
+    /// Goes over to what the file says whenever it changes, until `ended`.
+    pub async fn run(&self, ended: CancellationToken) {
         let mut seen = self.stamp();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = ended.cancelled() => return,
             }
+            self.hub.safety().results.expire(self.hub.now());
             let now = self.stamp();
             if now == seen {
                 continue;
@@ -159,7 +161,7 @@ impl Gateway {
             .await
             .map_err(Error::internal)?
             .map_err(unwritable)?;
-        self.apply(config).await;
+        self.apply(config);
         Ok(())
     }
 }
@@ -203,7 +205,7 @@ impl ToolServers for Gateway {
             let tools: Vec<ServerTool> = catalogs
                 .iter()
                 .flat_map(|(name, catalog)| {
-                    catalog.of(List::Tools).iter().map(|tool| tool_of(name, &tool.json))
+                    catalog.of(List::Tools).iter().map(|tool| tool_of(name, tool, catalog))
                 })
                 .collect();
             // Lists are read again now and then, and mostly say what they said.
@@ -226,8 +228,14 @@ impl ToolServers for Gateway {
         // Who does not know yet what it has is given a moment.
         server.settled().await;
         let found = server.catalog().find(List::Tools, tool).cloned();
+        if let Some(held) = server.held_back(tool).filter(|_| found.is_none()) {
+            return Err(failure(&server, held));
+        }
         // What is denied is not called either, and what a server has that never answered is not known.
-        let is_known = matches!(server.state().0, State::Ready) || !server.spec.tools.is_plain();
+        // What was never seen could be something to quarantine.
+        let is_known = matches!(server.state().0, State::Ready)
+            || !server.spec.tools.is_plain()
+            || server.offer().pin == PinMode::Enforce;
         if found.is_none() && is_known {
             return Err(no_tool_of(&server.name, tool));
         }
@@ -274,7 +282,7 @@ impl ToolServers for Gateway {
         let _editing = self.editing.lock().await;
         let config = Gateway::read(&self.file, &self.lookup)
             .map_err(|err| Error::invalid("", format!("{err}; the servers go on as they were")))?;
-        let report = self.apply(config).await;
+        let report = self.apply(config);
         Ok(ReloadedServers {
             added: report.added,
             changed: report.changed,
@@ -297,7 +305,50 @@ impl ToolServers for Gateway {
     }
 
     async fn remove(&self, name: &str) -> Result<(), Error> {
-        self.edit(|servers| servers.remove(name).map(drop).ok_or_else(|| no_server(name))).await
+        self.edit(|servers| servers.remove(name).map(drop).ok_or_else(|| no_server(name))).await?;
+        // One that comes under this name later is another.
+        pin::forget(self.hub.safety().dir_of("pins"), name);
+        Ok(())
+    }
+
+    async fn approve(&self, server: &str, tools: &[String]) -> Result<Vec<FlaggedTool>, Error> {
+        let server = self.hub.server(server).ok_or_else(|| no_server(server))?;
+        let before = flagged(&server);
+        let approved = server.approve(tools).await.map_err(|name| Error::NotFound {
+            kind: "tool",
+            id: text::excerpt(&name, 100),
+            hint: format!(
+                "`list_servers` shows the tools of `{}` that are `flagged`, and `list_tools` the others",
+                server.name
+            ),
+        })?;
+        let is_approved = |it: &FlaggedTool| approved.iter().any(|flag| *flag.origin == *it.tool);
+        Ok(before.into_iter().filter(is_approved).collect())
+    }
+
+    async fn result(
+        &self,
+        id: &str,
+        offset: u64,
+        max_bytes: usize,
+        cx: &Cx,
+    ) -> Result<ResultPart, Error> {
+        let owner = cx.caller()?.user.to_string();
+        let (safety, wanted, now) = (self.hub.safety().clone(), id.to_owned(), self.hub.now());
+        let read = tokio::task::spawn_blocking(move || {
+            safety.results.part(&owner, &wanted, offset, max_bytes, now)
+        });
+        let part = read.await.map_err(Error::internal)?.map_err(Error::internal)?;
+        let part = part.ok_or_else(|| no_result(id))?;
+        Ok(ResultPart {
+            id: id.to_owned(),
+            media_type: part.media_type,
+            offset: part.offset,
+            size: part.size,
+            next_offset: part.next_offset,
+            text: part.text,
+            boundary: 0,
+        })
     }
 
     fn logins(&self) -> Option<&dyn ServerLogins> {
@@ -324,9 +375,8 @@ fn view(server: &Server) -> ToolServer {
             document.split(['?', '#']).next().unwrap_or_default().to_owned()
         }
     };
-    let live = server.live();
-    let info = live.as_ref().map(|it| &it.welcome.info);
-    let software = info.and_then(|it| {
+    let welcome = server.welcome();
+    let software = welcome.as_ref().map(|it| &it.info).and_then(|it| {
         let name = it.text("name")?;
         Some(text::excerpt(&format!("{name} {}", it.text("version").unwrap_or_default()), 100))
     });
@@ -340,16 +390,42 @@ fn view(server: &Server) -> ToolServer {
         reason: reason.map(|it| text::sanitize(&it)),
         next_retry,
         software,
-        protocol_version: live.as_ref().map(|it| it.welcome.terms.version.clone()),
+        protocol_version: welcome.map(|it| it.terms.version),
         n_tools: catalog.tools.len(),
         n_prompts: catalog.prompts.len(),
         n_resources: catalog.resources.len(),
         n_connections: server.n_connections(),
+        pin: server.offer().pin.as_str().to_owned(),
+        flagged: flagged(server),
     }
 }
 
-fn tool_of(server: &str, json: &crate::frame::Raw) -> ServerTool {
-    let tool = Members::of(json).unwrap_or_default();
+/// Tools that are not what they were when they were first seen.
+fn flagged(server: &Server) -> Vec<FlaggedTool> {
+    let catalog = server.catalog();
+    let Some(said) = server.offer().said().filter(|_| !catalog.flags.is_empty()) else {
+        return Vec::new();
+    };
+    let flags = catalog.flags.iter();
+    flags
+        .map(|flag| {
+            let item = said.catalog.find(List::Tools, &flag.origin);
+            let words = item.and_then(|it| Members::of(&it.json)?.text("description"));
+            let offered = server.spec.tools.apply(item.cloned().into_iter().collect());
+            FlaggedTool {
+                tool: flag.origin.to_string(),
+                offered: offered.first().map(|it| it.name.to_string()),
+                differs: flag.differs.as_str().to_owned(),
+                quarantined: flag.is_quarantined,
+                description: text::excerpt(&text::sanitize(&words.unwrap_or_default()), 2000),
+            }
+        })
+        .collect()
+}
+
+fn tool_of(server: &str, item: &Item, catalog: &Catalog) -> ServerTool {
+    let tool = Members::of(&item.json).unwrap_or_default();
+    let flag = catalog.flags.iter().find(|it| it.origin == item.origin);
     let value = |key: &str| tool.get(key).and_then(|it| serde_json::from_str(it.get()).ok());
     ServerTool {
         server: server.to_owned(),
@@ -359,6 +435,7 @@ fn tool_of(server: &str, json: &crate::frame::Raw) -> ServerTool {
         input_schema: value("inputSchema").unwrap_or_else(|| json!({"type": "object"})),
         output_schema: value("outputSchema"),
         annotations: value("annotations"),
+        pin: flag.map(|it| it.differs.as_str().to_owned()),
     }
 }
 
@@ -389,6 +466,18 @@ fn result_of(server: &Server, frame: crate::frame::Frame) -> Result<Value, Error
 /// A failure of the connection, as every face says it.
 pub fn failure(server: &Server, err: LinkError) -> Error {
     let name = server.name.to_string();
+    if let LinkError::Quarantined { tool, differs } = &err {
+        let tool = text::excerpt(tool, 200);
+        return Error::IncorrectState {
+            id: format!("{name}.{tool}"),
+            state: "quarantined".to_owned(),
+            message: format!(
+                "the tool `{name}.{tool}` is {differs} since it was first seen and is quarantined; `list_servers` shows \
+                 how it describes itself now, and an administrator approves it with `approve_tools` and server={name} \
+                 tools=[\"{tool}\"]"
+            ),
+        };
+    }
     if let LinkError::Timeout { after, .. } = err {
         let timeout_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         return Error::UpstreamTimeout { server: name, timeout_ms };

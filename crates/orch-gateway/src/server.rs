@@ -3,6 +3,8 @@
 //! What it offers is kept here and served at once, also while it is slow or gone. A call is one request upstream.
 
 mod connect;
+mod offered;
+mod state;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,16 +12,20 @@ use std::time::{Duration, Instant};
 
 use orch_domain::time::Timestamp;
 use parking_lot::RwLock;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::catalog::{Catalog, Item, List, fetch};
+pub use state::{Change, State};
+
+use crate::catalog::{List, fetch};
 use crate::config::{Reach, Upstream, Wire};
 use crate::frame::{Frame, Kind, raw};
-use crate::headers;
 use crate::members::Members;
 use crate::oauth::{LoginSite, Logins, Owner};
+use crate::offer::Offer;
+use crate::safety::redact::Patterns;
+use crate::safety::{Safety, metric};
 use crate::session::connection::Personal;
 use crate::session::watch::Watches;
 use crate::upstream::handshake::{self, Client, Welcome};
@@ -53,38 +59,7 @@ pub struct Surroundings {
     /// How this gateway introduces itself.
     pub client: Arc<Client>,
     pub logins: Arc<Logins>,
-}
-
-/// Something a listener may want to know of a server.
-#[derive(Clone, Debug)]
-pub enum Change {
-    State {
-        server: Arc<str>,
-    },
-    List {
-        server: Arc<str>,
-        list: List,
-    },
-    /// A notification that goes on as it came: log messages, updates of resources.
-    Notification {
-        server: Arc<str>,
-        frame: Arc<Frame>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum State {
-    Disabled,
-    Connecting,
-    Ready,
-    Failed {
-        reason: String,
-        next_retry: Timestamp,
-    },
-    /// It takes nobody without a login, and nobody is logged in.
-    NeedsLogin {
-        reason: String,
-    },
+    pub safety: Arc<Safety>,
 }
 
 pub struct Server {
@@ -96,7 +71,11 @@ pub struct Server {
     pub(crate) personal: Personal,
     pub(crate) watches: Watches,
     state: RwLock<(State, Timestamp)>,
-    catalog: RwLock<Arc<Catalog>>,
+    offer: Arc<Offer>,
+    /// Turns of calls, where only so many may be under way.
+    pub(crate) turns: Option<Arc<Semaphore>>,
+    /// Of what it says, what no caller is shown.
+    redact: Patterns,
     live: watch::Sender<Option<Arc<Live>>>,
     /// How a server over HTTP speaks, once that was found out.
     wire: OnceLock<Wire>,
@@ -125,12 +104,14 @@ impl Server {
         let server = Arc::new(Server {
             site: LoginSite::of(&name.into(), &spec),
             name: name.into(),
+            offer: Arc::new(Offer::open(name, &spec, &around.safety, (around.now)())),
+            turns: spec.guard.limits.concurrency.map(|it| Arc::new(Semaphore::new(it))),
+            redact: around.safety.settings.redact.with(&spec.guard.redact),
             spec,
             state: RwLock::new((state, (around.now)())),
             around: around.clone(),
             personal: Personal::default(),
             watches: Watches::default(),
-            catalog: RwLock::default(),
             live: watch::Sender::new(None),
             wire: OnceLock::new(),
             n_connections: AtomicU64::new(0),
@@ -150,10 +131,6 @@ impl Server {
     /// Where it stands, and since when.
     pub fn state(&self) -> (State, Timestamp) {
         self.state.read().clone()
-    }
-
-    pub fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.read().clone()
     }
 
     /// What it said about itself when it was last connected to.
@@ -269,11 +246,14 @@ impl Server {
     }
 
     /// Returns when the first try to connect has come to something, or took too long: a client that asks at once after
-    /// the start then sees servers that are quick.
+    /// the start then sees servers that are quick. Who offered something in an earlier run is not waited for.
     pub async fn settled(&self) {
         let mut live = self.live.subscribe();
         let tried = async {
-            while self.n_connections() == 0 && self.state().0 == State::Connecting {
+            while !self.offer.is_known()
+                && self.n_connections() == 0
+                && self.state().0 == State::Connecting
+            {
                 if live.changed().await.is_err() {
                     return;
                 }
@@ -290,6 +270,7 @@ impl Server {
             self.enter(State::Connecting);
             let begun = Instant::now();
             let (inbox, frames) = mpsc::unbounded_channel();
+            let n_before = self.n_connections();
             let reason = tokio::select! {
                 connected = tokio::time::timeout(CONNECT_LIMIT, self.connect(inbox)) => match connected {
                     Ok(Ok(live)) => match self.serve(live, frames, &mut logins).await {
@@ -317,6 +298,9 @@ impl Server {
             if self.stop.is_cancelled() {
                 break;
             }
+            if self.n_connections() == n_before {
+                metric::attempt(&self.name, false);
+            }
             if STABLE < begun.elapsed() {
                 wait = FIRST_RETRY;
             }
@@ -336,10 +320,12 @@ impl Server {
             wait = (wait * 2).min(LAST_RETRY);
         }
         self.live.send_replace(None);
+        metric::up(&self.name, None);
         self.stopped.cancel();
     }
 
     fn enter(&self, state: State) {
+        metric::up(&self.name, Some(state == State::Ready));
         *self.state.write() = (state, (self.around.now)());
         self.around.changes.send(Change::State { server: self.name.clone() }).ok();
         // Those who wait look at the state again.
@@ -355,17 +341,29 @@ impl Server {
     ) -> Option<String> {
         self.live.send_replace(Some(live.clone()));
         self.enter(State::Ready);
-        for list in List::ALL {
-            self.tell_changed(list);
-        }
         self.watch_again(&live).await;
         let mut listening = self.listen(&live, &self.watched(&live)).await;
+        let mut read_at = tokio::time::Instant::now();
         loop {
+            let ttl = self.offer.ttl(&self.spec);
+            let stale = async {
+                match ttl {
+                    Some(it) => tokio::time::sleep_until(read_at + it).await,
+                    None => std::future::pending().await,
+                }
+            };
             let frame = tokio::select! {
                 Some(frame) = frames.recv() => Some(frame),
                 said = next_of(&mut listening) => said,
                 () = self.watches.changed.notified() => {
                     listening = self.listen(&live, &self.watched(&live)).await;
+                    continue;
+                }
+                () = stale => {
+                    for list in List::ALL {
+                        self.relist(&live, list).await;
+                    }
+                    read_at = tokio::time::Instant::now();
                     continue;
                 }
                 () = live.link.closed().cancelled() => {
@@ -442,38 +440,14 @@ impl Server {
 
     async fn relist(&self, live: &Live, list: List) {
         match fetch(&*live.link, &live.welcome, &self.around.client, list, CONNECT_LIMIT).await {
-            Ok(items) => {
-                {
-                    let mut catalog = self.catalog.write();
-                    let mut new = Catalog::clone(&catalog);
-                    new.set(list, self.shaped(list, items, live.welcome.terms.era));
-                    *catalog = Arc::new(new);
-                }
-                self.tell_changed(list);
+            Ok(listed) => {
+                let now = (self.around.now)();
+                let items = self.usable(list, listed.items, live.welcome.terms.era);
+                let told = self.offer.take_list(&self.spec, list, items, now);
+                self.tell(told);
             }
             Err(err) => tracing::warn!("`{}` of `{}`: {err}", list.method(), self.name),
         }
-    }
-
-    fn shaped(&self, list: List, mut items: Vec<Item>, era: Era) -> Vec<Item> {
-        if list != List::Tools {
-            return items;
-        }
-        // Only there are arguments repeated in headers.
-        if era == Era::Stateless && matches!(self.spec.reach, Reach::Http { .. }) {
-            items.retain(|it| match headers::check_tool(it) {
-                Ok(()) => true,
-                Err(why) => {
-                    tracing::warn!("the tool `{}` of `{}` is left out: {why}", it.name, self.name);
-                    false
-                }
-            });
-        }
-        self.spec.tools.apply(items)
-    }
-
-    fn tell_changed(&self, list: List) {
-        self.around.changes.send(Change::List { server: self.name.clone(), list }).ok();
     }
 }
 

@@ -7,8 +7,9 @@ use orch_core::{Cx, Orch, gate};
 use orch_domain::caller::Permission;
 use orch_domain::name::{InstanceId, NodeId};
 use orch_domain::{Error, page, text};
+use orch_gateway::safety::trim::META as REST;
 use rmcp::model::{
-    ListResourceTemplatesResult, ListResourcesResult, ReadResourceResult, Resource,
+    ListResourceTemplatesResult, ListResourcesResult, MetaObject, ReadResourceResult, Resource,
     ResourceContents, ResourceTemplate,
 };
 use serde_json::{Value, json};
@@ -31,6 +32,8 @@ pub(super) enum Uri {
     Node(NodeId),
     Instance(InstanceId),
     Logs(InstanceId),
+    /// The rest of a result that was too large, from so many bytes on.
+    Result(String, u64),
 }
 
 impl Uri {
@@ -45,6 +48,10 @@ impl Uri {
         }
         if let Some(id) = uri.strip_prefix("node://") {
             return NodeId::try_new(id).ok().map(Uri::Node);
+        }
+        if let Some(rest) = uri.strip_prefix("result://") {
+            let (id, offset) = rest.split_once("?offset=").unwrap_or((rest, "0"));
+            return Some(Uri::Result(id.to_owned(), offset.parse().ok()?));
         }
         let rest = uri.strip_prefix("instance://")?;
         match rest.strip_suffix("/logs") {
@@ -61,6 +68,7 @@ impl Uri {
             Uri::Node(id) => ("get_node", json!({"node_id": id})),
             Uri::Instance(id) => ("get_instance", json!({"id": id})),
             Uri::Logs(id) => ("instance_logs", json!({"id": id})),
+            Uri::Result(id, offset) => ("get_result", json!({"id": id, "offset": offset})),
         }
     }
 
@@ -69,6 +77,8 @@ impl Uri {
         gate::permit("resources/subscribe", Permission::Read, cx)?;
         match self {
             Uri::Cluster | Uri::Events => Ok(()),
+            // It does not change.
+            Uri::Result(..) => Err(not_found(&self.to_string())),
             Uri::Node(id) => orch.ledger.read(|book| match book.slot(id) {
                 Some(_) => Ok(()),
                 None => Err(Error::no_node(id)),
@@ -86,6 +96,8 @@ impl fmt::Display for Uri {
             Uri::Node(id) => write!(f, "node://{id}"),
             Uri::Instance(id) => write!(f, "instance://{id}"),
             Uri::Logs(id) => write!(f, "instance://{id}/logs"),
+            Uri::Result(id, 0) => write!(f, "result://{id}"),
+            Uri::Result(id, offset) => write!(f, "result://{id}?offset={offset}"),
         }
     }
 }
@@ -244,8 +256,27 @@ pub(super) async fn read(
     let parsed = Uri::parse(uri).ok_or_else(|| not_found(uri))?;
     let (operation, arguments) = parsed.source();
     let answer = ask(orch, cx, operation, arguments).await?;
+    if let Uri::Result(id, _) = parsed {
+        return Ok(part_of_result(&id, uri, &answer));
+    }
     let contents = ResourceContents::text(answer.to_string(), uri).with_mime_type(JSON);
     Ok(ReadResourceResult::new(vec![contents]))
+}
+
+/// The text itself, and beside it where it goes on.
+fn part_of_result(id: &str, uri: &str, part: &Value) -> ReadResourceResult {
+    let next = part["next_offset"].as_u64().map(|it| {
+        let next = Uri::Result(id.to_owned(), it).to_string();
+        let rest = json!({"reference": next, "size": part["size"]});
+        MetaObject([(REST.to_owned(), rest)].into_iter().collect())
+    });
+    let contents = ResourceContents::TextResourceContents {
+        uri: uri.to_owned(),
+        mime_type: Some(text_of(part, "media_type").to_owned()),
+        text: text_of(part, "text").to_owned(),
+        meta: next,
+    };
+    ReadResourceResult::new(vec![contents])
 }
 
 /// Through the same gate as a tool call.

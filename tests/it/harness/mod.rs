@@ -23,6 +23,7 @@ pub(crate) mod ray;
 pub(crate) mod registry;
 pub(crate) mod replay;
 pub(crate) mod server;
+pub(crate) mod shell;
 pub(crate) mod slow;
 pub(crate) mod sshd;
 pub(crate) mod upstream;

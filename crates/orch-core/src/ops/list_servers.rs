@@ -35,6 +35,17 @@ impl Summary for ServerList {
                 (Some(reason), None) => reason.clone(),
                 _ => it.software.clone().unwrap_or_default(),
             };
+            let note = match it.flagged.as_slice() {
+                [] => note,
+                flagged => {
+                    let tools: Vec<String> =
+                        flagged.iter().map(|it| format!("`{}` {}", it.tool, it.differs)).collect();
+                    format!(
+                        "{note} (since first seen: {}; `approve_tools` after a look)",
+                        tools.join(", ")
+                    )
+                }
+            };
             [
                 it.name.clone(),
                 it.state.as_str().to_owned(),
@@ -72,6 +83,10 @@ impl Operation for ListServers {
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<ServerList, Error> {
         let mut servers = orch.tool_servers.servers();
         servers.retain(|it| cx.shows_server(&it.name));
+        for ToolServer { name, flagged, .. } in &mut servers {
+            // By the name that its server gives it, when it is offered under none.
+            flagged.retain(|it| cx.shows_tool(name, it.offered.as_ref().unwrap_or(&it.tool)));
+        }
         if let Some(logins) = orch.tool_servers.logins() {
             let user = &cx.caller()?.user;
             for it in &mut servers {

@@ -55,6 +55,8 @@ pub struct ToolView {
     pub output_schema: Option<Value>,
     /// `readOnlyHint`, `destructiveHint` and such, as the server claims.
     pub annotations: Option<Value>,
+    /// `changed` when it is not what it was when it was first seen: be careful, and tell your user.
+    pub pin: Option<String>,
 }
 
 impl From<ServerTool> for ToolView {
@@ -68,6 +70,7 @@ impl From<ServerTool> for ToolView {
             input_schema: it.input_schema,
             output_schema: it.output_schema,
             annotations: it.annotations,
+            pin: it.pin,
         }
     }
 }
@@ -76,7 +79,8 @@ impl Summary for ToolList {
     fn summary(&self) -> String {
         let row = |it: &ToolView| {
             let line = it.description.lines().next().unwrap_or_default();
-            [it.name.clone(), orch_domain::text::excerpt(line, LONGEST_LINE)]
+            let mark = it.pin.as_ref().map_or_else(String::new, |it| format!("({it}!) "));
+            [it.name.clone(), mark + &orch_domain::text::excerpt(line, LONGEST_LINE)]
         };
         let mut text = table(["NAME", ""], self.tools.iter().map(row));
         text.push_str(&more(self.tools.len(), self.total_count, &self.next_page_token));

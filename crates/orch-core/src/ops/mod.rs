@@ -1,6 +1,7 @@
 //! Every operation, one file each: its request, its answer, what faces say about it, and what it does.
 
 mod add_server;
+mod approve_tools;
 mod call_tool;
 mod change_password;
 mod check_node;
@@ -19,6 +20,7 @@ mod exec_in_instance;
 mod get_instance;
 mod get_node;
 mod get_quota;
+mod get_result;
 mod get_user;
 mod instance_logs;
 mod instance_stats;
@@ -63,6 +65,7 @@ mod update_user;
 mod whoami;
 
 pub use add_server::{AddServer, AddedServer};
+pub use approve_tools::{ApproveTools, ApprovedTools};
 pub use call_tool::{CallTool, ToolResult};
 pub use change_password::ChangePassword;
 pub use check_node::{CheckNode, CheckedNode};
@@ -81,6 +84,7 @@ pub use exec_in_instance::{ExecInInstance, ExecResult};
 pub use get_instance::GetInstance;
 pub use get_node::GetNode;
 pub use get_quota::{GetQuota, OwnQuota};
+pub use get_result::GetResult;
 pub use get_user::GetUser;
 pub use instance_logs::{InstanceLogs, LogText};
 pub use instance_stats::{InstanceStats, InstanceUse};
@@ -172,6 +176,8 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<SearchTools>(),
         Op::of::<CallTool>(),
         Op::of::<ListServers>(),
+        Op::of::<ApproveTools>(),
+        Op::of::<GetResult>(),
         Op::of::<AddServer>(),
         Op::of::<RemoveServer>(),
         Op::of::<ReloadServers>(),

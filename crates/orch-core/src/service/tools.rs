@@ -104,5 +104,6 @@ fn own(op: &Op) -> ServerTool {
             "destructiveHint": op.spec.effect.is_destructive(),
             "idempotentHint": op.spec.effect.is_idempotent(),
         })),
+        pin: None,
     }
 }

@@ -37,10 +37,12 @@ pub enum SubjectType {
     /// Of ours and without a record.
     Container,
     Cluster,
+    /// An upstream MCP server.
+    Server,
 }
 
 /// What the first half of a `kind` may be.
-pub const GROUPS: [&str; 9] = [
+pub const GROUPS: [&str; 10] = [
     "instance",
     "node",
     "user",
@@ -50,6 +52,7 @@ pub const GROUPS: [&str; 9] = [
     "image",
     "container",
     "cluster",
+    "server",
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -182,6 +185,21 @@ impl News {
         );
         let news = News::about("container.removed", SubjectType::Container, name, name, message);
         News { node_id: Some(node_id.clone()), owner: Some(owner.clone()), ..news }
+    }
+
+    /// A tool of an upstream server is not what it was when it was first seen: `changed` or `new`.
+    pub fn tool_flagged(server: &str, tool: &str, differs: &str, is_quarantined: bool) -> News {
+        let consequence = if is_quarantined {
+            "and is quarantined until `approve_tools`"
+        } else {
+            "and goes on being offered"
+        };
+        let tool = crate::text::excerpt(tool, 100);
+        let message = format!(
+            "the tool `{server}.{tool}` is {differs} since it was first seen {consequence}"
+        );
+        let kind = format!("server.tool_{differs}");
+        News::about(&kind, SubjectType::Server, server, server, message)
     }
 
     /// The cluster as a whole is in another state than after the sweep before; `line` says what its nodes are.

@@ -11,6 +11,8 @@ use crate::catalog::{Catalog, List, fetch};
 use crate::config::{Reach, Wire};
 use crate::members::Members;
 use crate::oauth::Standing;
+use crate::safety::metric;
+use crate::safety::remembered::Remembered;
 use crate::upstream::handshake::{self, Welcome};
 use crate::upstream::http::HttpLink;
 use crate::upstream::openapi::OpenApiLink;
@@ -29,7 +31,12 @@ impl Server {
         let (tasks, http) = (&self.around.tasks, self.around.http.clone());
         Ok(match &self.spec.reach {
             reach @ Reach::Stdio { .. } => {
-                StdioLink::start(reach, &self.around.inherited, inbox, tasks)?
+                let children = &self.around.safety.children;
+                children.swept().await;
+                let place = children
+                    .claim(&self.name, &self.spec.guard.limits)
+                    .map_err(|message| LinkError::Unreachable { message })?;
+                StdioLink::start(reach, &self.around.inherited, inbox, tasks, place)?
             }
             Reach::Http { url, headers, .. } if self.wire() == Wire::Sse => {
                 SseLink::open(http, url, headers, token, inbox, tasks).await?
@@ -83,12 +90,17 @@ impl Server {
             self.wire.set(found).ok();
         }
         let mut catalog = Catalog::default();
+        let mut ttl = None;
         for list in List::ALL {
-            let items = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
-            catalog.set(list, self.shaped(list, items, welcome.terms.era));
+            let listed = fetch(&*link, &welcome, client, list, CONNECT_LIMIT).await?;
+            catalog.set(list, self.usable(list, listed.items, welcome.terms.era));
+            ttl = ttl.into_iter().chain(listed.ttl).min();
         }
         self.n_connections.fetch_add(1, Ordering::Relaxed);
-        *self.catalog.write() = Arc::new(catalog);
+        metric::attempt(&self.name, true);
+        let said = Remembered { catalog, welcome: welcome.clone(), ttl };
+        let told = self.offer.take(&self.spec, said, (self.around.now)());
+        self.tell(told);
         guard.keep();
         Ok(Arc::new(Live { link, welcome, owner }))
     }

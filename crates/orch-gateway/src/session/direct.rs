@@ -39,7 +39,7 @@ pub struct Direct {
 /// What to do with a request.
 pub enum Turn {
     /// It goes on.
-    Forward(Forward),
+    Forward(Box<Forward>),
     /// It is answered here.
     Answer(Frame),
     /// Here too, and for as long as the client listens.
@@ -58,6 +58,15 @@ impl Direct {
         }
         let name = Members::of_params(frame.params.as_ref()).text("name")?;
         self.server.catalog().find(List::Tools, &name).cloned()
+    }
+
+    /// Why a tool is not called.
+    fn held(&self, frame: &Frame) -> Option<LinkError> {
+        if !frame.is("tools/call") {
+            return None;
+        }
+        let name = Members::of_params(frame.params.as_ref()).text("name")?;
+        self.server.held_back_by_origin(&name)
     }
 
     pub async fn request(&self, frame: &Frame) -> Result<Turn, LinkError> {
@@ -100,7 +109,7 @@ impl Direct {
                 });
                 Turn::Answer(Frame::result(id, raw(&json!({}))))
             }
-            _ => Turn::Forward(self.forward(frame)),
+            _ => Turn::Forward(Box::new(self.forward(frame))),
         })
     }
 
@@ -116,6 +125,7 @@ impl Direct {
         };
         Forward {
             is_tool_call,
+            held: self.held(frame).map(Box::new),
             tool,
             ..self.hub.forward(&asking, self.server.clone(), target, params)
         }

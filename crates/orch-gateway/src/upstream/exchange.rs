@@ -6,6 +6,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::LinkError;
 use crate::frame::Frame;
+use crate::safety::turn::Turn;
 
 /// Dropped before its answer came, it cancels the request at the upstream, and only that one.
 pub struct Exchange {
@@ -13,6 +14,8 @@ pub struct Exchange {
     cancel: Option<Box<dyn FnOnce() + Send + Sync>>,
     /// Held until it ends, so that whoever is to stop can wait for it.
     under_way: Vec<TaskTrackerToken>,
+    /// Likewise, for those who measure, and for whoever is next.
+    turn: Option<Turn>,
 }
 
 pub(super) type Sender = mpsc::UnboundedSender<Result<Frame, LinkError>>;
@@ -20,11 +23,17 @@ pub(super) type Sender = mpsc::UnboundedSender<Result<Frame, LinkError>>;
 impl Exchange {
     pub(super) fn new(cancel: impl FnOnce() + Send + Sync + 'static) -> (Sender, Exchange) {
         let (sender, frames) = mpsc::unbounded_channel();
-        (sender, Exchange { frames, cancel: Some(Box::new(cancel)), under_way: Vec::new() })
+        let cancel: Box<dyn FnOnce() + Send + Sync> = Box::new(cancel);
+        (sender, Exchange { frames, cancel: Some(cancel), under_way: Vec::new(), turn: None })
     }
 
     pub(crate) fn counted_by(mut self, tracker: &TaskTracker) -> Exchange {
         self.under_way.push(tracker.token());
+        self
+    }
+
+    pub(crate) fn measured(mut self, turn: Turn) -> Exchange {
+        self.turn = Some(turn);
         self
     }
 
@@ -38,6 +47,9 @@ impl Exchange {
             // Answered or lost: there is nothing left to cancel.
             self.cancel = None;
             self.under_way.clear();
+            if let Some(turn) = self.turn.take() {
+                turn.end(next.as_ref());
+            }
         }
         next
     }

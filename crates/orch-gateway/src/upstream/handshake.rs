@@ -119,7 +119,7 @@ pub async fn begin_session(
         raw(&json!({
             "protocolVersion": LATEST_SESSION,
             "capabilities": client.capabilities,
-            "clientInfo": client.info,
+            "clientInfo": named(&client.info),
         }))
     };
     let params = client.hello.clone().unwrap_or_else(hello);
@@ -139,6 +139,35 @@ pub async fn begin_session(
     let terms = Terms { version, era: Era::Session };
     link.settle(terms.clone());
     Ok(welcome(terms, members, answer))
+}
+
+/// The session era wants a name and a version; a client of the other era, or none at all, may have given neither.
+fn named(info: &Raw) -> Raw {
+    let Some(mut members) = Members::of(info) else { return own_info() };
+    if members.text("name").is_none() {
+        return own_info();
+    }
+    if members.text("version").is_none() {
+        members.set("version", "");
+        return members.to_raw();
+    }
+    info.clone()
+}
+
+/// How this gateway introduces itself.
+pub fn own_info() -> Raw {
+    raw(&json!({"name": "mcp-orch", "version": env!("CARGO_PKG_VERSION")}))
+}
+
+/// What was said at an earlier handshake. None: it makes no sense any more.
+pub(crate) fn remembered(version: &str, answer: Raw) -> Option<Welcome> {
+    let era = match version {
+        STATELESS => Era::Stateless,
+        it if SESSION.contains(&it) => Era::Session,
+        _ => return None,
+    };
+    let members = Members::of(&answer)?;
+    Some(welcome(Terms { version: version.to_owned(), era }, members, answer))
 }
 
 fn welcome(terms: Terms, members: Members, answer: Raw) -> Welcome {
@@ -184,4 +213,20 @@ fn object(method: &str, answer: &Raw) -> Result<Members, LinkError> {
         method: method.to_owned(),
         message: "the result is no object".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_gave_no_name_goes_by_ours() {
+        let named = |info: serde_json::Value| named(&raw(&info)).get().to_owned();
+        for nameless in [json!({}), json!(null), json!({"version": "1"}), json!({"name": 5})] {
+            assert_eq!(named(nameless.clone()), own_info().get(), "{nameless}");
+        }
+        assert_eq!(named(json!({"name": "a"})), r#"{"name":"a","version":""}"#);
+        let whole = json!({"name": "a", "version": "1", "x": 1.0});
+        assert_eq!(named(whole.clone()), whole.to_string());
+    }
 }

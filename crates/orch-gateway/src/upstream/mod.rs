@@ -122,6 +122,9 @@ pub enum LinkError {
     Malformed { method: String, message: String },
     #[error("it did not answer `{method}` within {after:?}")]
     Timeout { method: String, after: std::time::Duration },
+    /// It was asked for a tool that is not what it was, and nobody has approved it as it is.
+    #[error("its tool `{tool}` is {differs} since it was first seen, and quarantined")]
+    Quarantined { tool: String, differs: &'static str },
     #[error("its OpenAPI document cannot be used: {message}")]
     Document { message: String },
     #[error("it refused `{method}`: {message} ({code})")]

@@ -23,6 +23,7 @@ use super::pending::Pending;
 use super::{Exchange, Inbox, Link, LinkError, Terms, Unowned};
 use crate::config::Reach;
 use crate::frame::{Frame, Raw, raw};
+use crate::safety::children::Place;
 
 /// A longer message ends the connection: it would fill the memory.
 const MAX_LINE: usize = 64 * 1024 * 1024;
@@ -70,12 +71,13 @@ struct State {
 }
 
 impl StdioLink {
-    /// Starts the child. `inherited` are the variables of `INHERITED` that this process has.
+    /// Starts the child in its place among all. `inherited` are the variables of `INHERITED` that this process has.
     pub fn start(
         reach: &Reach,
         inherited: &[(String, String)],
         inbox: Inbox,
         tasks: &TaskTracker,
+        mut place: Place,
     ) -> Result<Arc<StdioLink>, LinkError> {
         let Reach::Stdio { command, args, env, cwd } = reach else {
             return Err(LinkError::Unreachable { message: "it is no child process".to_owned() });
@@ -103,6 +105,9 @@ impl StdioLink {
                 _ => err.to_string(),
             },
         })?;
+        if let Some(group) = group_of(&child) {
+            place.begun(group.as_raw_nonzero().get());
+        }
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
@@ -118,10 +123,10 @@ impl StdioLink {
             ended: CancellationToken::new(),
             state: Arc::default(),
         });
-        tasks.spawn(listen(stderr, link.state.clone()));
+        let listener = tasks.spawn(listen(stderr, link.state.clone()));
         let reader = tasks.spawn(read(stdout, link.pending.clone()));
         let writer = tasks.spawn(write(stdin, to_write, link.close.clone()));
-        tasks.spawn(own(child, reader, writer, link.clone()));
+        tasks.spawn(own(child, reader, listener, writer, link.clone(), place));
         Ok(link)
     }
 
@@ -195,19 +200,27 @@ impl Link for StdioLink {
 async fn own(
     mut child: Child,
     reader: tokio::task::JoinHandle<String>,
+    listener: tokio::task::JoinHandle<()>,
     writer: tokio::task::JoinHandle<()>,
     link: Arc<StdioLink>,
+    place: Place,
 ) {
-    let group = child.id().and_then(|it| Pid::from_raw(i32::try_from(it).ok()?));
+    let group = group_of(&child);
     let mut reader = reader;
     let reason = tokio::select! {
         status = child.wait() => {
             // What it said before its end is still to be read.
-            tokio::time::timeout(Duration::from_secs(1), &mut reader).await.ok();
+            let rest = futures::future::join(&mut reader, listener);
+            tokio::time::timeout(Duration::from_secs(1), rest).await.ok();
             status.map_or_else(|err| err.to_string(), |it| format!("the program ended ({it})"))
         }
         read = &mut reader => read.unwrap_or_else(|err| err.to_string()),
         () = link.close.cancelled() => "it was closed".to_owned(),
+        reason = place.over_memory() => {
+            // It is not asked: meanwhile it would take more.
+            signal(group, Signal::KILL);
+            reason
+        }
     };
     *link.state.reason.lock() = reason.clone();
     link.closed.cancel();
@@ -225,7 +238,12 @@ async fn own(
     // What it started may have outlived it.
     signal(group, Signal::KILL);
     reader.abort();
+    drop(place);
     link.ended.cancel();
+}
+
+fn group_of(child: &Child) -> Option<Pid> {
+    child.id().and_then(|it| Pid::from_raw(i32::try_from(it).ok()?))
 }
 
 fn signal(group: Option<Pid>, signal: Signal) {

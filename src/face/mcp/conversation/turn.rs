@@ -156,7 +156,7 @@ impl Turn {
                 direct::Turn::Answer(answer) => Err(answer),
                 direct::Turn::Listen(it) => Ok(State::Listening(Box::new(it))),
                 direct::Turn::Forward(it) => {
-                    Ok(State::Relay(Box::new(face.relay(it, self.id.clone(), &cx).await?)))
+                    Ok(State::Relay(Box::new(face.relay(*it, self.id.clone(), &cx).await?)))
                 }
             };
         }

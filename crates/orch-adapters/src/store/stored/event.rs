@@ -17,6 +17,7 @@ stored_enum!(SubjectTypeV1 is SubjectType {
     Image = "image",
     Container = "container",
     Cluster = "cluster",
+    Server = "server",
 });
 
 #[derive(Debug, Serialize, Deserialize)]

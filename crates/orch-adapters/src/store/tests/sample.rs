@@ -373,6 +373,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         SubjectType::Image,
         SubjectType::Container,
         SubjectType::Cluster,
+        SubjectType::Server,
     ];
     let subject = (select(kinds), text(), text()).prop_map(|(kind, id, name)| EventSubject {
         kind,

@@ -167,6 +167,7 @@ mod tests {
             input_schema: json!({"properties": {parameter: {"description": "Where it is."}}}),
             output_schema: None,
             annotations: None,
+            pin: None,
         }
     }
 

@@ -127,6 +127,7 @@ mod tests {
             input_schema: json!({}),
             output_schema: None,
             annotations: None,
+            pin: None,
         };
         Arc::new(names.iter().map(tool).collect())
     }
