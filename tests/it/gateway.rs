@@ -299,6 +299,33 @@ async fn a_changed_list_is_seen_and_told() {
 }
 
 #[tokio::test]
+async fn a_server_whose_lists_cannot_be_read_again_is_degraded_and_called_all_the_same() {
+    let upstream = Upstream::default();
+    let site = Site::before(json!({"counting": {"url": upstream.start().await}})).await;
+    site.until_state("counting", "ready").await;
+    upstream.break_lists(true);
+    let server = eventually("it is degraded", || async {
+        upstream.grow();
+        let mut servers = site.servers().await.into_iter();
+        servers.find(|it| it["name"] == "counting" && it["state"] == "degraded")
+    })
+    .await;
+    let reason = server["reason"].as_str().unwrap();
+    assert!(reason.contains("tools/list") && reason.contains("the shelf is gone"), "{reason}");
+    assert_eq!(server["n_tools"], 2, "what it had is still shown");
+    let (status, _) = site.server.call("POST", "/tools/counting.strange", Some(json!({}))).await;
+    assert_eq!(status, 200);
+    upstream.break_lists(false);
+    eventually("it is ready again", || async {
+        upstream.grow();
+        let mut servers = site.servers().await.into_iter();
+        servers.find(|it| it["name"] == "counting" && it["state"] == "ready")
+    })
+    .await;
+    assert!(site.tool_names().await.contains(&"counting__new".to_owned()));
+}
+
+#[tokio::test]
 async fn a_reload_restarts_only_what_differs_and_a_bad_file_changes_nothing() {
     let (first, second) = (Upstream::default(), Upstream::default());
     let servers = json!({"first": {"url": first.start().await}});

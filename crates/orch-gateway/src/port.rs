@@ -233,7 +233,7 @@ impl ToolServers for Gateway {
         }
         // What is denied is not called either, and what a server has that never answered is not known.
         // What was never seen could be something to quarantine.
-        let is_known = matches!(server.state().0, State::Ready)
+        let is_known = matches!(server.state().0, State::Ready | State::Degraded { .. })
             || !server.spec.tools.is_plain()
             || server.offer().pin == PinMode::Enforce;
         if found.is_none() && is_known {
@@ -362,6 +362,7 @@ fn view(server: &Server) -> ToolServer {
         State::Disabled => (ServerState::Disabled, None, None),
         State::Connecting => (ServerState::Connecting, None, None),
         State::Ready => (ServerState::Ready, None, None),
+        State::Degraded { reason } => (ServerState::Degraded, Some(reason), None),
         State::NeedsLogin { reason } => (ServerState::NeedsLogin, Some(reason), None),
         State::Failed { reason, next_retry } => {
             (ServerState::Failed, Some(reason), Some(next_retry))

@@ -3,6 +3,7 @@
 //! What it offers is kept here and served at once, also while it is slow or gone. A call is one request upstream.
 
 mod connect;
+mod heard;
 mod offered;
 mod state;
 
@@ -32,6 +33,7 @@ use crate::upstream::handshake::{self, Client, Welcome};
 use crate::upstream::{Era, Exchange, Link, LinkError};
 
 pub(crate) use connect::CloseOnDrop;
+pub(crate) use heard::{Heard, next_of};
 
 /// To connect, shake hands and list.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -39,6 +41,8 @@ pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const FIRST_LIST: Duration = Duration::from_secs(3);
 /// Before a subscription that ended is begun anew.
 pub(crate) const RELISTEN: Duration = Duration::from_secs(1);
+/// Before lists that could not be read are tried again.
+const RELIST: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: the next failure starts the wait anew.
@@ -226,7 +230,10 @@ impl Server {
                     return Err(LinkError::LoginNeeded { message: reason });
                 }
                 // Somebody just logged in: it goes on at once.
-                State::NeedsLogin { .. } | State::Connecting | State::Ready => {
+                State::NeedsLogin { .. }
+                | State::Connecting
+                | State::Ready
+                | State::Degraded { .. } => {
                     let rest = deadline.saturating_duration_since(Instant::now());
                     match tokio::time::timeout(rest, live.changed()).await {
                         Ok(Ok(())) => continue,
@@ -325,7 +332,8 @@ impl Server {
     }
 
     fn enter(&self, state: State) {
-        metric::up(&self.name, Some(state == State::Ready));
+        let is_up = matches!(state, State::Ready | State::Degraded { .. });
+        metric::up(&self.name, Some(is_up));
         *self.state.write() = (state, (self.around.now)());
         self.around.changes.send(Change::State { server: self.name.clone() }).ok();
         // Those who wait look at the state again.
@@ -345,7 +353,9 @@ impl Server {
         let mut listening = self.listen(&live, &self.watched(&live)).await;
         let mut read_at = tokio::time::Instant::now();
         loop {
-            let ttl = self.offer.ttl(&self.spec);
+            let is_degraded = matches!(self.state().0, State::Degraded { .. });
+            let ttl =
+                self.offer.ttl(&self.spec).into_iter().chain(is_degraded.then_some(RELIST)).min();
             let stale = async {
                 match ttl {
                     Some(it) => tokio::time::sleep_until(read_at + it).await,
@@ -353,8 +363,8 @@ impl Server {
                 }
             };
             let frame = tokio::select! {
-                Some(frame) = frames.recv() => Some(frame),
-                said = next_of(&mut listening) => said,
+                Some(frame) = frames.recv() => Heard::Said(frame),
+                heard = next_of(&mut listening) => heard,
                 () = self.watches.changed.notified() => {
                     listening = self.listen(&live, &self.watched(&live)).await;
                     continue;
@@ -383,9 +393,11 @@ impl Server {
                 }
             };
             match frame {
-                Some(frame) => self.take(&live, frame, &mut frames).await,
+                Heard::Said(frame) => self.take(&live, frame, &mut frames).await,
+                // It has no such thing: its lists are read again when they are old.
+                Heard::Refused => listening = None,
                 // The subscription ended: it is begun anew, and what may have been missed is looked at.
-                None => {
+                Heard::End => {
                     listening = None;
                     tokio::select! {
                         () = tokio::time::sleep(RELISTEN) => {}
@@ -445,16 +457,16 @@ impl Server {
                 let items = self.usable(list, listed.items, live.welcome.terms.era);
                 let told = self.offer.take_list(&self.spec, list, items, now);
                 self.tell(told);
+                if matches!(self.state().0, State::Degraded { .. }) {
+                    self.enter(State::Ready);
+                }
             }
-            Err(err) => tracing::warn!("`{}` of `{}`: {err}", list.method(), self.name),
+            Err(err) => {
+                tracing::warn!("`{}` of `{}`: {err}", list.method(), self.name);
+                let reason = format!("`{}` could not be read again: {err}", list.method());
+                self.enter(State::Degraded { reason });
+            }
         }
-    }
-}
-
-pub(crate) async fn next_of(listening: &mut Option<Exchange>) -> Option<Frame> {
-    match listening {
-        Some(exchange) => exchange.next().await.ok().filter(|it| it.method.is_some()),
-        None => std::future::pending().await,
     }
 }
 

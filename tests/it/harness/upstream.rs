@@ -45,6 +45,8 @@ struct Inner {
     is_grown: AtomicBool,
     /// `tools/list` is not answered.
     is_hung: AtomicBool,
+    /// `tools/list` is answered by an error.
+    is_broken: AtomicBool,
     seen: Notify,
     grown: Notify,
 }
@@ -62,6 +64,10 @@ impl Upstream {
 
     pub(crate) fn hang(&self) {
         self.0.is_hung.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn break_lists(&self, is_broken: bool) {
+        self.0.is_broken.store(is_broken, Ordering::Relaxed);
     }
 
     /// One more tool, and word of it.
@@ -156,6 +162,10 @@ async fn serve(
         "tools/list" => {
             if inner.is_hung.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
+            }
+            if inner.is_broken.load(Ordering::Relaxed) {
+                let error = r#"{"code":-32603,"message":"the shelf is gone"}"#;
+                return json(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, id.get()));
             }
             let more = if inner.is_grown.load(Ordering::Relaxed) {
                 r#",{"name":"new","inputSchema":{"type":"object"}}"#

@@ -62,7 +62,7 @@ impl Summary for ServerList {
 /// How it is for the caller: of a server with a login for each, others may be in.
 fn show_login(server: &mut ToolServer, needed: Option<String>) {
     match (server.state, needed) {
-        (ServerState::Ready | ServerState::NeedsLogin, Some(needed)) => {
+        (ServerState::Ready | ServerState::Degraded | ServerState::NeedsLogin, Some(needed)) => {
             server.state = ServerState::NeedsLogin;
             server.reason = Some(needed);
         }

@@ -72,6 +72,8 @@ pub enum ServerState {
     Disabled,
     Connecting,
     Ready,
+    /// Connected and called, but its lists could not be read again: what is shown is old.
+    Degraded,
     /// Not connected; it is tried again by itself.
     Failed,
     /// It takes calls of those who are logged in there, and the caller is not: see `login_server`.
@@ -85,6 +87,7 @@ impl ServerState {
             ServerState::Disabled => "disabled",
             ServerState::Connecting => "connecting",
             ServerState::Ready => "ready",
+            ServerState::Degraded => "degraded",
             ServerState::Failed => "failed",
             ServerState::NeedsLogin => "needs_login",
         }

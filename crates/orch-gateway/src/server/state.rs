@@ -35,6 +35,10 @@ pub enum State {
     Disabled,
     Connecting,
     Ready,
+    /// Connected and called, but what it offers could not be read again: what is shown is old.
+    Degraded {
+        reason: String,
+    },
     Failed {
         reason: String,
         next_retry: Timestamp,

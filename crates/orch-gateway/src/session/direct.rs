@@ -17,7 +17,7 @@ use crate::forward::Forward;
 use crate::frame::{Frame, Raw, raw};
 use crate::hub::Hub;
 use crate::members::Members;
-use crate::server::{Change, Server};
+use crate::server::{Change, Heard, Server};
 use crate::upstream::handshake::{LATEST_SESSION, STATELESS, Welcome};
 use crate::upstream::pending::SUBSCRIPTION;
 use crate::upstream::{Era, Exchange, LinkError};
@@ -159,10 +159,12 @@ impl Direct {
             let mut exchange = server.listen_to(&wanted).await;
             loop {
                 tokio::select! {
-                    said = crate::server::next_of(&mut exchange) => match said {
-                        Some(frame) if frame.is("notifications/subscriptions/acknowledged") => {}
-                        Some(frame) => drop(visitor.tell(untagged(frame))),
-                        None => {
+                    heard = crate::server::next_of(&mut exchange) => match heard {
+                        Heard::Said(frame)
+                            if frame.is("notifications/subscriptions/acknowledged") => {}
+                        Heard::Said(frame) => drop(visitor.tell(untagged(frame))),
+                        Heard::Refused => return,
+                        Heard::End => {
                             tokio::time::sleep(crate::server::RELISTEN).await;
                             exchange = server.listen_to(&wanted).await;
                         }
