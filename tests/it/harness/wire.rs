@@ -34,8 +34,6 @@ pub(crate) struct Wire {
     n_sent: u64,
     /// What it says that it can do.
     capabilities: Value,
-    /// Answers to requests that a test has begun and not yet waited for.
-    answered: Vec<Value>,
     /// The version it asks for in `initialize`.
     version: &'static str,
     /// How long it waits for the next frame.
@@ -111,15 +109,13 @@ impl Wire {
             "elicitation": {"form": {}, "url": {}}, "sampling": {},
             "roots": {"listChanged": true},
         });
-        let (answers, answered) = (Answers::default(), Vec::new());
         Wire {
             era,
             way,
             frames,
-            answers,
+            answers: Answers::default(),
             n_sent: 0,
             capabilities,
-            answered,
             version: LEGACY,
             patience: PATIENCE,
         }
@@ -293,7 +289,8 @@ impl Wire {
                 (false, answered) if id.is_some_and(|id| answered == Some(&json!(id))) => {
                     response = Some(frame);
                 }
-                (false, _) => self.answered.push(frame),
+                // Of a request that is not waited for any more.
+                (false, _) => {}
             }
         }
     }
