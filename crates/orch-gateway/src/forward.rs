@@ -127,6 +127,9 @@ impl Forward {
         } else {
             self.server.connection_for(&self.visitor).await?
         };
+        if self.visitor.can_be_asked() {
+            connection.live.link.listened().await;
+        }
         let terms = &connection.live.welcome.terms;
         let mut params = self.params.clone();
         bridge::cross(&mut params, &self.visitor, terms.era, &terms.version);

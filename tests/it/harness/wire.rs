@@ -109,11 +109,12 @@ impl Wire {
             "elicitation": {"form": {}, "url": {}}, "sampling": {},
             "roots": {"listChanged": true},
         });
+        let answers = Answers::default();
         Wire {
             era,
             way,
             frames,
-            answers: Answers::default(),
+            answers,
             n_sent: 0,
             capabilities,
             version: LEGACY,
@@ -289,7 +290,7 @@ impl Wire {
                 (false, answered) if id.is_some_and(|id| answered == Some(&json!(id))) => {
                     response = Some(frame);
                 }
-                // Of a request that is not waited for any more.
+                // Of a request that a test has begun and does not wait for.
                 (false, _) => {}
             }
         }

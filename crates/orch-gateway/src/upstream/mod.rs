@@ -41,6 +41,9 @@ pub trait Link: Send + Sync {
     /// From now on, requests are made as this handshake found out.
     fn settle(&self, terms: Terms);
 
+    /// Returns when the server has somewhere to say what belongs to no request, or soon after.
+    async fn listened(&self) {}
+
     /// To whom goes what does not say which request it belongs to. `Unowned::Inbox` until then.
     fn attribute(&self, _: Unowned) {}
 

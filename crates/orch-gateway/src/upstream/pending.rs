@@ -128,7 +128,8 @@ impl Pending {
     fn owner_of(&self, frame: &Frame) -> Option<Sender> {
         let method = frame.method.as_deref()?;
         // These are about the server, whatever else is under way.
-        if method.ends_with("/list_changed") || method == "ping" {
+        let is_of_server = matches!(method, "ping" | "notifications/resources/updated");
+        if is_of_server || method.ends_with("/list_changed") {
             return None;
         }
         let requests = self.requests.lock();
