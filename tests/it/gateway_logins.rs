@@ -482,6 +482,12 @@ async fn without_a_server_the_browser_comes_back_all_the_same() {
         command.args(arguments).args(["--output", "json", "--yes"]);
         tokio::task::spawn_blocking(move || command.output().unwrap())
     };
+    // Else the first call would do it all in a process of its own, and its listener would end with that.
+    let socket = home.data_dir().join("mcp-orch.sock");
+    eventually("the process to hold the data directory", || async {
+        socket.exists().then_some(())
+    })
+    .await;
     let begun = eventually("the process to take calls", || async {
         let ran = call(&["login_server", "name=notes"]).await.unwrap();
         serde_json::from_slice::<Value>(&ran.stdout).ok().filter(|it| it["url"].is_string())
