@@ -11,7 +11,7 @@ pub const BUILT_IN: &str = "orch";
 
 /// Own operations that lead to other tools. What they reach is checked tool by tool, so that `deny: [orch.*]` leaves the
 /// tools of other servers within reach; a pattern that is just their name denies them.
-const WAYS: [&str; 4] = ["list_servers", "list_tools", "search_tools", "call_tool"];
+const WAYS: [&str; 5] = ["list_servers", "list_tools", "search_tools", "call_tool", "get_result"];
 
 /// Own operations that make other credentials, and with those could undo any limit.
 const MAKES_CREDENTIALS: [&str; 3] = ["create_api_key", "create_user", "update_user"];

@@ -213,6 +213,14 @@ impl Answering {
                     under_way.connection = connection;
                     continue;
                 }
+                // It may have been closed because its login is over, which says what to do.
+                Err(err @ LinkError::Closed { .. }) => {
+                    return Err(self
+                        .forward
+                        .server
+                        .login_over(&self.forward.visitor)
+                        .unwrap_or(err));
+                }
                 said => said?,
             };
             self.has_heard = true;

@@ -196,6 +196,11 @@ impl Server {
         }
     }
 
+    /// What the visitor is to know when its login is what is missing.
+    pub(crate) fn login_over(&self, visitor: &Visitor) -> Option<LinkError> {
+        self.login_of(visitor).err()
+    }
+
     fn scope_for(&self, visitor: &Visitor, era: Era) -> Option<Scope> {
         // Without sessions there is nothing to keep apart: each request says whose it is.
         if era == Era::Stateless {
