@@ -193,6 +193,8 @@ impl Failure {
 fn is_cut_short(message: &str) -> bool {
     (message.starts_with("task ") && message.ends_with(": already exists"))
         || message.contains("container with given ID already exists")
+        // The same of its shim.
+        || message.trim_end_matches(": unknown").ends_with("id already in use")
 }
 
 fn has_any(message: &str, texts: &[&str]) -> bool {
@@ -311,6 +313,7 @@ mod tests {
             "task 3abfa6e3efd2b88a9f125a521e047b040de244eda029bef148a0bd92a4829186: already exists",
             "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
              failed: container with given ID already exists: unknown",
+            "failed to create task for container: id already in use",
         ] {
             let err = said(500, text).of_start("mo-x");
             assert!(matches!(err, EngineError::CutShort { .. }), "{text}: {err:?}");
