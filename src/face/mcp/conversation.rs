@@ -61,6 +61,25 @@ pub(super) enum Single {
 }
 
 impl Conversation {
+    fn of(
+        face: &Arc<Face>,
+        view: View,
+        front: Front,
+        visitor: Arc<Visitor>,
+        ended: CancellationToken,
+    ) -> Arc<Conversation> {
+        Arc::new(Conversation {
+            face: face.clone(),
+            view,
+            front,
+            visitor,
+            watching: Watching::default(),
+            turns: Mutex::default(),
+            closing: CancellationToken::new(),
+            ended,
+        })
+    }
+
     /// A stream or a session of `caller`. What belongs to no request comes out of the receiver.
     pub(super) fn begin(
         face: &Arc<Face>,
@@ -89,16 +108,7 @@ impl Conversation {
                 Front::Own(Arc::new(own))
             }
         };
-        let conversation = Arc::new(Conversation {
-            face: face.clone(),
-            view,
-            front,
-            visitor,
-            watching: Watching::default(),
-            turns: Mutex::default(),
-            closing: CancellationToken::new(),
-            ended,
-        });
+        let conversation = Conversation::of(face, view, front, visitor, ended);
         Begun { conversation, outside: frames, run }
     }
 
@@ -118,16 +128,8 @@ impl Conversation {
             }
             _ => Front::Behind,
         };
-        let conversation = Arc::new(Conversation {
-            face: face.clone(),
-            view,
-            front,
-            visitor,
-            watching: Watching::default(),
-            turns: Mutex::default(),
-            closing: CancellationToken::new(),
-            ended: CancellationToken::new(),
-        });
+        let ended = CancellationToken::new();
+        let conversation = Conversation::of(face, view, front, visitor, ended);
         let claim = match conversation.front {
             Front::Direct(_) => None,
             _ => {

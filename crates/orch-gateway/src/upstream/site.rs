@@ -48,17 +48,7 @@ impl Site {
         headers: &BTreeMap<String, Secret<String>>,
         token: Option<Arc<dyn TokenSource>>,
     ) -> Result<Site, LinkError> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let bad = || LinkError::Unreachable {
-                message: format!("its configured header `{name}` is no HTTP header"),
-            };
-            let key = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
-            let mut value = HeaderValue::try_from(value.expose().as_str()).map_err(|_| bad())?;
-            value.set_sensitive(true);
-            map.insert(key, value);
-        }
-        Ok(Site { client, headers: map, token })
+        Ok(Site { client, headers: configured(headers)?, token })
     }
 
     pub(super) fn request(&self, method: Method, url: &str) -> RequestBuilder {
@@ -95,6 +85,23 @@ impl Site {
         }
         Ok(response)
     }
+}
+
+/// The headers of a server's entry, which may hold secrets.
+pub(super) fn configured(
+    headers: &BTreeMap<String, Secret<String>>,
+) -> Result<HeaderMap, LinkError> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let bad = || LinkError::Unreachable {
+            message: format!("its configured header `{name}` is no HTTP header"),
+        };
+        let key = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
+        let mut value = HeaderValue::try_from(value.expose().as_str()).map_err(|_| bad())?;
+        value.set_sensitive(true);
+        map.insert(key, value);
+    }
+    Ok(map)
 }
 
 fn with(request: RequestBuilder, token: Option<&Secret<String>>) -> RequestBuilder {

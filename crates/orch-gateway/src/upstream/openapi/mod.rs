@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderMap;
 use orch_domain::secret::Secret;
 use orch_domain::text;
 use reqwest::{Client, Url};
@@ -69,7 +69,7 @@ impl OpenApiLink {
             client,
             place: place.to_owned(),
             base_url: base_url.map(str::to_owned),
-            headers: header_map(headers)?,
+            headers: super::site::configured(headers)?,
             timeout,
             api: tokio::sync::OnceCell::new(),
         };
@@ -79,20 +79,6 @@ impl OpenApiLink {
             closed: CancellationToken::new(),
         }))
     }
-}
-
-fn header_map(headers: &BTreeMap<String, Secret<String>>) -> Result<HeaderMap, LinkError> {
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        let bad = || LinkError::Unreachable {
-            message: format!("its configured header `{name}` is no HTTP header"),
-        };
-        let key = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
-        let mut value = HeaderValue::try_from(value.expose().as_str()).map_err(|_| bad())?;
-        value.set_sensitive(true);
-        map.insert(key, value);
-    }
-    Ok(map)
 }
 
 impl Source {
