@@ -324,3 +324,42 @@ async fn a_client_on_stdin_has_a_profile_too() {
     let refused = over_stdio(dir.path(), &["stdio", "--profile", "none"]).await.unwrap_err();
     assert!(refused.contains("`code`, `dots`"), "{refused}");
 }
+
+/// A server of the earlier era behind a stream on which each request says everything.
+#[tokio::test]
+async fn a_later_client_on_stdin_is_understood_at_a_transparent_profile() {
+    let dir = tempfile::tempdir().unwrap();
+    let github = Listed::of(&[("create_issue", "Opens a ticket.")]);
+    let servers = json!({"github": {"url": github.start().await}});
+    let _server = before(dir.path(), &servers, &json!({"only": {"transparent": "github"}})).await;
+    let mut process = Command::new(env!("CARGO_BIN_EXE_mcp-orch"))
+        .args(["stdio", "--profile", "only", "--data-dir"])
+        .arg(dir.path())
+        .arg("--config")
+        .arg(dir.path().join("config.yaml"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let mut results = Vec::new();
+    for (id, method) in ["server/discover", "tools/list"].into_iter().enumerate() {
+        let asked =
+            json!({"jsonrpc": "2.0", "id": id, "method": method, "params": {"_meta": meta}});
+        stdin.write_all(format!("{asked}\n").as_bytes()).await.unwrap();
+        let line = within(method, lines.next_line()).await.unwrap().unwrap();
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(answer["result"]["resultType"], "complete", "{answer}");
+        results.push(answer["result"].clone());
+    }
+    assert_eq!(results[0]["supportedVersions"], json!(["2026-07-28"]));
+    assert_eq!(results[1]["tools"][0]["name"], "create_issue");
+    assert!(results[1]["ttlMs"].is_number(), "{}", results[1]);
+}

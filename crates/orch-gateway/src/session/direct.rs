@@ -51,6 +51,12 @@ impl Direct {
         Direct { server, visitor, hub, uris: watch::Sender::default(), listening: Mutex::default() }
     }
 
+    /// The same server for one request of a stream whose client turns out to say everything with each.
+    pub fn for_request(&self, frame: &Frame) -> Direct {
+        let visitor = Visitor::of_request(&self.visitor.user, frame, true);
+        Direct::new(self.hub.clone(), self.server.clone(), Arc::new(visitor))
+    }
+
     /// The tool a request calls, where the server lists it.
     pub fn tool(&self, frame: &Frame) -> Option<crate::catalog::Item> {
         if frame.method.as_deref() != Some("tools/call") {

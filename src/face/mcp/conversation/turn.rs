@@ -148,6 +148,10 @@ impl Turn {
         let face = &conversation.face;
         let cx = self.context();
         if let Front::Direct(direct) = &conversation.front {
+            let direct = match era_of(frame.params.as_ref()) {
+                Era::Session => direct.clone(),
+                Era::Stateless => Arc::new(direct.for_request(&frame)),
+            };
             let turn = match direct.request(&frame).await {
                 Ok(it) => it,
                 Err(err) => return Err(face.unreached(&direct.server, err, &frame)),
