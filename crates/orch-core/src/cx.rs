@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::ports::model::Model;
+
 /// Made by a face for each call.
 #[derive(Clone)]
 pub struct Cx {
@@ -17,6 +19,7 @@ pub struct Cx {
     pub cancel: CancellationToken,
     pub progress: Progress,
     scope: Option<Arc<dyn Scope>>,
+    model: Option<Arc<dyn Model>>,
     audit: Arc<Mutex<AuditDraft>>,
     /// As audit may show them.
     arguments: Option<Arc<Value>>,
@@ -24,6 +27,11 @@ pub struct Cx {
 
 /// What there is at the endpoint that a call came in by. What it does not show is as if it were not there.
 pub trait Scope: Send + Sync {
+    /// Of the endpoint; None for the one that has everything. Batches keep it, to find the scope again after a restart.
+    fn profile(&self) -> Option<&str> {
+        None
+    }
+
     /// Of the servers behind.
     fn shows_server(&self, server: &str) -> bool;
 
@@ -45,6 +53,7 @@ impl Cx {
             cancel: CancellationToken::new(),
             progress: Progress::default(),
             scope: None,
+            model: None,
             audit: Arc::default(),
             arguments: None,
         }
@@ -74,9 +83,23 @@ impl Cx {
         self
     }
 
+    /// The model that the connected client lends, for as long as this call lasts.
+    pub fn with_model(mut self, model: Arc<dyn Model>) -> Cx {
+        self.model = Some(model);
+        self
+    }
+
+    pub fn model(&self) -> Option<&Arc<dyn Model>> {
+        self.model.as_ref()
+    }
+
     /// The context of another call by the same caller at the same endpoint.
     pub fn anew(&self) -> Cx {
         Cx { scope: self.scope.clone(), ..Cx::new(self.caller.clone()) }
+    }
+
+    pub fn scope(&self) -> Option<&Arc<dyn Scope>> {
+        self.scope.as_ref()
     }
 
     /// Whether anything of a server behind is there: at the endpoint, and for the caller.

@@ -3,6 +3,7 @@
 //! Floor 0: plain data and arithmetic. No runtime, no I/O and no clock; whoever calls passes the time in.
 
 pub mod audit;
+pub mod batch;
 pub mod book;
 pub mod caller;
 pub mod capacity;
@@ -23,6 +24,7 @@ pub mod node_loss;
 pub mod page;
 pub mod password;
 pub mod placement;
+pub mod plan;
 pub mod port;
 pub mod rate;
 pub mod ray;

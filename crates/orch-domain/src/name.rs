@@ -151,6 +151,27 @@ named!(
 );
 
 named!(
+    /// `b-` and 17 hexadecimal digits: 11 of the creation time in milliseconds, 6 random. Ids sort by age.
+    BatchId,
+    "^b-[0-9a-f]{17}$",
+    "a batch's task id (`b-` and 17 hexadecimal digits)",
+    |it| is_hex_id(it, "b-", 17)
+);
+
+named!(
+    /// What a step of a plan is called in references. Not `item` and not `index`, which stand for an element of `for_each`.
+    StepId,
+    "^(?!(?:item|index)$)[A-Za-z_][A-Za-z0-9_-]{0,63}$",
+    "a step id of 1 to 64 letters, digits, `_` or `-`, starting with a letter or `_`, and neither `item` nor `index`",
+    |it| {
+        !it.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+            && !matches!(it, "" | "item" | "index")
+            && it.len() <= 64
+            && it.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    }
+);
+
+named!(
     /// A submission id of Ray, as its Jobs API takes it in a path.
     RayJobId,
     "^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$",
@@ -189,6 +210,14 @@ impl InstanceId {
     pub fn new(now: crate::time::Timestamp, random: u32) -> InstanceId {
         let millis = now.as_millis().max(0) & 0xfff_ffff_ffff;
         InstanceId(format!("i-{millis:011x}{:06x}", random & 0xff_ffff).into())
+    }
+}
+
+impl BatchId {
+    /// Made as an instance's id is.
+    pub fn new(now: crate::time::Timestamp, random: u32) -> BatchId {
+        let millis = now.as_millis().max(0) & 0xfff_ffff_ffff;
+        BatchId(format!("b-{millis:011x}{:06x}", random & 0xff_ffff).into())
     }
 }
 

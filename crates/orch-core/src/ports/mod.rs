@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod engine;
 pub mod failpoint;
+pub mod model;
 pub mod peers;
 pub mod ray;
 pub mod server_login;
