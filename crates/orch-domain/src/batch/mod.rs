@@ -1,5 +1,9 @@
 //! A batch: a plan under way or ended, as callers see it and as it is kept.
 
+mod fan;
+mod machine;
+mod queue;
+
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -12,6 +16,8 @@ use crate::plan::{OnError, Step};
 use crate::time::Timestamp;
 use crate::tool_access::ToolAccess;
 use crate::{Error, ErrorCode};
+
+pub use machine::{Class, End, Machine, Moved, Outcome, StepKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
