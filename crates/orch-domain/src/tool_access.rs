@@ -73,6 +73,11 @@ impl ToolAccess {
         self
     }
 
+    /// What it is made of, to be kept; `and` makes it anew.
+    pub fn patterns(&self) -> &[ToolPatterns] {
+        &self.0
+    }
+
     pub fn is_limited(&self) -> bool {
         !self.0.is_empty()
     }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use orch_core::ports::store::{AuditQuery, Commit, Store, StoreError, StoreIdentity};
 use orch_domain::audit::{AuditEntry, AuditId};
+use orch_domain::batch::{Batch, Part, StepRun, StoredBatch};
 use orch_domain::book::{Change, Rows};
 use orch_domain::instance::Instance;
-use orch_domain::name::{InstanceId, NodeId, UserId};
+use orch_domain::name::{BatchId, InstanceId, NodeId, UserId};
+use orch_domain::plan::Step;
 use orch_domain::port::{PortBinding, Protocol};
 use orch_domain::resource::Resources;
 use orch_domain::user::User;
@@ -156,6 +158,36 @@ impl Store for Watched {
 
     fn trim_events(&self, last: u64) -> Result<usize, StoreError> {
         self.inner.trim_events(last)
+    }
+
+    fn batches(&self) -> Result<Vec<Batch>, StoreError> {
+        self.inner.batches()
+    }
+
+    fn batch(&self, id: &BatchId) -> Result<Option<StoredBatch>, StoreError> {
+        self.inner.batch(id)
+    }
+
+    fn batch_steps(
+        &self,
+        id: &BatchId,
+        from: u32,
+        limit: usize,
+    ) -> Result<Vec<(u32, Arc<Step>)>, StoreError> {
+        self.inner.batch_steps(id, from, limit)
+    }
+
+    fn batch_runs(
+        &self,
+        id: &BatchId,
+        from: Option<Part>,
+        limit: usize,
+    ) -> Result<Vec<StepRun>, StoreError> {
+        self.inner.batch_runs(id, from, limit)
+    }
+
+    fn batch_run(&self, id: &BatchId, part: Part) -> Result<Option<StepRun>, StoreError> {
+        self.inner.batch_run(id, part)
     }
 }
 

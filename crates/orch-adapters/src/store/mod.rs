@@ -34,7 +34,10 @@ use std::thread::JoinHandle;
 
 use orch_core::ports::store::{AuditQuery, Commit, Store, StoreError, StoreIdentity};
 use orch_domain::audit::{AuditEntry, AuditId};
+use orch_domain::batch::{Batch, Part, StepRun, StoredBatch};
 use orch_domain::book::Rows;
+use orch_domain::name::BatchId;
+use orch_domain::plan::Step;
 use tokio::sync::oneshot;
 
 pub use backup::{BackupError, BackupSummary};
@@ -205,6 +208,36 @@ impl Store for SledStore {
 
     fn trim_events(&self, last: u64) -> Result<usize, StoreError> {
         self.trim(&event_key(0), &event_key(last.saturating_add(1)))
+    }
+
+    fn batches(&self) -> Result<Vec<Batch>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn batch(&self, _: &BatchId) -> Result<Option<StoredBatch>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn batch_steps(
+        &self,
+        _: &BatchId,
+        _: u32,
+        _: usize,
+    ) -> Result<Vec<(u32, Arc<Step>)>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn batch_runs(
+        &self,
+        _: &BatchId,
+        _: Option<Part>,
+        _: usize,
+    ) -> Result<Vec<StepRun>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn batch_run(&self, _: &BatchId, _: Part) -> Result<Option<StepRun>, StoreError> {
+        Err(StoreError::Closed)
     }
 }
 

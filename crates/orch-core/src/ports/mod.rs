@@ -1,5 +1,6 @@
 //! What the services need of the world. Each trait is small, object-safe and implemented one floor down.
 
+pub mod blobs;
 pub mod clock;
 pub mod engine;
 pub mod failpoint;

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use orch_domain::audit::{AuditEntry, AuditId};
+use orch_domain::batch::{Batch, BatchChange, Part, StepRun, StoredBatch};
 use orch_domain::book::{Change, Rows};
 use orch_domain::event::Event;
-use orch_domain::name::UserId;
+use orch_domain::name::{BatchId, UserId};
+use orch_domain::plan::Step;
 use tokio::sync::oneshot;
 
 /// What becomes durable together, or not at all.
@@ -16,6 +18,8 @@ pub struct Commit {
     pub audit: Vec<AuditEntry>,
     /// What the changes tell.
     pub events: Vec<Arc<Event>>,
+    /// In order: of two changes of one row the later counts.
+    pub batches: Vec<BatchChange>,
 }
 
 /// Made once with the data directory, and part of every backup.
@@ -30,7 +34,7 @@ pub struct StoreIdentity {
 pub trait Store: Send + Sync {
     fn identity(&self) -> &StoreIdentity;
 
-    /// Everything but the audit.
+    /// Everything but the audit and the batches.
     fn load(&self) -> Result<Rows, StoreError>;
 
     /// Queues `commit` behind those before it and returns at once. The receiver resolves when it is durable. After one
@@ -48,6 +52,32 @@ pub trait Store: Send + Sync {
 
     /// Deletes the events up to and including the revision `last`.
     fn trim_events(&self, last: u64) -> Result<usize, StoreError>;
+
+    /// All batches, oldest first, without their steps. What is said of batches counts for all reads below: they see every
+    /// commit queued before them, a batch that is being forgotten is not there, and each takes the time of a checkpoint
+    /// where something was committed since the last (so none of them belongs into the way of a step).
+    fn batches(&self) -> Result<Vec<Batch>, StoreError>;
+
+    /// All of one batch: as large as it is.
+    fn batch(&self, id: &BatchId) -> Result<Option<StoredBatch>, StoreError>;
+
+    /// At most `limit` steps of the plan with their places, from the place `from` on. Empty where there is no such batch.
+    fn batch_steps(
+        &self,
+        id: &BatchId,
+        from: u32,
+        limit: usize,
+    ) -> Result<Vec<(u32, Arc<Step>)>, StoreError>;
+
+    /// At most `limit` runs in the order of `Part`, from the part `from` on (with it, where it is there).
+    fn batch_runs(
+        &self,
+        id: &BatchId,
+        from: Option<Part>,
+        limit: usize,
+    ) -> Result<Vec<StepRun>, StoreError>;
+
+    fn batch_run(&self, id: &BatchId, part: Part) -> Result<Option<StepRun>, StoreError>;
 }
 
 #[derive(Clone, Debug, Default)]

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orch_domain::Error;
 use orch_domain::audit::{AuditEntry, AuditId};
+use orch_domain::batch::BatchChange;
 use orch_domain::book::{Book, Change, Replaced};
 use orch_domain::event::{Event, News};
 use orch_domain::port::PortRange;
 use parking_lot::RwLock;
+use tokio::sync::oneshot;
 
 use crate::Cx;
 use crate::event::{Events, Subject};
@@ -42,6 +44,14 @@ struct Queued {
     durable: Durable,
     /// Of its last event.
     revision: Option<u64>,
+    n_reloads: u64,
+}
+
+/// Changes of batches on their way to the disk, for `Ledger::batches_durable`. Dropped, they become durable all the same,
+/// but a failure is noticed with the next commit only.
+#[must_use]
+pub struct QueuedBatches {
+    durable: oneshot::Receiver<Result<(), StoreError>>,
     n_reloads: u64,
 }
 
@@ -94,7 +104,8 @@ impl Ledger {
             };
             let events = self.number(cx, changes.news);
             let rows = changes.rows;
-            let queued = self.queue(Commit { changes: rows.clone(), audit, events }, replaced);
+            let commit = Commit { changes: rows.clone(), audit, events, ..Commit::default() };
+            let queued = self.queue(commit, replaced);
             (out, rows, queued)
         };
         self.durable(queued).await?;
@@ -111,6 +122,45 @@ impl Ledger {
             self.queue(Commit { events, ..Commit::default() }, Replaced::default())
         };
         self.durable(queued).await
+    }
+
+    /// Queues changes of batches, which are no part of the book, behind all that was queued before; the future says when
+    /// they are durable. Not durable: whoever keeps the batches in memory is ahead of the disk and has to queue the same
+    /// rows again, or go back to what the store has.
+    pub fn commit_batches(
+        &self,
+        changes: Vec<BatchChange>,
+        audit: Option<AuditEntry>,
+    ) -> impl Future<Output = Result<(), Error>> + '_ {
+        let queued = self.queue_batches(changes, audit);
+        async move { self.batches_durable(queued?).await }
+    }
+
+    /// As `commit_batches`, for those who wait for many at once, or later. Takes no lock and waits for nothing, but while
+    /// the ledger is closed after a failure; then it reads the store anew first.
+    pub fn queue_batches(
+        &self,
+        changes: Vec<BatchChange>,
+        audit: Option<AuditEntry>,
+    ) -> Result<QueuedBatches, Error> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            let mut book = self.book.write();
+            self.reopen(&mut book).map_err(|err| refusal(Arc::new(err)))?;
+        }
+        let audit = audit.into_iter().collect();
+        let durable = self.store.commit(Commit { batches: changes, audit, ..Commit::default() });
+        // Looked at afterwards: a reload that was missed leaves the store closed, one too many only costs its time.
+        let n_reloads = self.n_reloads.load(Ordering::SeqCst);
+        Ok(QueuedBatches { durable, n_reloads })
+    }
+
+    /// When one fails, all that was queued behind it does too, and the ledger goes back to what is durable.
+    pub async fn batches_durable(&self, queued: QueuedBatches) -> Result<(), Error> {
+        let Err(err) = queued.durable.await.unwrap_or(Err(StoreError::Closed)) else {
+            return Ok(());
+        };
+        self.reload(queued.n_reloads);
+        Err(refusal(Arc::new(err)))
     }
 
     /// What happened, as far back as it is kept.
@@ -181,7 +231,7 @@ impl Ledger {
         }
         // What was refused must not be seen, let alone acted on, for as long as the store cannot be read.
         self.unsettled.take_back(&mut book);
-        self.n_reloads.fetch_add(1, Ordering::Relaxed);
+        self.n_reloads.fetch_add(1, Ordering::SeqCst);
         self.is_closed.store(true, Ordering::Relaxed);
         if let Err(err) = self.reopen(&mut book) {
             tracing::error!("the database cannot be read back: {err}");

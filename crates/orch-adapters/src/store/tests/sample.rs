@@ -63,6 +63,7 @@ pub(super) fn launch(n: u64) -> Commit {
             Change::Instance(it.id.clone(), Some(Arc::new(it))),
         ],
         events: vec![Arc::new(event(n))],
+        batches: Vec::new(),
     }
 }
 
@@ -413,5 +414,5 @@ fn any_event() -> impl Strategy<Value = Event> {
 pub(super) fn any_commit() -> impl Strategy<Value = Commit> {
     let events = vec(any_event().prop_map(Arc::new), 0..3);
     (vec(any_change(), 0..6), vec(any_audit(), 0..3), events)
-        .prop_map(|(changes, audit, events)| Commit { changes, audit, events })
+        .prop_map(|(changes, audit, events)| Commit { changes, audit, events, batches: Vec::new() })
 }

@@ -1,9 +1,11 @@
 //! The ledger on a store whose commits become durable, or fail, when the test says so.
 
 use futures::FutureExt;
+use orch_domain::batch::{Batch, Part, StepRun, StoredBatch};
 use orch_domain::book::Rows;
 use orch_domain::image::ImageRef;
-use orch_domain::name::NodeId;
+use orch_domain::name::{BatchId, NodeId};
+use orch_domain::plan::Step;
 use orch_domain::user::User;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -60,6 +62,31 @@ impl Store for ScriptedStore {
     }
     fn trim_events(&self, _: u64) -> Result<usize, StoreError> {
         Ok(0)
+    }
+    fn batches(&self) -> Result<Vec<Batch>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn batch(&self, _: &BatchId) -> Result<Option<StoredBatch>, StoreError> {
+        Ok(None)
+    }
+    fn batch_steps(
+        &self,
+        _: &BatchId,
+        _: u32,
+        _: usize,
+    ) -> Result<Vec<(u32, Arc<Step>)>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn batch_runs(
+        &self,
+        _: &BatchId,
+        _: Option<Part>,
+        _: usize,
+    ) -> Result<Vec<StepRun>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn batch_run(&self, _: &BatchId, _: Part) -> Result<Option<StepRun>, StoreError> {
+        Ok(None)
     }
 }
 
