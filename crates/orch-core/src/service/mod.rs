@@ -2,6 +2,7 @@
 
 mod argon;
 pub mod audit;
+pub mod batch;
 pub mod bootstrap;
 pub mod containers;
 pub mod engines;

@@ -1,0 +1,3 @@
+//! Many tool calls as one: plans, and what runs them.
+
+pub mod planner;
