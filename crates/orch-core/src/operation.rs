@@ -125,12 +125,20 @@ pub enum Group {
     Cluster,
     Ray,
     Tools,
+    Batches,
     Identity,
 }
 
 impl Group {
-    pub const ALL: [Group; 6] =
-        [Group::Instances, Group::Nodes, Group::Cluster, Group::Ray, Group::Tools, Group::Identity];
+    pub const ALL: [Group; 7] = [
+        Group::Instances,
+        Group::Nodes,
+        Group::Cluster,
+        Group::Ray,
+        Group::Tools,
+        Group::Batches,
+        Group::Identity,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -139,6 +147,7 @@ impl Group {
             Group::Cluster => "cluster",
             Group::Ray => "ray",
             Group::Tools => "tools",
+            Group::Batches => "batches",
             Group::Identity => "identity",
         }
     }

@@ -1,11 +1,13 @@
 //! Everything the operations stand on, in one place.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::event::Events;
+use crate::cx::Scope;
+use crate::ports::blobs::Blobs;
 use crate::ports::clock::Clock;
 use crate::ports::engine::Engines;
 use crate::ports::failpoint::Failpoints;
@@ -13,6 +15,7 @@ use crate::ports::peers::Peers;
 use crate::ports::ray::Ray;
 use crate::ports::store::{Store, StoreError};
 use crate::ports::tool_server::ToolServers;
+use crate::service::batch::Batches;
 use crate::service::flight::Flights;
 use crate::service::health::HealthBoard;
 use crate::service::identity::Identity;
@@ -26,6 +29,8 @@ use crate::service::tool_search::ToolSearch;
 use crate::settings::Settings;
 use crate::task::{Followers, TaskBoard};
 
+pub type FindScope = Box<dyn Fn(&str) -> Option<Arc<dyn Scope>> + Send + Sync>;
+
 pub struct Orch {
     pub ledger: Ledger,
     pub events: Arc<Events>,
@@ -38,6 +43,10 @@ pub struct Orch {
     pub failpoints: Arc<dyn Failpoints>,
     pub tool_servers: Arc<dyn ToolServers>,
     pub peers: Arc<dyn Peers>,
+    pub blobs: Arc<dyn Blobs>,
+    pub batches: Batches,
+    /// Finds the scope of a profile by its name; set once by the floor above, which has the profiles.
+    pub scopes: OnceLock<FindScope>,
     pub(crate) flights: Flights,
     pub(crate) pulls: Pulls,
     pub(crate) seal: Seal,
@@ -62,6 +71,7 @@ pub struct Parts {
     pub failpoints: Arc<dyn Failpoints>,
     pub tool_servers: Arc<dyn ToolServers>,
     pub peers: Arc<dyn Peers>,
+    pub blobs: Arc<dyn Blobs>,
     /// None: no Ray cluster is configured.
     pub ray: Option<Arc<dyn Ray>>,
 }
@@ -75,6 +85,7 @@ impl Orch {
         let seal = Seal::new(secret, Purpose::RegistryCredentials);
         let grant_seal = Seal::new(secret, Purpose::Grants);
         let ledger = Ledger::open(parts.store, events.clone(), parts.clock.clone(), &settings)?;
+        let batches = Batches::new(&settings.batch);
         Ok(Arc::new(Orch {
             health: HealthBoard::new(&ledger),
             ray: RayBoard::new(parts.ray),
@@ -96,6 +107,9 @@ impl Orch {
             failpoints: parts.failpoints,
             tool_servers: parts.tool_servers,
             peers: parts.peers,
+            blobs: parts.blobs,
+            batches,
+            scopes: OnceLock::new(),
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }))

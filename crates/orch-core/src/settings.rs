@@ -10,6 +10,8 @@ use orch_domain::resource::{Cpu, Memory};
 use orch_domain::tool_access::ToolPatterns;
 use orch_domain::user::Quota;
 
+use crate::service::batch::SlotLimits;
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub port_range: PortRange,
@@ -49,8 +51,42 @@ pub struct Settings {
     pub secrets: SecretValues,
     pub audit_kept: u64,
     pub events_kept: u64,
+    pub batch: BatchSettings,
     /// How long a stream of events is silent at most; who takes nothing for twice as long is cut off.
     pub heartbeat: Duration,
+}
+
+/// How batches run that say nothing else.
+#[derive(Clone, Debug)]
+pub struct BatchSettings {
+    /// Steps of one batch at the same time.
+    pub max_parallel: u32,
+    /// For one attempt of a step.
+    pub step_timeout: Duration,
+    /// Times that a step that may be repeated is tried again.
+    pub retries: u32,
+    /// For a whole batch.
+    pub deadline: Duration,
+    /// Of all batches together.
+    pub slots: SlotLimits,
+    /// Batches of one user that have not ended.
+    pub max_open_per_user: usize,
+    /// Batches that have ended and are still shown; the oldest go first.
+    pub kept: usize,
+}
+
+impl Default for BatchSettings {
+    fn default() -> BatchSettings {
+        BatchSettings {
+            max_parallel: 10,
+            step_timeout: Duration::from_secs(300),
+            retries: 3,
+            deadline: Duration::from_secs(3600),
+            slots: SlotLimits::default(),
+            max_open_per_user: 100,
+            kept: 1000,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +122,7 @@ impl Default for Settings {
             secrets: SecretValues::default(),
             audit_kept: 100_000,
             events_kept: 10_000,
+            batch: BatchSettings::default(),
             heartbeat: Duration::from_secs(15),
         }
     }

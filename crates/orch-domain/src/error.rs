@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::caller::Permission;
 use crate::name::NodeId;
+use crate::plan::Problem;
 use crate::resource::{Cpu, Memory, Resources};
 use crate::ssh::HostKey;
 
@@ -20,6 +21,9 @@ pub enum Error {
     /// A machine that was never met shows this key, and nobody has said that it may.
     #[error("{}", InvalidText(.parameter, .message))]
     HostKeyUnknown { parameter: String, message: String, place: String, found: HostKey },
+    /// Everything that is wrong with it.
+    #[error("{}", plan_text(.problems))]
+    InvalidPlan { problems: Vec<Problem> },
     #[error("there is no {kind} `{id}`{}; {hint}", if is_owned(.kind) { ", or it is not yours" } else { "" })]
     NotFound { kind: &'static str, id: String, hint: String },
     #[error("{message}")]
@@ -213,6 +217,21 @@ impl OverQuota {
     }
 }
 
+/// The first of them in words; a face sends all as data.
+fn plan_text(problems: &[Problem]) -> String {
+    const SHOWN: usize = 5;
+    let n = problems.len();
+    let mut text = format!("the plan has {n} problem{}", if n == 1 { "" } else { "s" });
+    for (i, it) in problems.iter().take(SHOWN).enumerate() {
+        text.push_str(if i == 0 { ": " } else { "; " });
+        text.push_str(&format!("`{}`: {}", it.place, it.message));
+    }
+    if SHOWN < n {
+        text.push_str(&format!("; and {} more in `problems`", n - SHOWN));
+    }
+    text
+}
+
 /// Whether there are some that a caller may not know of. "Not yours" and "not there" then have to sound the same.
 fn is_owned(kind: &str) -> bool {
     kind == "instance"
@@ -266,7 +285,9 @@ impl Error {
 
     pub fn code(&self) -> ErrorCode {
         match self {
-            Error::InvalidParameter { .. } | Error::HostKeyUnknown { .. } => {
+            Error::InvalidParameter { .. }
+            | Error::HostKeyUnknown { .. }
+            | Error::InvalidPlan { .. } => {
                 ErrorCode::InvalidParameter
             }
             Error::NotFound { .. } => ErrorCode::NotFound,
@@ -296,6 +317,7 @@ impl Error {
         out.insert("message".to_owned(), self.to_string().into());
         let fields = match self {
             Error::InvalidParameter { parameter, .. } => json!({ "parameter": parameter }),
+            Error::InvalidPlan { problems } => json!({ "parameter": "plan", "problems": problems }),
             Error::HostKeyUnknown { parameter, place, found, .. } => json!({
                 "parameter": parameter,
                 "host_key": {

@@ -2,6 +2,11 @@
 
 mod add_server;
 mod approve_tools;
+mod batch_cancel;
+mod batch_execute;
+mod batch_plan;
+mod batch_result;
+mod batch_status;
 mod call_tool;
 mod change_password;
 mod check_node;
@@ -27,6 +32,7 @@ mod instance_stats;
 mod launch_instance;
 mod list_api_keys;
 mod list_audit;
+mod list_batches;
 mod list_events;
 mod list_images;
 mod list_instances;
@@ -66,6 +72,11 @@ mod whoami;
 
 pub use add_server::{AddServer, AddedServer};
 pub use approve_tools::{ApproveTools, ApprovedTools};
+pub use batch_cancel::{BatchCancel, CancelledBatch};
+pub use batch_execute::{BatchExecute, ExecutedBatch, PlainCall};
+pub use batch_plan::{BatchPlan, PlannedBatch};
+pub use batch_result::{BatchResult, BatchResults};
+pub use batch_status::{BatchProgress, BatchStatus};
 pub use call_tool::{CallTool, ToolResult};
 pub use change_password::ChangePassword;
 pub use check_node::{CheckNode, CheckedNode};
@@ -91,6 +102,7 @@ pub use instance_stats::{InstanceStats, InstanceUse};
 pub use launch_instance::{LaunchInstance, LaunchedInstances};
 pub use list_api_keys::{ApiKeyList, ListApiKeys};
 pub use list_audit::{AuditList, ListAudit};
+pub use list_batches::{BatchList, ListBatches};
 pub use list_events::{EventList, ListEvents};
 pub use list_images::{ImageFailure, ImageList, ListImages};
 pub use list_instances::{InstanceList, ListInstances};
@@ -183,6 +195,12 @@ pub fn catalogue() -> Vec<Op> {
         Op::of::<ReloadServers>(),
         Op::of::<LoginServer>(),
         Op::of::<LogoutServer>(),
+        Op::of::<BatchPlan>(),
+        Op::of::<BatchExecute>(),
+        Op::of::<BatchStatus>(),
+        Op::of::<BatchResult>(),
+        Op::of::<BatchCancel>(),
+        Op::of::<ListBatches>(),
         Op::of::<Login>(),
         Op::of::<Whoami>(),
         Op::of::<GetQuota>(),

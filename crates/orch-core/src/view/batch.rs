@@ -78,3 +78,33 @@ pub struct StepResult {
 pub struct LargeResult {
     pub n_bytes: u64,
 }
+
+/// What there is to say of a batch in a line.
+pub(crate) fn batch_line(it: &BatchView) -> String {
+    let counts = &it.steps;
+    let told = [
+        (counts.succeeded, "succeeded"),
+        (counts.failed, "failed"),
+        (counts.running, "running"),
+        (counts.queued + counts.waiting, "to come"),
+        (counts.skipped, "skipped"),
+        (counts.cancelled, "cancelled"),
+        (counts.unknown, "unknown"),
+    ];
+    let told: Vec<String> =
+        told.iter().filter(|it| it.0 != 0).map(|(n, word)| format!("{n} {word}")).collect();
+    let n = counts.total;
+    let mut text = format!(
+        "Batch {} is {} after {} ms: {n} step{}{}{}.",
+        it.task_id,
+        it.state.as_str(),
+        it.elapsed_ms,
+        if n == 1 { "" } else { "s" },
+        if told.is_empty() { "" } else { ", " },
+        told.join(", "),
+    );
+    if let Some(reason) = &it.reason {
+        text.push_str(&format!(" Why: {}", orch_domain::text::sanitize(&reason.message)));
+    }
+    text
+}

@@ -40,6 +40,11 @@ impl StepNeeds {
     }
 }
 
+/// Adds what `value` refers to, as far as it can be read.
+pub fn collect_needs(value: &serde_json::Value, into: &mut Needs) {
+    needs(value, into);
+}
+
 /// The steps whose results the plan's output takes.
 pub fn needs_of_output(plan_output: Option<&serde_json::Value>) -> Vec<StepId> {
     let mut into = Needs::default();

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 pub use check::{Limits, Problem, ToolFacts, Toolbox, check, check_step};
 pub use condition::Condition;
-pub use graph::{CriticalPath, StepNeeds, critical_path, needs_of_output};
+pub use graph::{CriticalPath, StepNeeds, collect_needs, critical_path, needs_of_output};
 pub use reference::{Needs, Scope, Source, Unresolved, is_constant, resolve};
 
 use crate::name::StepId;

@@ -339,6 +339,17 @@ impl Machine {
         self.nodes[at as usize].step.on_error.unwrap_or(self.on_error)
     }
 
+    /// Whether a call is under way that must not be made again.
+    pub fn has_unrepeatable_running(&self) -> bool {
+        self.nodes.iter().any(|it| {
+            let runs = match &it.fan {
+                Some(fan) => 0 < fan.n_running,
+                None => it.state == StepState::Running,
+            };
+            runs && !it.kind.is_repeatable
+        }) || 0 < self.undoing.n_running
+    }
+
     pub fn is_stopping(&self) -> bool {
         self.phase != Phase::Running
     }

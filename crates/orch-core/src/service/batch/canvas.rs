@@ -1,0 +1,74 @@
+//! What a planner writes on while its batch runs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use orch_domain::name::StepId;
+use orch_domain::plan::{Problem, Step, check_step, needs_of_output};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::live::{Control, Run};
+use super::planner::{Canvas, Ended};
+use super::toolbox::CallersTools;
+use crate::Orch;
+
+pub(super) struct RunCanvas {
+    orch: Arc<Orch>,
+    run: Arc<Run>,
+    tools: Arc<CallersTools>,
+    known: Mutex<HashMap<StepId, usize>>,
+}
+
+impl RunCanvas {
+    pub(super) fn new(orch: Arc<Orch>, run: Arc<Run>, tools: Arc<CallersTools>) -> RunCanvas {
+        RunCanvas { orch, run, tools, known: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Canvas for RunCanvas {
+    fn add(&self, step: Step) -> Result<(), Vec<Problem>> {
+        let mut known = self.known.lock();
+        let place = known.len();
+        let problems = check_step(&step, place, &known, &*self.tools);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        known.insert(step.id.clone(), place);
+        let step = self.orch.known(Arc::new(step), &*self.tools);
+        self.run.live.lock().add(&self.run.slots, step, true);
+        // The runner goes first only when the server ends.
+        self.run.control.send(Control::Look).ok();
+        Ok(())
+    }
+
+    fn check_output(&self, output: &Value) -> Vec<Problem> {
+        problems_of_output(output, &self.known.lock())
+    }
+
+    async fn settled(&self) -> Option<Vec<Ended>> {
+        let (answer, answered) = oneshot::channel();
+        self.run.control.send(Control::Settled(answer)).ok()?;
+        answered.await.ok()
+    }
+
+    fn ended(&self) -> &CancellationToken {
+        &self.run.stopped
+    }
+}
+
+/// An output may take the results of steps that there are.
+pub(super) fn problems_of_output(output: &Value, known: &HashMap<StepId, usize>) -> Vec<Problem> {
+    let unknown = needs_of_output(Some(output)).into_iter().filter(|it| !known.contains_key(it));
+    unknown
+        .map(|id| Problem {
+            place: "/output".to_owned(),
+            step: None,
+            message: format!("there is no step `{id}`"),
+        })
+        .collect()
+}

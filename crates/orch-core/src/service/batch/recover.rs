@@ -1,0 +1,157 @@
+//! Batches that were under way when the server stopped go on: what has ended stays, what may be called again is, and the
+//! rest is `unknown`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use orch_domain::Error;
+use orch_domain::batch::{Batch, BatchState, End, Kept, Part, Reason, StepState, StoredBatch};
+use orch_domain::name::StepId;
+use orch_domain::plan::{OnError, Step, StepNeeds};
+use serde_json::Value;
+
+use super::live::Times;
+use super::payload::{Held, unkept};
+use super::runner::Runner;
+use super::step::resolve_pointer;
+use super::toolbox::CallersTools;
+use crate::{Cx, Orch};
+
+impl Orch {
+    /// At the start, before anybody can ask: which batches there are, and those that have not ended go on.
+    pub async fn recover_batches(self: &Arc<Orch>) -> Result<(), Error> {
+        let orch = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let batches = orch.ledger.store().batches()?;
+            let ids: Vec<_> = batches.iter().map(|it| it.id.clone()).collect();
+            orch.blobs.sweep(&ids)?;
+            Ok(batches)
+        });
+        let batches = read.await.map_err(Error::internal)?.map_err(unkept)?;
+        for batch in batches {
+            let has_ended = batch.state.has_ended();
+            self.batches.put(batch.clone(), None);
+            if !has_ended && let Err(err) = self.go_on(batch.clone()).await {
+                tracing::error!("the batch {} cannot go on: {err}", batch.id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn go_on(self: &Arc<Orch>, batch: Batch) -> Result<(), Error> {
+        let (orch, id) = (self.clone(), batch.id.clone());
+        let read = tokio::task::spawn_blocking(move || orch.ledger.store().batch(&id));
+        let Some(stored) = read.await.map_err(Error::internal)?.map_err(unkept)? else {
+            return Ok(());
+        };
+        let StoredBatch { batch, steps, runs } = stored;
+        let was_planning =
+            batch.state == BatchState::Planning || (batch.request.is_some() && batch.state == BatchState::Queued);
+        let cx = self.cx_now(&batch.runs_for).unwrap_or_else(|_| Cx::new(None));
+        let tools = CallersTools::of(self, &cx);
+        let on_error = batch.terms.on_error;
+        let (run, control) = self.run_of(batch);
+        let mut results: Vec<(Part, Option<Arc<Value>>)> = Vec::new();
+        let looked_at = looked_at(&steps);
+        for it in &runs {
+            // Results of elements are gathered anew, from wherever they are.
+            let value = match &it.result {
+                Some(Kept::Inline(value)) => Some(value.clone()),
+                Some(Kept::Large { name, .. })
+                    if it.part.element.is_some() || looked_at.contains(&it.part.step) =>
+                {
+                    run.fetch(Held::Large { name: name.clone() }).await?
+                }
+                _ => None,
+            };
+            results.push((it.part, value));
+        }
+        {
+            let mut live = run.live.lock();
+            for step in steps {
+                let known = self.known(step, &tools);
+                live.add(&run.slots, known, false);
+            }
+            for (it, (_, value)) in runs.iter().zip(&results) {
+                let part = it.part;
+                let step = live.machine.step(part.step).clone();
+                let reason = || it.reason.clone().unwrap_or_else(|| Reason::new("Unknown", "it is not known why"));
+                let end = match (it.state, value) {
+                    (StepState::Succeeded, value) if part.element.is_some() => {
+                        let value = value.clone().unwrap_or_default();
+                        let collected = match &step.collect {
+                            Some(pointer) => resolve_pointer(&step.id, pointer, &value),
+                            None => Ok(Value::clone(&value)),
+                        };
+                        Some(collected.map_or_else(End::Failed, End::Succeeded))
+                    }
+                    (StepState::Succeeded, _) => Some(End::Succeeded(Value::Null)),
+                    (StepState::Failed | StepState::Skipped, _) => Some(End::Failed(reason())),
+                    (StepState::Cancelled, _) => Some(End::Cancelled(reason())),
+                    (StepState::Unknown, _) => Some(End::Unknown(reason())),
+                    _ => None,
+                };
+                if part.is_compensation {
+                    live.times[part.step as usize].compensation = Some(it.state);
+                } else if part.element.is_none() {
+                    live.times[part.step as usize] = Times {
+                        started: it.started_at,
+                        ended: it.ended_at,
+                        attempt: it.attempt,
+                        reason: it.reason.clone(),
+                        compensation: None,
+                    };
+                    match (&it.result, value) {
+                        (Some(Kept::Large { .. }), Some(value)) => {
+                            live.held.insert(part.step, Held::Memory(value.clone()));
+                        }
+                        (Some(kept @ Kept::Large { .. }), None) => live.hold(part, &Arc::default(), kept),
+                        (Some(kept), Some(value)) => live.hold(part, value, kept),
+                        _ => {}
+                    }
+                }
+                live.machine.restore(part, it.state, it.attempt, end);
+            }
+            live.restored();
+            if !was_planning {
+                live.machine.close();
+            } else {
+                let message = "the server stopped while a model wrote the plan; what was done is kept, ask again for the rest";
+                live.machine.fail(Reason::new("Unavailable", message), on_error == OnError::Compensate);
+                live.machine.close();
+            }
+        }
+        run.accepted.cancel();
+        let batch = run.live.lock().batch.clone();
+        tracing::info!("the batch {} goes on where it was", batch.id);
+        self.batches.put(batch, Some(run.clone()));
+        self.tracker.spawn(Runner::new(run, control, false).drive());
+        Ok(())
+    }
+}
+
+/// Steps whose results decide what others run over, or whether they do.
+fn looked_at(steps: &[Arc<Step>]) -> HashSet<u32> {
+    let places: HashMap<&StepId, u32> = steps.iter().map(|it| &it.id).zip(0..).collect();
+    let judged = steps.iter().filter(|it| it.for_each.is_some() || it.when.is_some());
+    let mut found = HashSet::new();
+    for step in judged {
+        let needs = StepNeeds::of(step);
+        found.extend(needs.all().filter_map(|id| places.get(id)).copied());
+    }
+    found
+}
+
+impl super::live::Live {
+    fn restored(&mut self) {
+        let places: HashMap<StepId, u32> = (0..)
+            .take(self.machine.n_steps())
+            .map(|at| (self.machine.step(at).id.clone(), at))
+            .collect();
+        let (machine, held) = (&mut self.machine, &self.held);
+        machine.restored(&|id| match held.get(places.get(id)?)? {
+            Held::Memory(it) => Some(it.clone()),
+            _ => None,
+        });
+    }
+}
