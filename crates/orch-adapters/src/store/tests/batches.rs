@@ -50,7 +50,7 @@ fn n_rows(store: &SledStore) -> u64 {
     store.read_settled(|it| Ok(tables.iter().map(|table| it.state().count(*table)).sum())).unwrap()
 }
 
-fn until_rows(store: &SledStore, expected: u64) {
+pub(super) fn until_rows(store: &SledStore, expected: u64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while n_rows(store) != expected {
         assert!(Instant::now() < deadline, "{} rows are left", n_rows(store));
