@@ -3,13 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::caller::Permission;
+use serde_json::Map;
+
+use crate::batch::{Batch, BatchState, Part, RunsFor, StepRun, StepState, Terms};
+use crate::caller::{Caller, Channel, Permission};
 use crate::image::ImageRef;
 use crate::instance::{Goal, Instance, InstanceState};
 use crate::label::Labels;
-use crate::name::{InstanceId, InstanceName, NodeId, UserId, UserName};
+use crate::name::{BatchId, InstanceId, InstanceName, NodeId, StepId, UserId, UserName};
 use crate::node::{EngineConfig, Node, NodeStatus, Role, SimConfig};
 use crate::node_loss::{OnNodeLoss, Wishes};
+use crate::plan::{OnError, Step};
 use crate::resource::{Cpu, Memory, Resources};
 use crate::time::Timestamp;
 use crate::tool_access::ToolPatterns;
@@ -97,6 +101,75 @@ impl Instance {
             on_node_loss: OnNodeLoss::Keep,
             wishes: Wishes::default(),
             remnants: Vec::new(),
+        }
+    }
+}
+
+impl Batch {
+    /// The `n`th batch of `ann`, accepted and not begun.
+    pub fn test(n: u32) -> Batch {
+        let now = Timestamp::from_millis(1_763_627_400_000 + i64::from(n));
+        let caller = Caller::new(
+            UserId::try_new("ann").expect("a valid id"),
+            Permission::ALL.to_vec(),
+            Channel::Mcp,
+        );
+        Batch {
+            id: BatchId::new(now, n),
+            runs_for: RunsFor::of(&caller, None),
+            state: BatchState::Queued,
+            reason: None,
+            request: None,
+            client_token: None,
+            arguments_hash: None,
+            terms: Terms {
+                max_parallel: 10,
+                step_timeout_ms: 30_000,
+                retries: 0,
+                deadline: now.plus_millis(3_600_000),
+                on_error: OnError::Fail,
+            },
+            output: None,
+            answer: None,
+            n_steps: 0,
+            created_at: now,
+            started_at: None,
+            ended_at: None,
+        }
+    }
+}
+
+impl StepRun {
+    /// The step at that place, waiting.
+    pub fn test(place: u32) -> StepRun {
+        StepRun {
+            part: Part { step: place, element: None, is_compensation: false },
+            state: StepState::Waiting,
+            attempt: 0,
+            reason: None,
+            result: None,
+            started_at: None,
+            ended_at: None,
+        }
+    }
+}
+
+impl Step {
+    /// A call of `tool` without arguments that needs nothing.
+    pub fn test(id: &str, tool: &str) -> Step {
+        Step {
+            id: StepId::try_new(id).expect("a valid id"),
+            tool: tool.to_owned(),
+            arguments: Map::new(),
+            depends_on: Vec::new(),
+            when: None,
+            for_each: None,
+            max_parallel: None,
+            collect: None,
+            timeout: None,
+            retry: None,
+            on_error: None,
+            compensate: None,
         }
     }
 }

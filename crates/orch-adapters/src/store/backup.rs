@@ -1,4 +1,7 @@
-//! Backup and restore. A backup is one file of JSON lines: what it is, every row as it is stored, and a digest of all that.
+//! Backup and restore. A backup is one file of JSON lines: what it is, every row as it is stored, the large results of
+//! batches, and a digest of all that.
+
+mod results;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -8,15 +11,18 @@ use orch_core::ports::store::StoreError;
 use orch_domain::audit::AuditId;
 use orch_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::error::{Failure, OpenError};
+use super::files::Files;
 use super::layout::{Found, Layout, sync_folder};
 use super::migration::SCHEMA;
 use super::table::{Operations, Table};
 use super::tables::{STATE, State, Tables};
 use super::writer::Request;
 use super::{FOLDER, SledStore};
+use results::{Joined, Piece};
 
 const FORMAT: &str = "mcp-orch backup 1";
 /// How many bytes of rows are written in one go when restoring.
@@ -43,7 +49,7 @@ pub enum BackupError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupSummary {
     pub created: Timestamp,
-    /// Rows of each table.
+    /// Rows of each table, and the `large_results`.
     pub counts: BTreeMap<String, u64>,
 }
 
@@ -53,6 +59,9 @@ struct Head {
     schema: u32,
     created: Timestamp,
     counts: BTreeMap<String, u64>,
+    /// Files, which come after the rows.
+    #[serde(default)]
+    large_results: u64,
     last_audit: AuditId,
 }
 
@@ -61,7 +70,16 @@ struct Line {
     table: String,
     /// Without the byte of the table, in hexadecimal.
     key: String,
-    row: serde_json::Value,
+    /// As it is stored, to the byte.
+    row: Box<RawValue>,
+}
+
+impl Head {
+    fn summary(self) -> BackupSummary {
+        let mut counts = self.counts;
+        counts.insert("large_results".to_owned(), self.large_results);
+        BackupSummary { created: self.created, counts }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -73,10 +91,12 @@ impl SledStore {
     /// Writes everything as of now into `file`, readable by its owner only. Commits go on meanwhile. The file is there
     /// whole or not at all, and replaces an older one.
     pub fn backup(&self, file: &Path, now: Timestamp) -> Result<BackupSummary, BackupError> {
+        // What is removed from now on belongs to batches that the tables have as forgotten.
+        let _kept = self.files.keep();
         self.ask(|reply| Request::Settle { reply })?;
         let partial = beside(file, ".partial");
         let failed = |source| BackupError::File { file: file.display().to_string(), source };
-        let written = self.read(|tables| write(tables, &partial, now));
+        let written = self.read(|tables| write(tables, &self.files, &partial, now));
         let written = match written {
             Ok(it) => it,
             Err(err) => {
@@ -112,7 +132,7 @@ impl SledStore {
             let schema = head.schema;
             let mut tables = Tables::create(&layout.sled(), State::new(schema))
                 .map_err(|err| err.open_error(&making))?;
-            fill(&mut tables, file, &making)?;
+            fill(&mut tables, file, &layout)?;
             tables
                 .apply(std::iter::empty(), |it| it.restore_last_audit(head.last_audit))
                 .and_then(|()| tables.make_durable())
@@ -123,20 +143,27 @@ impl SledStore {
         clear(&folder)?;
         fs_err::rename(&making, &folder).map_err(OpenError::from)?;
         sync_folder(data_dir).map_err(OpenError::from)?;
-        Ok(BackupSummary { created: head.created, counts: head.counts })
+        Ok(head.summary())
     }
 }
 
-fn write(tables: &Tables, file: &Path, now: Timestamp) -> Result<BackupSummary, Failure> {
+fn write(
+    tables: &Tables,
+    files: &Files,
+    file: &Path,
+    now: Timestamp,
+) -> Result<BackupSummary, Failure> {
     use fs_err::os::unix::fs::OpenOptionsExt;
     let state = tables.state();
     let counts: BTreeMap<String, u64> =
         Table::ALL.iter().map(|it| (it.name().to_owned(), state.count(*it))).collect();
+    let results = results::list(tables, files)?;
     let head = Head {
         format: FORMAT.to_owned(),
         schema: state.schema,
         created: now,
-        counts: counts.clone(),
+        counts,
+        large_results: results.len() as u64,
         last_audit: state.last_audit(),
     };
     if file.exists() {
@@ -154,7 +181,7 @@ fn write(tables: &Tables, file: &Path, now: Timestamp) -> Result<BackupSummary, 
     put(&mut line)?;
     tables.each(b"", |key, row| {
         let Some(table) = Table::of_key(key).filter(|_| key != STATE) else { return Ok(true) };
-        let row = serde_json::from_slice(row).map_err(io::Error::from)?;
+        let row: Box<RawValue> = serde_json::from_slice(row).map_err(io::Error::from)?;
         let key = hex::encode(key.get(1..).unwrap_or_default());
         let it = Line { table: table.name().to_owned(), key, row };
         line.clear();
@@ -162,12 +189,15 @@ fn write(tables: &Tables, file: &Path, now: Timestamp) -> Result<BackupSummary, 
         put(&mut line)?;
         Ok(true)
     })?;
+    for (batch, name) in &results {
+        results::write(files, batch, name, &mut put)?;
+    }
     let tail = Tail { sha256: hex::encode(digest.finalize()) };
     serde_json::to_writer(&mut out, &tail).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     let out = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     out.sync_all()?;
-    Ok(BackupSummary { created: now, counts })
+    Ok(head.summary())
 }
 
 /// Reads all of the file, so that nothing is begun with one that is not whole.
@@ -189,7 +219,7 @@ fn check(file: &Path) -> Result<Head, BackupError> {
         return Err(OpenError::NewerSchema { found: head.schema, known: SCHEMA }.into());
     }
     let mut digest = Sha256::new();
-    let mut n_rows = 0;
+    let (mut n_rows, mut n_results) = (0, 0);
     loop {
         digest.update(&line);
         line.clear();
@@ -203,7 +233,13 @@ fn check(file: &Path) -> Result<Head, BackupError> {
             }
             break;
         }
-        n_rows += 1;
+        match Piece::of_line(&line) {
+            Some(piece) => n_results += u64::from(piece.is_last),
+            None => n_rows += 1,
+        }
+    }
+    if n_results != head.large_results {
+        return Err(wrong("it does not have as many large results as it says"));
     }
     if n_rows != head.counts.values().sum::<u64>() {
         return Err(wrong("it does not have as many rows as it says"));
@@ -212,13 +248,18 @@ fn check(file: &Path) -> Result<Head, BackupError> {
 }
 
 /// Writes the rows of a checked file.
-fn fill(tables: &mut Tables, file: &Path, folder: &Path) -> Result<(), BackupError> {
+fn fill(tables: &mut Tables, file: &Path, layout: &Layout) -> Result<(), BackupError> {
     let failed = |source| BackupError::File { file: file.display().to_string(), source };
     let wrong = |what: String| BackupError::NotABackup { file: file.display().to_string(), what };
     let mut operations = Operations::default();
+    let mut joined = Joined::default();
     let mut lines = BufReader::new(fs_err::File::open(file).map_err(failed)?).lines().skip(1);
     loop {
         let line = lines.next().transpose().map_err(failed)?.unwrap_or_default();
+        if let Some(piece) = Piece::of_line(line.as_bytes()) {
+            joined.add(&layout.results(), &piece).map_err(OpenError::from)?;
+            continue;
+        }
         let line = match serde_json::from_str::<Line>(&line) {
             Ok(it) => Some(it),
             Err(_) if serde_json::from_str::<Tail>(&line).is_ok() => None,
@@ -232,7 +273,7 @@ fn fill(tables: &mut Tables, file: &Path, folder: &Path) -> Result<(), BackupErr
         if line.is_none() || CHUNK < operations.bytes().len() {
             tables
                 .apply(std::iter::once(operations.bytes()), |_| {})
-                .map_err(|err| err.open_error(folder))?;
+                .map_err(|err| err.open_error(layout.folder()))?;
             operations = Operations::default();
         }
         if line.is_none() {

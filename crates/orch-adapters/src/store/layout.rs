@@ -64,6 +64,11 @@ impl Layout {
         self.folder.join("journal")
     }
 
+    /// Large results of batches.
+    pub(super) fn results(&self) -> PathBuf {
+        self.folder.join("results")
+    }
+
     fn format(&self) -> PathBuf {
         self.folder.join("FORMAT")
     }

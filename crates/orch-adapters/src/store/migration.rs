@@ -6,7 +6,7 @@ use super::table::Operations;
 use super::tables::Tables;
 
 /// The schema that this version writes.
-pub(super) const SCHEMA: u32 = 4;
+pub(super) const SCHEMA: u32 = 5;
 
 pub(super) struct Migration {
     /// The schema afterwards; one more than before.
@@ -24,6 +24,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 3, run: |_| Ok(Operations::default()) },
     // The table of grants at servers behind, for the same reason.
     Migration { to: 4, run: |_| Ok(Operations::default()) },
+    // The tables of batches, for the same reason.
+    Migration { to: 5, run: |_| Ok(Operations::default()) },
 ];
 
 pub(super) fn migrate(tables: &mut Tables, migrations: &[Migration]) -> Result<(), Failure> {

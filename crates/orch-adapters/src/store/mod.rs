@@ -12,8 +12,11 @@
 //! with the rows. Reading the journal back at a checkpoint is the same code as reading it after a crash.
 
 mod backup;
+mod batches;
 mod disk;
 mod error;
+mod files;
+mod forget;
 mod journal;
 mod layout;
 mod migration;
@@ -34,7 +37,7 @@ use std::thread::JoinHandle;
 
 use orch_core::ports::store::{AuditQuery, Commit, Store, StoreError, StoreIdentity};
 use orch_domain::audit::{AuditEntry, AuditId};
-use orch_domain::batch::{Batch, Part, StepRun, StoredBatch};
+use orch_domain::batch::{Batch, BatchChange, Part, StepRun, StoredBatch};
 use orch_domain::book::Rows;
 use orch_domain::name::BatchId;
 use orch_domain::plan::Step;
@@ -45,6 +48,8 @@ pub use error::OpenError;
 
 use disk::{Disk, SharedTables, Unanswered};
 use error::Failure;
+use files::Files;
+use forget::Forgetter;
 use layout::Layout;
 use stored::BadRow;
 use stored::audit::AuditV1;
@@ -65,11 +70,11 @@ const FOLDER: &str = "store";
 /// The store of one data directory. Dropping it waits for what is queued and closes it.
 pub struct SledStore {
     identity: StoreIdentity,
-    folder: PathBuf,
-    tables: SharedTables,
-    last_audit: Arc<AtomicU64>,
     /// None while dropping, which tells the writer to end.
-    requests: Option<Sender<Request>>,
+    handle: Option<Handle>,
+    last_audit: Arc<AtomicU64>,
+    files: Arc<Files>,
+    forgetter: Forgetter,
     writer: Option<JoinHandle<()>>,
     /// Declared last: everything else is closed when it is released.
     _lock: File,
@@ -91,36 +96,45 @@ impl SledStore {
         let identity = disk.identity().map_err(|err| err.open_error(&folder))?;
         let tables = disk.tables();
         let last_audit = Arc::new(AtomicU64::new(Writer::last_audit(&tables).0));
+        let files = Arc::new(Files::new(layout.results()));
         let writer = Writer::new(layout, disk, last_audit.clone());
         let (requests, received) = mpsc::channel();
+        let handle = Handle { requests, tables, folder };
+        let forgotten = handle.read(batches::forgotten)?;
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(&received))?;
+        let forgetter = Forgetter::start(handle.clone(), files.clone(), forgotten)?;
         Ok(SledStore {
             identity,
-            folder,
-            tables,
+            handle: Some(handle),
             last_audit,
-            requests: Some(requests),
+            files,
+            forgetter,
             writer: Some(writer),
             _lock: lock,
         })
     }
 
-    fn send(&self, request: Request) -> Result<(), StoreError> {
-        let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;
-        requests.send(request).map_err(|_| StoreError::Closed)
+    fn handle(&self) -> Result<&Handle, StoreError> {
+        self.handle.as_ref().ok_or(StoreError::Closed)
     }
 
-    /// Sends a request and waits for its answer.
     fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), StoreError> {
-        let (answer, answered): (SyncSender<_>, _) = mpsc::sync_channel(1);
-        let reply: Reply = Box::new(move |result| {
-            // Nobody waits any more only when the asking thread is gone.
-            drop(answer.send(result));
-        });
-        self.send(request(reply))?;
-        answered.recv().map_err(|_| StoreError::Closed)?
+        self.handle()?.ask(request)
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Tables) -> Result<T, Failure>) -> Result<T, StoreError> {
+        Ok(self.handle()?.read(read)?)
+    }
+
+    /// As `read`, with every commit queued before in the tables.
+    fn read_settled<T>(
+        &self,
+        read: impl FnOnce(&Tables) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        self.ask(|reply| Request::Settle { reply })?;
+        self.read(read)
     }
 
     /// Deletes the rows from `start` to before `end`.
@@ -141,15 +155,40 @@ impl SledStore {
         }
         Ok(n_rows)
     }
+}
+
+/// The way to the writer and to the tables, for every thread that needs it.
+#[derive(Clone)]
+struct Handle {
+    requests: Sender<Request>,
+    tables: SharedTables,
+    folder: PathBuf,
+}
+
+impl Handle {
+    fn send(&self, request: Request) -> Result<(), StoreError> {
+        self.requests.send(request).map_err(|_| StoreError::Closed)
+    }
+
+    /// Sends a request and waits for its answer.
+    fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), StoreError> {
+        let (answer, answered): (SyncSender<_>, _) = mpsc::sync_channel(1);
+        let reply: Reply = Box::new(move |result| {
+            // Nobody waits any more only when the asking thread is gone.
+            drop(answer.send(result));
+        });
+        self.send(request(reply))?;
+        answered.recv().map_err(|_| StoreError::Closed)?
+    }
 
     /// Runs `read` on the tables as of now. Commits go on meanwhile; they come to the tables afterwards.
-    fn read<T>(&self, read: impl FnOnce(&Tables) -> Result<T, Failure>) -> Result<T, StoreError> {
+    fn read<T>(&self, read: impl FnOnce(&Tables) -> Result<T, Failure>) -> Result<T, OpenError> {
         let tables = self.tables.read();
         tables
             .as_ref()
             .ok_or_else(disk::closed)
             .and_then(read)
-            .map_err(|err| err.open_error(&self.folder).into())
+            .map_err(|err| err.open_error(&self.folder))
     }
 }
 
@@ -165,14 +204,21 @@ impl Store for SledStore {
 
     fn commit(&self, commit: Commit) -> oneshot::Receiver<Result<(), StoreError>> {
         let (answer, answered) = oneshot::channel();
+        let forgotten: Vec<BatchId> = commit.batches.iter().filter_map(forgotten_by).collect();
+        let marked = (!forgotten.is_empty()).then(|| self.forgetter.marked());
         let reply: Reply = Box::new(move |result| {
+            if let (Some(marked), Ok(())) = (marked, &result) {
+                forgotten.into_iter().for_each(|it| marked.tell(it));
+            }
             // The caller may have stopped waiting; the commit is durable all the same.
             drop(answer.send(result));
         });
         match Operations::of(&commit) {
             Ok(operations) => {
                 // When the writer is gone, so is `reply`, and the receiver says so.
-                drop(self.send(Request::Commit { operations, reply }));
+                if let Some(handle) = &self.handle {
+                    drop(handle.send(Request::Commit { operations, reply }));
+                }
             }
             Err(err) => reply(Err(StoreError::Io { source: err.into() })),
         }
@@ -211,39 +257,47 @@ impl Store for SledStore {
     }
 
     fn batches(&self) -> Result<Vec<Batch>, StoreError> {
-        Ok(Vec::new())
+        self.read_settled(batches::headers)
     }
 
-    fn batch(&self, _: &BatchId) -> Result<Option<StoredBatch>, StoreError> {
-        Err(StoreError::Closed)
+    fn batch(&self, id: &BatchId) -> Result<Option<StoredBatch>, StoreError> {
+        self.read_settled(|tables| batches::whole(tables, id))
     }
 
     fn batch_steps(
         &self,
-        _: &BatchId,
-        _: u32,
-        _: usize,
+        id: &BatchId,
+        from: u32,
+        limit: usize,
     ) -> Result<Vec<(u32, Arc<Step>)>, StoreError> {
-        Err(StoreError::Closed)
+        self.read_settled(|tables| batches::steps_from(tables, id, from, limit))
     }
 
     fn batch_runs(
         &self,
-        _: &BatchId,
-        _: Option<Part>,
-        _: usize,
+        id: &BatchId,
+        from: Option<Part>,
+        limit: usize,
     ) -> Result<Vec<StepRun>, StoreError> {
-        Err(StoreError::Closed)
+        self.read_settled(|tables| batches::runs_from(tables, id, from, limit))
     }
 
-    fn batch_run(&self, _: &BatchId, _: Part) -> Result<Option<StepRun>, StoreError> {
-        Err(StoreError::Closed)
+    fn batch_run(&self, id: &BatchId, part: Part) -> Result<Option<StepRun>, StoreError> {
+        self.read_settled(|tables| batches::run_at(tables, id, part))
+    }
+}
+
+fn forgotten_by(change: &BatchChange) -> Option<BatchId> {
+    match change {
+        BatchChange::Forget(id) => Some(id.clone()),
+        BatchChange::Put(_) | BatchChange::Define { .. } | BatchChange::Run { .. } => None,
     }
 }
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        self.requests = None;
+        self.forgetter.end();
+        self.handle = None;
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {

@@ -8,6 +8,7 @@ use orch_domain::name::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::batches::batch_of_key;
 use super::stored::BadRow;
 use super::stored::audit::AuditV1;
 use super::stored::event::EventV1;
@@ -30,12 +31,17 @@ pub(super) enum Table {
     Grants,
     Audit,
     Events,
+    Batches,
+    BatchSteps,
+    BatchRuns,
+    /// Batches whose rows are being removed. They are not answered any more.
+    ForgottenBatches,
     /// The identity, and whatever belongs to the database as a whole.
     Meta,
 }
 
 impl Table {
-    pub(super) const ALL: [Table; 10] = [
+    pub(super) const ALL: [Table; 14] = [
         Table::Instances,
         Table::Nodes,
         Table::Ports,
@@ -45,6 +51,10 @@ impl Table {
         Table::Grants,
         Table::Audit,
         Table::Events,
+        Table::Batches,
+        Table::BatchSteps,
+        Table::BatchRuns,
+        Table::ForgottenBatches,
         Table::Meta,
     ];
 
@@ -59,6 +69,10 @@ impl Table {
             Table::Grants => b'g',
             Table::Audit => b'a',
             Table::Events => b'e',
+            Table::Batches => b'b',
+            Table::BatchSteps => b's',
+            Table::BatchRuns => b't',
+            Table::ForgottenBatches => b'f',
             Table::Meta => b'm',
         }
     }
@@ -74,6 +88,10 @@ impl Table {
             Table::Grants => "grants",
             Table::Audit => "audit",
             Table::Events => "events",
+            Table::Batches => "batches",
+            Table::BatchSteps => "batch_steps",
+            Table::BatchRuns => "batch_runs",
+            Table::ForgottenBatches => "forgotten_batches",
             Table::Meta => "meta",
         }
     }
@@ -145,6 +163,10 @@ pub(super) fn shown_key(key: &[u8]) -> String {
             Ok((node_id, port)) => format!("port {port} of node `{node_id}`"),
             Err(_) => format!("the port key 0x{}", hex::encode(key)),
         },
+        Some(table @ (Table::BatchSteps | Table::BatchRuns)) => match batch_of_key(key) {
+            Some(batch) => format!("a row of batch `{batch}` in table `{}`", table.name()),
+            None => format!("the key 0x{} of table `{}`", hex::encode(key), table.name()),
+        },
         Some(table) => {
             let rest = String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
             format!("`{}` of table `{}`", orch_domain::text::excerpt(&rest, 80), table.name())
@@ -215,6 +237,9 @@ impl Operations {
         for event in &commit.events {
             operations.push(&event_key(event.revision), Some(&EventV1::from(&**event)))?;
         }
+        for change in &commit.batches {
+            operations.push_batch(change)?;
+        }
         Ok(operations)
     }
 
@@ -225,15 +250,17 @@ impl Operations {
     ) -> Result<(), serde_json::Error> {
         match row {
             None => self.delete(key),
-            Some(row) => self.put(key, &serde_json::to_vec(row)?),
+            Some(row) => {
+                // Written in its place, and the length before it once that is known.
+                self.push_head(key, 0);
+                let start = self.bytes.len();
+                serde_json::to_writer(&mut self.bytes, row)?;
+                let len = self.bytes.len() - start;
+                debug_assert!(len < DELETED as usize);
+                self.bytes[start - 4..start].copy_from_slice(&(len as u32).to_le_bytes());
+            }
         }
         Ok(())
-    }
-
-    pub(super) fn put(&mut self, key: &[u8], row: &[u8]) {
-        debug_assert!(row.len() < DELETED as usize);
-        self.push_head(key, row.len() as u32);
-        self.bytes.extend_from_slice(row);
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) {

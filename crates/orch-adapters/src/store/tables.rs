@@ -192,6 +192,24 @@ impl Tables {
         })
     }
 
+    /// As `each`, for the keys from `start` to before `end`.
+    pub(super) fn each_from(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        catching("the database", || {
+            for row in self.db().range(start..end) {
+                let (key, row) = row?;
+                if !visit(&key, &row)? {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// As `each`, from the last key below `end` backwards.
     pub(super) fn each_back(
         &self,

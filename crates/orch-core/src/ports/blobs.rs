@@ -5,7 +5,7 @@ use orch_domain::name::BatchId;
 use super::store::StoreError;
 
 /// Blocks for as long as the disk takes: to be called where that is allowed. A name is 1 to 128 letters, digits, `-`, `_` or
-/// `.`, and begins with a letter or a digit; any other is an error.
+/// `.`, begins with a letter or a digit and has no two dots in a row; any other is an error.
 pub trait Blobs: Send + Sync {
     /// Keeps `bytes` under that name, in place of what had it before. Durable when it returns, and whole or not there at
     /// all; a full disk leaves nothing behind. To be called before the row that names it is committed.

@@ -2,6 +2,7 @@
 //! does not change what is stored. A field is added with `#[serde(default)]`; anything more is a new version and a migration.
 
 pub(super) mod audit;
+pub(super) mod batch;
 pub(super) mod event;
 pub(super) mod grant;
 pub(super) mod instance;

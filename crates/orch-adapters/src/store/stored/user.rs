@@ -52,7 +52,7 @@ pub(in crate::store) struct ApiKeyV1 {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct PatternsV1 {
+pub(super) struct PatternsV1 {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     allow: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -214,7 +214,7 @@ fn migrations_run_in_order_and_once() {
     );
 }
 
-/// As the version before the logins at registries left it: of schema 1, and without their table.
+/// As the version before the logins at registries left it: of schema 1, and without their table, or those of batches.
 #[test]
 fn a_database_of_the_first_schema_is_taken_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -243,9 +243,12 @@ fn a_database_of_the_first_schema_is_taken_on() {
     };
     let change = Change::RegistryCredential(registry, Some(Arc::new(credential.clone())));
     commit(&store, changes(vec![change])).unwrap();
+    assert!(store.batches().unwrap().is_empty());
+    commit(&store, launch(0)).unwrap();
     drop(store);
     let store = SledStore::open(dir.path()).unwrap();
     assert_eq!(store.load().unwrap().registry_credentials, [credential]);
+    assert_eq!(store.batches().unwrap().len(), 1);
     drop(store);
     let refused = Disk::open_into(&layout, Unanswered::Kept, Arc::default(), 1, &[]);
     assert!(matches!(refused.err(), Some(OpenError::NewerSchema { known: 1, .. })));

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use orch_core::ports::store::{AuditQuery, Store};
 
 use super::super::SledStore;
-use super::sample::{instance, launch};
+use super::sample::{batch, instance, launch, progress_run};
 
 const CHILD: &str = "store::tests::crash::commits_until_killed";
 const DIRECTORY: &str = "data-directory=";
@@ -92,6 +92,10 @@ fn nothing_acknowledged_is_lost() {
         let n_audit =
             store.audit(&AuditQuery { limit: usize::MAX, ..AuditQuery::default() }).unwrap().len();
         assert_eq!((rows.ports.len() as u64, n_audit as u64), (2 * n_rows, n_rows));
+        let runs = store.batch_runs(&batch(0).id, None, usize::MAX).unwrap();
+        assert_eq!(runs, (0..n_rows as u32).map(progress_run).collect::<Vec<_>>());
+        let counted: u32 = store.batches().unwrap().iter().map(|it| it.n_steps).sum();
+        assert_eq!(u64::from(counted), n_rows, "the header is of the same commit as the last run");
         // The next child goes on from here.
         acknowledged = n_rows;
     }

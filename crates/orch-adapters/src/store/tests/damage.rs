@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use orch_core::ports::store::{AuditQuery, Store, StoreError};
 
 use super::super::{FOLDER, OpenError, SledStore};
-use super::sample::launch;
+use super::sample::{batch, launch};
 use super::{commit, copy, shown};
 
 const N: u64 = 120;
@@ -42,7 +42,9 @@ fn data(dir: &Path, stopped: Stopped) -> (PathBuf, String) {
 fn content(store: &SledStore) -> Result<String, StoreError> {
     let rows = shown(store.load()?);
     let audit = store.audit(&AuditQuery { limit: 10_000, ..AuditQuery::default() })?;
-    Ok(format!("{rows}{audit:?}{:?}", store.last_audit_id()))
+    let batches = store.batches()?;
+    let runs = store.batch_runs(&batch(0).id, None, usize::MAX)?;
+    Ok(format!("{rows}{audit:?}{:?}{batches:?}{runs:?}", store.last_audit_id()))
 }
 
 /// What is read after `harm`, or the refusal.

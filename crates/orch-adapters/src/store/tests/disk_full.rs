@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::process::Command;
 
+use orch_core::ports::blobs::Blobs;
 use orch_core::ports::store::{Store, StoreError};
+use orch_domain::batch::BatchChange;
 
-use super::super::SledStore;
-use super::sample::{instance, launch};
-use super::{changes, commit};
+use super::super::{FOLDER, SledStore};
+use super::sample::{batch, instance, launch};
+use super::{batches, changes, commit};
 
 /// A small file system of its own, gone with the value.
 struct SmallDisk<'a>(&'a Path);
@@ -114,4 +116,54 @@ fn a_full_disk_at_the_start_loses_nothing() {
     assert!(SledStore::open(&fresh).is_err());
     fs_err::remove_file(&ballast).unwrap();
     assert_eq!(n_instances(&SledStore::open(&fresh).unwrap()), 0);
+}
+
+#[test]
+fn a_large_result_without_room_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount(dir.path()) else {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    };
+    let data_dir = dir.path().join("data");
+    let store = SledStore::open(&data_dir).unwrap();
+    let id = batch(1).id;
+    let (small, large) = (vec![1; 1000], vec![2; 32 << 20]);
+    store.put(&id, "a", &small).unwrap();
+    let free = || rustix::fs::statvfs(dir.path()).unwrap().f_bavail;
+    let before = free();
+    for name in ["a", "b"] {
+        let err = store.put(&id, name, &large).unwrap_err();
+        assert!(matches!(err, StoreError::DiskFull { .. }), "{err:?}");
+    }
+    assert_eq!(free(), before);
+    let folder = data_dir.join(FOLDER).join("results").join(id.as_str());
+    assert_eq!(fs_err::read_dir(folder).unwrap().count(), 1);
+    assert_eq!(store.get(&id, "a").unwrap(), Some(small), "what had the name keeps it");
+    assert_eq!(store.get(&id, "b").unwrap(), None);
+    commit(&store, launch(0)).unwrap();
+}
+
+/// What cannot be removed now is hidden all the same, and removed when there is room.
+#[test]
+fn a_batch_is_forgotten_on_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount(dir.path()) else {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    };
+    let (data_dir, ballast) = (dir.path().join("data"), dir.path().join("ballast"));
+    let store = SledStore::open(&data_dir).unwrap();
+    (0..50).for_each(|n| commit(&store, launch(n)).unwrap());
+    let id = batch(0).id;
+    assert_eq!(store.batch_runs(&id, None, 100).unwrap().len(), 50);
+    fill(&ballast);
+    commit(&store, batches(vec![BatchChange::Forget(id.clone())])).unwrap();
+    fs_err::remove_file(&ballast).unwrap();
+    store.load().unwrap();
+    assert!(store.batch(&id).unwrap().is_none() && store.batches().unwrap().is_empty());
+    drop(store);
+    let store = SledStore::open(&data_dir).unwrap();
+    super::batches::until_rows(&store, 0);
+    assert_eq!(n_instances(&store), 50);
 }

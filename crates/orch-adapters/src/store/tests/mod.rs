@@ -1,15 +1,19 @@
 //! Tests of the store as its users see it.
 
+mod backup_results;
+mod batches;
 mod behaviour;
 mod crash;
 mod damage;
 mod disk_full;
+mod large_results;
 mod round_trip;
 mod sample;
 
 use std::path::Path;
 
 use orch_core::ports::store::{Commit, Store, StoreError};
+use orch_domain::batch::BatchChange;
 use orch_domain::book::{Change, Rows};
 
 use super::SledStore;
@@ -20,6 +24,10 @@ fn commit(store: &SledStore, commit: Commit) -> Result<(), StoreError> {
 
 fn changes(changes: Vec<Change>) -> Commit {
     Commit { changes, ..Commit::default() }
+}
+
+fn batches(batches: Vec<BatchChange>) -> Commit {
+    Commit { batches, ..Commit::default() }
 }
 
 /// Rows in an order of their own, to be compared.

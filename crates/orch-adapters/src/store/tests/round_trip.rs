@@ -1,12 +1,15 @@
 //! What was committed is what is loaded, backed up and restored, whatever it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use orch_core::ports::store::{AuditQuery, Commit, Store};
 use orch_domain::audit::{AuditEntry, AuditId};
+use orch_domain::batch::{Batch, BatchChange, Part, StepRun};
 use orch_domain::book::{Change, Rows};
 use orch_domain::grant::{Grant, GrantKey};
-use orch_domain::name::{ApiKeyId, InstanceId, NodeId, UserId};
+use orch_domain::name::{ApiKeyId, BatchId, InstanceId, NodeId, UserId};
+use orch_domain::plan::Step;
 use orch_domain::port::Holder;
 use orch_domain::registry::{RegistryCredential, RegistryHost};
 use orch_domain::time::Timestamp;
@@ -29,6 +32,15 @@ struct Model {
     audit: BTreeMap<AuditId, AuditEntry>,
     last_audit: AuditId,
     events: BTreeMap<u64, orch_domain::event::Event>,
+    batches: BTreeMap<BatchId, BatchModel>,
+    forgotten: BTreeSet<BatchId>,
+}
+
+#[derive(Clone, Default)]
+struct BatchModel {
+    header: Option<Batch>,
+    steps: BTreeMap<u32, Arc<Step>>,
+    runs: BTreeMap<Part, StepRun>,
 }
 
 fn put<K: Ord, V: Clone>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
@@ -62,6 +74,62 @@ impl Model {
         for event in &commit.events {
             self.events.insert(event.revision, (**event).clone());
         }
+        for change in commit.batches.clone() {
+            match change {
+                BatchChange::Put(it) => {
+                    self.batches.entry(it.id.clone()).or_default().header = Some((*it).clone());
+                }
+                BatchChange::Define { batch, place, step } => {
+                    self.batches.entry(batch).or_default().steps.insert(place, step);
+                }
+                BatchChange::Run { batch, run } => {
+                    let runs = &mut self.batches.entry(batch).or_default().runs;
+                    runs.insert(run.part, (*run).clone());
+                }
+                BatchChange::Forget(id) => drop(self.forgotten.insert(id)),
+            }
+        }
+    }
+
+    /// The commit without changes of batches that were forgotten: nobody makes such.
+    fn sane(&self, mut commit: Commit) -> Commit {
+        let mut forgotten = self.forgotten.clone();
+        commit.batches.retain(|it| match it {
+            BatchChange::Put(it) => !forgotten.contains(&it.id),
+            BatchChange::Define { batch, .. } | BatchChange::Run { batch, .. } => {
+                !forgotten.contains(batch)
+            }
+            BatchChange::Forget(id) => forgotten.insert(id.clone()),
+        });
+        commit
+    }
+
+    /// Those that are answered.
+    fn known(&self, id: &BatchId) -> Option<(&Batch, &BatchModel)> {
+        let it = self.batches.get(id).filter(|_| !self.forgotten.contains(id))?;
+        Some((it.header.as_ref()?, it))
+    }
+
+    fn check_batches(&self, store: &SledStore) -> Result<(), TestCaseError> {
+        let headers: Vec<Batch> =
+            self.batches.keys().filter_map(|it| Some(self.known(it)?.0.clone())).collect();
+        prop_assert_eq!(store.batches().unwrap(), headers);
+        for id in self.batches.keys() {
+            let known = self.known(id);
+            let steps: Vec<(u32, Arc<Step>)> = known
+                .map(|it| it.1.steps.iter().map(|(place, it)| (*place, it.clone())).collect())
+                .unwrap_or_default();
+            prop_assert_eq!(store.batch_steps(id, 0, usize::MAX).unwrap(), steps);
+            let runs: Vec<StepRun> =
+                known.map(|it| it.1.runs.values().cloned().collect()).unwrap_or_default();
+            prop_assert_eq!(&store.batch_runs(id, None, usize::MAX).unwrap(), &runs);
+            for (n, run) in runs.iter().enumerate() {
+                prop_assert_eq!(store.batch_run(id, run.part).unwrap(), Some(run.clone()));
+                let page = store.batch_runs(id, Some(run.part), 2).unwrap();
+                prop_assert_eq!(&page[..], &runs[n..runs.len().min(n + 2)]);
+            }
+        }
+        Ok(())
     }
 
     fn shown(&self) -> String {
@@ -86,7 +154,7 @@ impl Model {
         let audit = store.audit(&AuditQuery { limit: 1000, ..AuditQuery::default() }).unwrap();
         prop_assert_eq!(audit, self.audit.values().rev().cloned().collect::<Vec<_>>());
         prop_assert_eq!(store.last_audit_id(), self.last_audit);
-        Ok(())
+        self.check_batches(store)
     }
 }
 
@@ -99,9 +167,10 @@ proptest! {
         let (first, second) = (dir.path().join("first"), dir.path().join("second"));
         let mut model = Model::default();
         let store = SledStore::open(&first).unwrap();
-        for (n, it) in commits.iter().enumerate() {
+        for (n, it) in commits.into_iter().enumerate() {
+            let it = model.sane(it);
             commit(&store, it.clone()).unwrap();
-            model.apply(it);
+            model.apply(&it);
             if n == cut {
                 model.check(&store)?;
             }
@@ -120,7 +189,8 @@ proptest! {
         model.check(&store)?;
         let file = dir.path().join("backup");
         let written = store.backup(&file, Timestamp::from_millis(5)).unwrap();
-        prop_assert_eq!(SledStore::restore(&file, &second).unwrap(), written);
+        let restored = SledStore::restore(&file, &second).unwrap();
+        prop_assert_eq!(restored, written);
         let restored = SledStore::open(&second).unwrap();
         model.check(&restored)?;
         prop_assert_eq!(&restored.identity().controller_id, &identity.controller_id);

@@ -1,5 +1,6 @@
 //! Domain values: a plain launch by number, and random ones of every shape.
 
+mod batch;
 mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use self::batch::any_batch_change;
+pub(super) use self::batch::{batch, progress_run};
 use self::node::any_node;
 
 pub(super) fn instance(n: u64) -> Instance {
@@ -51,7 +54,7 @@ fn port(n: u64) -> u16 {
     (2 * n % 60_000) as u16
 }
 
-/// What one launch commits: an instance, its two ports and a line of the audit.
+/// What one launch commits: an instance, its two ports, a line of the audit, and a run of the one batch.
 pub(super) fn launch(n: u64) -> Commit {
     let it = instance(n);
     let holder = Some(Holder::Instance(it.id.clone()));
@@ -63,7 +66,7 @@ pub(super) fn launch(n: u64) -> Commit {
             Change::Instance(it.id.clone(), Some(Arc::new(it))),
         ],
         events: vec![Arc::new(event(n))],
-        batches: Vec::new(),
+        batches: batch::progress(n as u32),
     }
 }
 
@@ -413,6 +416,6 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 pub(super) fn any_commit() -> impl Strategy<Value = Commit> {
     let events = vec(any_event().prop_map(Arc::new), 0..3);
-    (vec(any_change(), 0..6), vec(any_audit(), 0..3), events)
-        .prop_map(|(changes, audit, events)| Commit { changes, audit, events, batches: Vec::new() })
+    (vec(any_change(), 0..6), vec(any_audit(), 0..3), events, vec(any_batch_change(), 0..5))
+        .prop_map(|(changes, audit, events, batches)| Commit { changes, audit, events, batches })
 }

@@ -1,11 +1,14 @@
 //! The ledger on a store whose commits become durable, or fail, when the test says so.
 
 use futures::FutureExt;
+use orch_domain::audit::Outcome;
 use orch_domain::batch::{Batch, Part, StepRun, StoredBatch};
 use orch_domain::book::Rows;
+use orch_domain::caller::Channel;
 use orch_domain::image::ImageRef;
 use orch_domain::name::{BatchId, NodeId};
 use orch_domain::plan::Step;
+use orch_domain::time::Timestamp;
 use orch_domain::user::User;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -19,6 +22,8 @@ type Answer = oneshot::Sender<Result<(), StoreError>>;
 struct ScriptedStore {
     identity: StoreIdentity,
     queued: Mutex<Vec<(Answer, Vec<Arc<Event>>)>>,
+    /// What came of batches, with how many lines of the audit.
+    batches: Mutex<Vec<(Vec<BatchChange>, usize)>>,
     /// The events of what became durable; of the rows it keeps none.
     told: Mutex<Vec<Event>>,
     is_unreadable: AtomicBool,
@@ -49,6 +54,9 @@ impl Store for ScriptedStore {
     fn commit(&self, commit: Commit) -> oneshot::Receiver<Result<(), StoreError>> {
         let (answer, answered) = oneshot::channel();
         self.queued.lock().push((answer, commit.events));
+        if !commit.batches.is_empty() {
+            self.batches.lock().push((commit.batches, commit.audit.len()));
+        }
         answered
     }
     fn last_audit_id(&self) -> AuditId {
@@ -99,6 +107,7 @@ fn ledger() -> (Arc<ScriptedStore>, Ledger) {
     let store = Arc::new(ScriptedStore {
         identity,
         queued: Mutex::default(),
+        batches: Mutex::default(),
         told: Mutex::default(),
         is_unreadable: AtomicBool::new(false),
     });
@@ -233,4 +242,104 @@ fn what_failed_is_never_told_and_nothing_is_announced_while_the_store_cannot_be_
     store.answer(|| Ok(()));
     assert!(again.now_or_never().unwrap().is_ok());
     assert_eq!(told(), [(2, "web:1".to_owned())], "the revisions of what failed are given again");
+}
+
+fn put(n: u32) -> Vec<BatchChange> {
+    vec![BatchChange::Put(Arc::new(Batch::test(n)))]
+}
+
+fn line(id: AuditId) -> AuditEntry {
+    AuditEntry {
+        id,
+        at: Timestamp::ZERO,
+        user: None,
+        channel: Channel::Mcp,
+        client: None,
+        operation: "batch_execute".to_owned(),
+        targets: Vec::new(),
+        outcome: Outcome::Accepted,
+        error: None,
+        elapsed_ms: None,
+        arguments: None,
+    }
+}
+
+#[test]
+fn changes_of_batches_are_queued_at_once_and_answered_when_durable() {
+    let (store, ledger) = ledger();
+    let audit = line(ledger.next_audit_id());
+    // Whoever holds the book is not waited for.
+    let (queued, mut committed) = ledger.read(|_| {
+        let queued = ledger.queue_batches(put(1), None).unwrap();
+        (queued, Box::pin(ledger.commit_batches(put(2), Some(audit))))
+    });
+    let came: Vec<usize> = store.batches.lock().iter().map(|it| it.1).collect();
+    assert_eq!(came, [0, 1], "in order, with the line of the audit, before anybody waits");
+    assert!(committed.as_mut().now_or_never().is_none());
+    let mut queued = Box::pin(ledger.batches_durable(queued));
+    assert!(queued.as_mut().now_or_never().is_none());
+    store.answer(|| Ok(()));
+    assert!(committed.now_or_never().unwrap().is_ok());
+    assert!(queued.now_or_never().unwrap().is_ok());
+}
+
+#[test]
+fn changes_of_batches_that_fail_take_the_ledger_back_with_them() {
+    let (store, ledger) = ledger();
+    let add =
+        |name: &'static str| Box::pin(ledger.write(None, |book| book.add_user(User::test(name))));
+    let mut durable = add("ann");
+    assert!(durable.as_mut().now_or_never().is_none());
+    store.answer(|| Ok(()));
+    assert!(durable.now_or_never().unwrap().is_ok());
+    let mut first = Box::pin(ledger.commit_batches(put(1), None));
+    let mut behind = add("bob");
+    let second = ledger.queue_batches(put(2), None).unwrap();
+    assert!(first.as_mut().now_or_never().is_none() && behind.as_mut().now_or_never().is_none());
+    store.is_unreadable.store(true, Ordering::Relaxed);
+    store.answer(|| Err(no_room()));
+    let err = first.now_or_never().unwrap().unwrap_err();
+    assert!(err.to_string().contains("the disk of the data directory is full"), "{err}");
+    assert_eq!(names(&ledger), ["ann"], "what was queued behind it left the book at once");
+    assert!(behind.now_or_never().unwrap().is_err());
+    assert!(ledger.batches_durable(second).now_or_never().unwrap().is_err());
+
+    // Closed: refused and not even tried, until the store can be read.
+    let n_tried = store.batches.lock().len();
+    assert!(ledger.queue_batches(put(3), None).is_err());
+    assert!(ledger.commit_batches(put(3), None).now_or_never().unwrap().is_err());
+    assert_eq!(store.batches.lock().len(), n_tried);
+    store.is_unreadable.store(false, Ordering::Relaxed);
+    let mut again = Box::pin(ledger.commit_batches(put(3), None));
+    assert!(again.as_mut().now_or_never().is_none(), "taken again");
+    store.answer(|| Ok(()));
+    assert!(again.now_or_never().unwrap().is_ok());
+}
+
+#[test]
+fn of_many_batches_that_failed_together_one_reads_the_store_anew() {
+    let (store, ledger) = ledger();
+    let queued: Vec<_> = (0..5).map(|n| ledger.queue_batches(put(n), None).unwrap()).collect();
+    store.answer(|| Err(no_room()));
+    let mut failed = queued.into_iter();
+    let mut fail = || {
+        let durable = ledger.batches_durable(failed.next().unwrap());
+        assert!(durable.now_or_never().unwrap().is_err());
+    };
+    fail();
+    assert_eq!(ledger.n_reloads.load(Ordering::Relaxed), 1);
+    // A step of the book that is new since then is not taken for one that failed.
+    let mut new = Box::pin(ledger.write(None, |book| book.add_user(User::test("ann"))));
+    assert!(new.as_mut().now_or_never().is_none());
+    (0..4).for_each(|_| fail());
+    assert_eq!(
+        (ledger.n_reloads.load(Ordering::Relaxed), names(&ledger)),
+        (1, vec!["ann".to_owned()])
+    );
+    store.answer(|| Ok(()));
+    assert!(new.now_or_never().unwrap().is_ok());
+    // One whose commit is gone with its store is no success.
+    let lost = ledger.queue_batches(put(9), None).unwrap();
+    store.queued.lock().clear();
+    assert!(ledger.batches_durable(lost).now_or_never().unwrap().is_err());
 }
