@@ -77,10 +77,12 @@ pub(crate) fn engines() -> Arc<NodeEngines> {
 }
 
 pub(crate) fn open_with(dir: &std::path::Path, engines: Arc<NodeEngines>) -> Arc<Orch> {
-    let store = SledStore::open(dir).expect("a store");
+    let store = Arc::new(SledStore::open(dir).expect("a store"));
     let parts = Parts {
         ray: None,
-        store: Arc::new(store),
+        model: None,
+        blobs: store.clone(),
+        store,
         engines,
         clock: Arc::new(SystemClock),
         failpoints: Arc::new(NoFailpoints),

@@ -179,8 +179,11 @@ impl Whole {
     fn over(tools: Vec<ServerTool>) -> Whole {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let clock = Arc::new(SystemClock);
+        let store = Arc::new(SledStore::open(dir.path()).expect("a store"));
         let parts = Parts {
-            store: Arc::new(SledStore::open(dir.path()).expect("a store")),
+            model: None,
+            blobs: store.clone(),
+            store,
             engines: Arc::new(NodeEngines::new(clock.clone(), TaskTracker::new())),
             clock,
             failpoints: Arc::new(NoFailpoints),

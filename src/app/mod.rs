@@ -120,6 +120,7 @@ impl App {
         };
         let parts = Parts {
             store: store.clone(),
+            blobs: store.clone(),
             engines: Arc::new(
                 NodeEngines::new(clock.clone(), engine_tasks.clone())
                     .with_ssh(ssh_settings(config, env)),
@@ -129,13 +130,21 @@ impl App {
             tool_servers: gateway.clone(),
             peers: Arc::new(Tailscale::new(config.cluster.tailscale_socket.clone())),
             ray: ray::of(config)?,
+            model: None,
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;
+        orch.load_batches().await.context("the batches cannot be read")?;
         let face = Face::new(orch.clone(), shutdown.clone())
             .with_hub(gateway.hub.clone())
             .with_profiles(config.profiles());
         let face = Arc::new(face);
+        let of_scopes = Arc::downgrade(&face);
+        let find_scope = move |profile: &str| {
+            let view = of_scopes.upgrade()?.view(Some(profile), None).ok()?;
+            Some(Arc::new(view) as Arc<dyn orch_core::cx::Scope>)
+        };
+        drop(orch.scopes.set(Box::new(find_scope)));
         let http = match kind {
             Kind::Server { demo } => {
                 Some(Http::bind(&orch, config, demo, face.clone(), shutdown.clone()).await?)
@@ -184,6 +193,8 @@ impl App {
         let (gateway, shutdown) = (self.gateway.clone(), self.local.shutdown.clone());
         let changes = gateway.hub.changes();
         gateway.apply(self.servers);
+        let of_batches = self.orch.clone();
+        tracker.spawn(async move { of_batches.resume_batches().await });
         tracker.spawn(gateway::tell_of_tools(changes, self.orch.clone(), shutdown.clone()));
         let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         tracker.spawn(hangup::reload_on(hangup, gateway.clone(), shutdown.clone()));

@@ -163,6 +163,15 @@ impl Layers {
         let execution = &config.execution;
         in_range("execution.max_parallel_tasks", execution.max_parallel_tasks.into(), 1, 1000)?;
         in_range("execution.retry_count", execution.retry_count.into(), 0, 100)?;
+        let total = execution.max_parallel_total.into();
+        in_range("execution.max_parallel_total", total, 1, 100_000)?;
+        let per_server = execution.max_parallel_per_server.into();
+        in_range("execution.max_parallel_per_server", per_server, 1, 100_000)?;
+        in_range("execution.max_open_per_user", execution.max_open_per_user as u64, 1, 10_000)?;
+        in_range("execution.batches_kept", execution.batches_kept as u64, 0, 100_000)?;
+        for (name, limit) in &execution.limits {
+            in_range(&format!("execution.limits.{name}"), (*limit).into(), 1, 100_000)?;
+        }
         for name in config.compute.quotas.keys() {
             orch_domain::name::UserName::try_new(name)
                 .map_err(|err| self.refuse(&format!("compute.quotas.{name}"), err.to_string()))?;

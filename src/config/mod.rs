@@ -12,7 +12,8 @@ mod sections;
 mod table;
 mod value;
 
-use orch_core::settings::{self, Settings};
+use orch_core::service::batch::SlotLimits;
+use orch_core::settings::{self, BatchSettings, Settings};
 use orch_domain::caller::Permission;
 use orch_domain::health::Damping;
 use orch_domain::redact::SecretValues;
@@ -65,6 +66,24 @@ impl Config {
             audit_kept: self.store.audit_kept,
             events_kept: self.store.events_kept,
             heartbeat: self.server.heartbeat.duration(),
+            batch: self.batch_settings(),
+        }
+    }
+
+    fn batch_settings(&self) -> BatchSettings {
+        let it = &self.execution;
+        BatchSettings {
+            max_parallel: it.max_parallel_tasks,
+            step_timeout: it.task_timeout.duration(),
+            retries: it.retry_count,
+            deadline: it.deadline.duration(),
+            slots: SlotLimits {
+                total: it.max_parallel_total,
+                per_server: it.max_parallel_per_server,
+                named: it.limits.clone().into_iter().collect(),
+            },
+            max_open_per_user: it.max_open_per_user,
+            kept: it.batches_kept,
         }
     }
 

@@ -389,14 +389,40 @@ pub struct Execution {
     pub max_parallel_tasks: u32,
     /// Seconds that one step may take.
     pub task_timeout: Seconds,
-    /// Times that a failed step is tried again.
+    /// Times that a step is tried again after a failure that passes, where its tool says that repeating is safe.
     #[schemars(range(max = 100))]
     pub retry_count: u32,
+    /// Seconds that a whole batch may take.
+    pub deadline: Seconds,
+    /// Calls of all batches at the same time.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_parallel_total: u32,
+    /// Of these, to one server.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_parallel_per_server: u32,
+    /// Calls at the same time by server (`github`) or tool (`github.create_issue`), in place of the limit above or beside it.
+    pub limits: BTreeMap<String, u32>,
+    /// Batches of one user that have not ended.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_open_per_user: usize,
+    /// Batches that have ended and are still shown; the oldest are forgotten first.
+    #[schemars(range(max = 100_000))]
+    pub batches_kept: usize,
 }
 
 impl Default for Execution {
     fn default() -> Execution {
-        Execution { max_parallel_tasks: 10, task_timeout: Seconds::new(300.0), retry_count: 3 }
+        Execution {
+            max_parallel_tasks: 10,
+            task_timeout: Seconds::new(300.0),
+            retry_count: 3,
+            deadline: Seconds::new(3600.0),
+            max_parallel_total: 256,
+            max_parallel_per_server: 128,
+            limits: BTreeMap::new(),
+            max_open_per_user: 100,
+            batches_kept: 1000,
+        }
     }
 }
 

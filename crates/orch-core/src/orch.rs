@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::event::Events;
 use crate::cx::Scope;
+use crate::event::Events;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::Clock;
 use crate::ports::engine::Engines;
 use crate::ports::failpoint::Failpoints;
+use crate::ports::model::Model;
 use crate::ports::peers::Peers;
 use crate::ports::ray::Ray;
 use crate::ports::store::{Store, StoreError};
@@ -47,6 +48,8 @@ pub struct Orch {
     pub batches: Batches,
     /// Finds the scope of a profile by its name; set once by the floor above, which has the profiles.
     pub scopes: OnceLock<FindScope>,
+    /// That of the configured provider, for callers who bring none of their own.
+    pub model: Option<Arc<dyn Model>>,
     pub(crate) flights: Flights,
     pub(crate) pulls: Pulls,
     pub(crate) seal: Seal,
@@ -74,6 +77,8 @@ pub struct Parts {
     pub blobs: Arc<dyn Blobs>,
     /// None: no Ray cluster is configured.
     pub ray: Option<Arc<dyn Ray>>,
+    /// None: no provider is configured.
+    pub model: Option<Arc<dyn Model>>,
 }
 
 impl Orch {
@@ -110,6 +115,7 @@ impl Orch {
             blobs: parts.blobs,
             batches,
             scopes: OnceLock::new(),
+            model: parts.model,
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }))

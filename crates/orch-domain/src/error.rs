@@ -287,9 +287,7 @@ impl Error {
         match self {
             Error::InvalidParameter { .. }
             | Error::HostKeyUnknown { .. }
-            | Error::InvalidPlan { .. } => {
-                ErrorCode::InvalidParameter
-            }
+            | Error::InvalidPlan { .. } => ErrorCode::InvalidParameter,
             Error::NotFound { .. } => ErrorCode::NotFound,
             Error::Conflict { .. } => ErrorCode::Conflict,
             Error::IncorrectState { .. } => ErrorCode::IncorrectState,

@@ -77,6 +77,10 @@ impl View {
 }
 
 impl Scope for View {
+    fn profile(&self) -> Option<&str> {
+        self.profile_name()
+    }
+
     fn shows_server(&self, server: &str) -> bool {
         View::shows_server(self, server)
     }

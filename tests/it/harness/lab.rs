@@ -139,9 +139,12 @@ impl Lab {
                 opened => Some(opened.unwrap()),
             }
         });
+        let store = Arc::new(store.await);
         let parts = Parts {
             tool_servers: Arc::new(NoToolServers),
-            store: Arc::new(Watched::new(Arc::new(store.await), &self.broken)),
+            blobs: store.clone(),
+            model: None,
+            store: Arc::new(Watched::new(store, &self.broken)),
             engines: self.seen_as.clone(),
             clock: Arc::new(SystemClock),
             failpoints,

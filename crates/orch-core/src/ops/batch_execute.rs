@@ -106,7 +106,7 @@ impl BatchExecute {
                     let message = format!("say in 1 to {LONGEST_REQUEST} bytes what is to be done");
                     return Err(Error::invalid("request", message));
                 }
-                let model = planner::pick(orch, cx)?;
+                let model = planner::pick(cx, orch.model.as_ref())?;
                 let options = planner::Options {
                     wants_answer: self.answer.unwrap_or(true),
                     max_replans: self.max_replans.unwrap_or(1),

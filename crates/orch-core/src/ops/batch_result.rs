@@ -139,14 +139,13 @@ impl Operation for BatchResult {
     async fn run(self, orch: &Arc<Orch>, cx: &Cx) -> Result<BatchResults, Error> {
         let boundary = orch.random();
         if let Some(offset) = self.offset {
-            let step = self.step.as_ref().ok_or_else(|| {
-                Error::invalid("offset", "say with `step` of which result it is")
-            })?;
+            let step = self
+                .step
+                .as_ref()
+                .ok_or_else(|| Error::invalid("offset", "say with `step` of which result it is"))?;
             let batch = orch.view_batch(&self.task_id, cx).await?;
-            let part =
-                orch.batch_result_part(&self.task_id, step, offset, PIECE, cx).await?;
-            let piece =
-                Piece { offset, next_offset: part.next, size: part.total, text: part.text };
+            let part = orch.batch_result_part(&self.task_id, step, offset, PIECE, cx).await?;
+            let piece = Piece { offset, next_offset: part.next, size: part.total, text: part.text };
             return Ok(BatchResults {
                 batch,
                 output: None,
@@ -159,8 +158,7 @@ impl Operation for BatchResult {
         }
         let from = place(LIST, &self.page_token)?;
         let size = self.page_size.get();
-        let page =
-            orch.batch_results(&self.task_id, self.step.as_ref(), from, size, cx).await?;
+        let page = orch.batch_results(&self.task_id, self.step.as_ref(), from, size, cx).await?;
         Ok(BatchResults {
             batch: page.view,
             output: page.output,

@@ -43,9 +43,8 @@ pub struct BatchProgress {
 impl Summary for BatchProgress {
     fn summary(&self) -> String {
         let row = |it: &StepView| {
-            let elements = it.elements.map_or_else(String::new, |it| {
-                format!("{}/{}", it.succeeded, it.total)
-            });
+            let elements =
+                it.elements.map_or_else(String::new, |it| format!("{}/{}", it.succeeded, it.total));
             [
                 it.id.to_string(),
                 it.tool.clone(),

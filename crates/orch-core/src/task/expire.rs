@@ -1,4 +1,4 @@
-//! Forgets what has been kept long enough: terminated instances, port quarantines, old audit and old events.
+//! Forgets what has been kept long enough: terminated instances, port quarantines, old audit, old events and old batches.
 
 use std::sync::Arc;
 
@@ -22,10 +22,11 @@ pub(super) async fn activate(orch: Arc<Orch>) -> String {
     let n_events =
         trim(&orch, last_event, orch.settings.events_kept, |store, last| store.trim_events(last));
     let n_events = n_events.await;
+    let n_batches = orch.forget_old_batches().await;
     match written {
         Ok((n_instances, n_ports)) => {
             format!(
-                "forgot {n_instances} terminated instances, {n_ports} port quarantines, {n_audit} audit entries, {n_events} events"
+                "forgot {n_instances} terminated instances, {n_ports} port quarantines, {n_audit} audit entries, {n_events} events, {n_batches} batches"
             )
         }
         Err(err) => format!("failed: {err}"),

@@ -29,7 +29,11 @@ const CHUNK: usize = 2_000;
 pub enum Ask {
     Plan(Plan),
     /// In words; a model makes a plan of it.
-    Request { words: String, model: Arc<dyn Model>, options: planner::Options },
+    Request {
+        words: String,
+        model: Arc<dyn Model>,
+        options: planner::Options,
+    },
 }
 
 pub struct Wanted {
@@ -63,7 +67,8 @@ impl Orch {
         let tools = Arc::new(CallersTools::of(self, cx));
         let of_check = tools.clone();
         // A hundred thousand steps take a while.
-        let checked = tokio::task::spawn_blocking(move || check(&plan, &*of_check, &Limits::DEFAULT));
+        let checked =
+            tokio::task::spawn_blocking(move || check(&plan, &*of_check, &Limits::DEFAULT));
         let problems = checked.await.map_err(Error::internal)?;
         if problems.is_empty() { Ok(tools) } else { Err(Error::InvalidPlan { problems }) }
     }
@@ -134,7 +139,8 @@ impl Orch {
         if let Some(entry) = self.batches.put_new(&run) {
             let batch = run.live.lock().batch.clone();
             let (hash, token) = (batch.arguments_hash, batch.client_token);
-            let (hash, token) = hash.zip(token).ok_or_else(|| Error::internal("a token without one"))?;
+            let (hash, token) =
+                hash.zip(token).ok_or_else(|| Error::internal("a token without one"))?;
             return again(&entry, &hash, &token).await;
         }
         if let Err(err) = self.write_accepted(&run).await {
@@ -151,7 +157,15 @@ impl Orch {
             Ask::Request { words, model, options } => {
                 run.live.lock().keeps_results = options.wants_answer;
                 let planned = CancellationToken::new();
-                self.plan_in_background(run.clone(), words, model, options, cx, tools, planned.clone());
+                self.plan_in_background(
+                    run.clone(),
+                    words,
+                    model,
+                    options,
+                    cx,
+                    tools,
+                    planned.clone(),
+                );
                 Some(planned)
             }
         };
@@ -196,9 +210,8 @@ impl Orch {
             let rest = changes.split_off(changes.len().min(CHUNK));
             queued.push(self.ledger.queue_batches(std::mem::replace(&mut changes, rest), None)?);
         }
-        let header = header.unwrap_or_else(|| {
-            BatchChange::Put(Arc::new(run.live.lock().batch.clone()))
-        });
+        let header =
+            header.unwrap_or_else(|| BatchChange::Put(Arc::new(run.live.lock().batch.clone())));
         queued.push(self.ledger.queue_batches(vec![header], None)?);
         for it in queued {
             self.ledger.batches_durable(it).await?;

@@ -54,6 +54,13 @@ impl Batches {
         self.entries.lock().insert(run.id.clone(), entry);
     }
 
+    /// The server ends, and the next one goes on.
+    pub(super) fn suspended(&self, id: &BatchId) {
+        if let Some(it) = self.entries.lock().get_mut(id) {
+            it.run = None;
+        }
+    }
+
     pub(super) fn entry(&self, id: &BatchId) -> Option<Entry> {
         self.entries.lock().get(id).cloned()
     }

@@ -10,7 +10,9 @@ impl Orch {
     /// The caller of the next step, with no more than the batch began with and no more than is allowed now.
     pub(super) fn caller_now(&self, of: &RunsFor) -> Result<Caller, Error> {
         let gone = |what: &str| Error::Unauthenticated {
-            message: format!("{what}, so the batch goes no further; begin it again with another login"),
+            message: format!(
+                "{what}, so the batch goes no further; begin it again with another login"
+            ),
         };
         let mut permissions = of.permissions.clone();
         let mut tools = of.tools.clone();
@@ -45,19 +47,19 @@ impl Orch {
     pub(super) fn cx_now(&self, of: &RunsFor) -> Result<Cx, Error> {
         let cx = Cx::new(Some(self.caller_now(of)?));
         let Some(profile) = &of.profile else { return Ok(cx) };
-        let scope = self.scopes.get().and_then(|it| it(profile)).ok_or_else(|| Error::NotFound {
-            kind: "profile",
-            id: orch_domain::text::excerpt(profile, 60),
-            hint: "the batch was begun there; begin it again at another endpoint".to_owned(),
-        })?;
+        let scope =
+            self.scopes.get().and_then(|it| it(profile)).ok_or_else(|| Error::NotFound {
+                kind: "profile",
+                id: orch_domain::text::excerpt(profile, 60),
+                hint: "the batch was begun there; begin it again at another endpoint".to_owned(),
+            })?;
         Ok(cx.with_scope(scope))
     }
 }
 
 /// What both have; `admin` has all.
 fn both(a: &[Permission], b: &[Permission]) -> Vec<Permission> {
-    let may = |of: &[Permission], it: Permission| {
-        of.contains(&it) || of.contains(&Permission::Admin)
-    };
+    let may =
+        |of: &[Permission], it: Permission| of.contains(&it) || of.contains(&Permission::Admin);
     Permission::ALL.into_iter().filter(|it| may(a, *it) && may(b, *it)).collect()
 }

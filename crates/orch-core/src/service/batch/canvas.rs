@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use orch_domain::name::StepId;
-use orch_domain::plan::{Problem, Step, check_step, needs_of_output};
+use orch_domain::plan::{Limits, Problem, Step, check_step};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Control, Run};
-use super::planner::{Canvas, Ended};
+use super::planner::{Canvas, Ended, problems_of_output};
 use super::toolbox::CallersTools;
 use crate::Orch;
 
@@ -47,7 +47,12 @@ impl Canvas for RunCanvas {
     }
 
     fn check_output(&self, output: &Value) -> Vec<Problem> {
-        problems_of_output(output, &self.known.lock())
+        let steps: Vec<Step> = {
+            let live = self.run.live.lock();
+            let n = u32::try_from(live.machine.n_steps()).unwrap_or(u32::MAX);
+            (0..n).map(|at| Step::clone(live.machine.step(at))).collect()
+        };
+        problems_of_output(steps, output, &*self.tools, &Limits::DEFAULT)
     }
 
     async fn settled(&self) -> Option<Vec<Ended>> {
@@ -59,16 +64,4 @@ impl Canvas for RunCanvas {
     fn ended(&self) -> &CancellationToken {
         &self.run.stopped
     }
-}
-
-/// An output may take the results of steps that there are.
-pub(super) fn problems_of_output(output: &Value, known: &HashMap<StepId, usize>) -> Vec<Problem> {
-    let unknown = needs_of_output(Some(output)).into_iter().filter(|it| !known.contains_key(it));
-    unknown
-        .map(|id| Problem {
-            place: "/output".to_owned(),
-            step: None,
-            message: format!("there is no step `{id}`"),
-        })
-        .collect()
 }

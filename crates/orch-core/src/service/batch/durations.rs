@@ -15,19 +15,19 @@ const MAX_TOOLS: usize = 10_000;
 
 /// An exponentially weighted moving average for each tool.
 #[derive(Default)]
-pub struct Durations(Mutex<HashMap<Arc<str>, f64>>);
+pub(super) struct Durations(Mutex<HashMap<Arc<str>, f64>>);
 
 impl Durations {
     /// In milliseconds. None: it was never called.
-    pub fn known(&self, tool: &str) -> Option<f64> {
+    pub(super) fn known(&self, tool: &str) -> Option<f64> {
         self.0.lock().get(tool).copied()
     }
 
-    pub fn expected(&self, tool: &str) -> f64 {
+    pub(super) fn expected(&self, tool: &str) -> f64 {
         self.known(tool).unwrap_or(UNKNOWN_MS)
     }
 
-    pub fn learn(&self, tool: &Arc<str>, took: Duration) {
+    pub(super) fn learn(&self, tool: &Arc<str>, took: Duration) {
         let ms = took.as_secs_f64() * 1000.0;
         let mut known = self.0.lock();
         if let Some(it) = known.get_mut(tool) {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use orch_domain::Error;
 use orch_domain::batch::{
-    Batch, BatchChange, BatchState, Class, Kept, Machine, Part, Reason, StepKind, StepRun, StepState,
+    Batch, BatchChange, BatchState, Class, Kept, Machine, Part, Reason, StepKind, StepRun,
+    StepState,
 };
 use orch_domain::name::{BatchId, StepId};
 use orch_domain::plan::{Step, StepNeeds, ToolFacts};
@@ -57,9 +58,15 @@ pub(super) enum Control {
     /// The plan is complete, or will never be.
     Planned(Result<Planned, Error>),
     /// Results that were read for a step that is to be judged.
-    Loaded { at: u32, values: Vec<(StepId, Arc<Value>)> },
+    Loaded {
+        at: u32,
+        values: Vec<(StepId, Arc<Value>)>,
+    },
     /// What was gathered of a step's elements is kept.
-    Gathered { at: u32, kept: Result<Kept, Error> },
+    Gathered {
+        at: u32,
+        kept: Result<Kept, Error>,
+    },
     /// The disk did not take what happened.
     NotWritten(Error),
     Settled(oneshot::Sender<Vec<Ended>>),

@@ -375,7 +375,8 @@ impl StoredStep {
             let of_this = |it: &&StepRun| it.part.step == self.at;
             let n = runs.iter().filter(of_this).count();
             let elements = runs.iter().filter(of_this);
-            let elements = elements.filter(|it| it.part.element.is_some() && !it.part.is_compensation);
+            let elements =
+                elements.filter(|it| it.part.element.is_some() && !it.part.is_compensation);
             states.extend(elements.map(|it| it.state));
             let undone = runs.iter().filter(of_this).filter(|it| it.part.is_compensation);
             for it in undone {
@@ -424,6 +425,13 @@ impl StoredStep {
             Some(Kept::Large { n_bytes, .. }) => (None, Some(LargeResult { n_bytes })),
             None => (None, None),
         };
-        StepResult { id: self.step.id.clone(), tool: self.step.tool.clone(), state, reason, result, large }
+        StepResult {
+            id: self.step.id.clone(),
+            tool: self.step.tool.clone(),
+            state,
+            reason,
+            result,
+            large,
+        }
     }
 }

@@ -12,9 +12,9 @@
 
 mod accept;
 mod board;
+mod caller;
 mod calls;
 mod canvas;
-mod caller;
 mod durations;
 mod journal;
 mod live;
@@ -35,6 +35,6 @@ pub use calls::{StepCalls, Target};
 pub use live::Run;
 pub use look::{Found, ResultPage};
 pub use plan_ahead::{Ahead, StepAhead};
+pub use runner::bench;
 pub use slots::{Limits as SlotLimits, Slots};
 pub use transitions::{Subject, Transition};
-pub use runner::bench;

@@ -7,8 +7,8 @@ use orch_domain::batch::{Kept, Part};
 use orch_domain::name::BatchId;
 use serde_json::Value;
 
-use crate::ports::store::StoreError;
 use crate::Orch;
+use crate::ports::store::StoreError;
 
 /// Bytes of JSON that a row may have; more is a file.
 pub(super) const MAX_INLINE: usize = 256 * 1024;
@@ -33,7 +33,9 @@ pub(super) fn weigh(value: &Value) -> usize {
         Value::Number(_) => 8,
         Value::String(it) => it.len() + 2,
         Value::Array(it) => 2 + it.iter().map(|it| 1 + weigh(it)).sum::<usize>(),
-        Value::Object(it) => 2 + it.iter().map(|(key, it)| key.len() + 4 + weigh(it)).sum::<usize>(),
+        Value::Object(it) => {
+            2 + it.iter().map(|(key, it)| key.len() + 4 + weigh(it)).sum::<usize>()
+        }
     }
 }
 
@@ -95,7 +97,9 @@ impl Orch {
 
 pub(super) fn unkept(err: StoreError) -> Error {
     Error::Unavailable {
-        message: format!("a result could not be kept or read again: {err}; make room on the disk of the data directory, or ask for less"),
+        message: format!(
+            "a result could not be kept or read again: {err}; make room on the disk of the data directory, or ask for less"
+        ),
         source: Some(Box::new(err)),
     }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use orch_domain::Error;
 use orch_domain::name::StepId;
-use orch_domain::plan::{Plan, Step, StepNeeds, Toolbox, critical_path};
+use orch_domain::plan::{Limits, Plan, Step, StepNeeds, Toolbox, critical_path};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::planner;
 use super::toolbox::CallersTools;
+use crate::ports::model::Model;
 use crate::{Cx, Orch};
 
 /// Elements of `for_each` that are assumed where the array is not known yet.
@@ -46,6 +48,20 @@ pub struct StepAhead {
 }
 
 impl Orch {
+    /// Has a model write a plan, of which nothing runs, and what it said.
+    pub async fn draft_plan(
+        self: &Arc<Orch>,
+        words: &str,
+        model: &Arc<dyn Model>,
+        options: &planner::Options,
+        cx: &Cx,
+    ) -> Result<(Plan, Option<String>), Error> {
+        let draft =
+            planner::Draft::new(CallersTools::of(self, cx), Limits::DEFAULT, cx.cancel.clone());
+        let outcome = planner::run(self, cx, model, words, options, &draft).await?;
+        Ok((draft.into_plan(outcome.output), outcome.answer))
+    }
+
     /// Checks a plan and says how it would go, for the caller's tools and what is known of them.
     pub async fn plan_ahead(
         self: &Arc<Orch>,
@@ -61,7 +77,8 @@ impl Orch {
     fn ahead(&self, plan: &Plan, max_parallel: Option<u32>, tools: &CallersTools) -> Ahead {
         let max_parallel = max_parallel.unwrap_or(self.settings.batch.max_parallel).max(1);
         let one = |step: &Step| {
-            let known = tools.tool(&step.tool).and_then(|it| self.batches.durations.known(&it.name));
+            let known =
+                tools.tool(&step.tool).and_then(|it| self.batches.durations.known(&it.name));
             (known.unwrap_or_else(|| self.batches.durations.expected("")), known.is_some())
         };
         let n_elements = |step: &Step| match &step.for_each {
@@ -90,8 +107,7 @@ impl Orch {
                 expected_ms: expected(step),
                 is_learnt,
                 is_critical: on_path.contains(&at),
-                is_repeatable: facts
-                    .is_some_and(|it| super::calls::Target::of(&it).is_repeatable),
+                is_repeatable: facts.is_some_and(|it| super::calls::Target::of(&it).is_repeatable),
             }
         });
         Ahead {

@@ -18,8 +18,8 @@ use super::toolbox::CallersTools;
 use crate::{Cx, Orch};
 
 impl Orch {
-    /// At the start, before anybody can ask: which batches there are, and those that have not ended go on.
-    pub async fn recover_batches(self: &Arc<Orch>) -> Result<(), Error> {
+    /// At the start, before anybody can ask: which batches there are.
+    pub async fn load_batches(self: &Arc<Orch>) -> Result<(), Error> {
         let orch = self.clone();
         let read = tokio::task::spawn_blocking(move || {
             let batches = orch.ledger.store().batches()?;
@@ -29,13 +29,19 @@ impl Orch {
         });
         let batches = read.await.map_err(Error::internal)?.map_err(unkept)?;
         for batch in batches {
-            let has_ended = batch.state.has_ended();
-            self.batches.put(batch.clone(), None);
-            if !has_ended && let Err(err) = self.go_on(batch.clone()).await {
-                tracing::error!("the batch {} cannot go on: {err}", batch.id);
-            }
+            self.batches.put(batch, None);
         }
         Ok(())
+    }
+
+    /// Once the tools are known: those that have not ended go on.
+    pub async fn resume_batches(self: &Arc<Orch>) {
+        let open = self.batches.all().into_iter().filter(|it| !it.batch.state.has_ended());
+        for entry in open.filter(|it| it.run.is_none()) {
+            if let Err(err) = self.go_on(Batch::clone(&entry.batch)).await {
+                tracing::error!("the batch {} cannot go on: {err}", entry.batch.id);
+            }
+        }
     }
 
     async fn go_on(self: &Arc<Orch>, batch: Batch) -> Result<(), Error> {
@@ -45,8 +51,8 @@ impl Orch {
             return Ok(());
         };
         let StoredBatch { batch, steps, runs } = stored;
-        let was_planning =
-            batch.state == BatchState::Planning || (batch.request.is_some() && batch.state == BatchState::Queued);
+        let was_planning = batch.state == BatchState::Planning
+            || (batch.request.is_some() && batch.state == BatchState::Queued);
         let cx = self.cx_now(&batch.runs_for).unwrap_or_else(|_| Cx::new(None));
         let tools = CallersTools::of(self, &cx);
         let on_error = batch.terms.on_error;
@@ -75,7 +81,11 @@ impl Orch {
             for (it, (_, value)) in runs.iter().zip(&results) {
                 let part = it.part;
                 let step = live.machine.step(part.step).clone();
-                let reason = || it.reason.clone().unwrap_or_else(|| Reason::new("Unknown", "it is not known why"));
+                let reason = || {
+                    it.reason
+                        .clone()
+                        .unwrap_or_else(|| Reason::new("Unknown", "it is not known why"))
+                };
                 let end = match (it.state, value) {
                     (StepState::Succeeded, value) if part.element.is_some() => {
                         let value = value.clone().unwrap_or_default();
@@ -105,7 +115,9 @@ impl Orch {
                         (Some(Kept::Large { .. }), Some(value)) => {
                             live.held.insert(part.step, Held::Memory(value.clone()));
                         }
-                        (Some(kept @ Kept::Large { .. }), None) => live.hold(part, &Arc::default(), kept),
+                        (Some(kept @ Kept::Large { .. }), None) => {
+                            live.hold(part, &Arc::default(), kept)
+                        }
                         (Some(kept), Some(value)) => live.hold(part, value, kept),
                         _ => {}
                     }
@@ -117,7 +129,8 @@ impl Orch {
                 live.machine.close();
             } else {
                 let message = "the server stopped while a model wrote the plan; what was done is kept, ask again for the rest";
-                live.machine.fail(Reason::new("Unavailable", message), on_error == OnError::Compensate);
+                live.machine
+                    .fail(Reason::new("Unavailable", message), on_error == OnError::Compensate);
                 live.machine.close();
             }
         }

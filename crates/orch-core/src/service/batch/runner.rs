@@ -189,9 +189,9 @@ impl Runner {
             },
             None => RetryRule { max: terms.retries, backoff: BACKOFF, is_asked_for: false },
         };
-        let item = part.element.and_then(|at| {
-            live.machine.items(part.step).map(|items| (items.clone(), at as usize))
-        });
+        let item = part
+            .element
+            .and_then(|at| live.machine.items(part.step).map(|items| (items.clone(), at as usize)));
         let token = if part.is_compensation { &self.run.undo } else { &self.run.work };
         Some(Job {
             part,
@@ -225,7 +225,8 @@ impl Runner {
 
     fn write(&mut self, changes: Vec<BatchChange>) -> Durable {
         if self.is_broken {
-            let (_, durable) = tokio::sync::watch::channel(Some(Err("the disk is full".to_owned())));
+            let (_, durable) =
+                tokio::sync::watch::channel(Some(Err("the disk is full".to_owned())));
             return durable;
         }
         let control = self.run.control.clone();
@@ -267,7 +268,9 @@ impl Runner {
                     }
                     live.machine.ended(part, attempt, End::Failed(reason));
                 }
-                JobEnd::Again { reason, .. } if live.machine.is_stopping() && !part.is_compensation => {
+                JobEnd::Again { reason, .. }
+                    if live.machine.is_stopping() && !part.is_compensation =>
+                {
                     live.machine.ended(part, attempt, End::Failed(reason));
                 }
                 JobEnd::Again { reason, after } => {
@@ -456,6 +459,9 @@ impl Runner {
         }
         run.work.cancel();
         run.undo.cancel();
+        if let Some(orch) = &run.orch {
+            orch.batches.suspended(&run.id);
+        }
     }
 }
 

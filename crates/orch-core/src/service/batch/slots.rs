@@ -136,9 +136,10 @@ impl State {
         // What is left when everybody who waits has one more.
         let n_before = it.waiting.iter().filter(|other| {
             **other != member
-                && self.members.get(other).is_some_and(|(theirs, _)| {
-                    it.share(**other, theirs) < mine
-                })
+                && self
+                    .members
+                    .get(other)
+                    .is_some_and(|(theirs, _)| it.share(**other, theirs) < mine)
         });
         let n_before = u32::try_from(n_before.count()).unwrap_or(u32::MAX);
         it.n_used.saturating_add(n_before) < it.limit
@@ -230,7 +231,8 @@ impl Drop for Place {
             }
             state.wake(*id);
         }
-        let is_seated = state.members.get(&self.member).is_some_and(|it| Arc::strong_count(&it.1) > 1);
+        let is_seated =
+            state.members.get(&self.member).is_some_and(|it| Arc::strong_count(&it.1) > 1);
         if !is_seated && state.resources.iter().all(|it| !it.used.contains_key(&self.member)) {
             state.members.remove(&self.member);
         }

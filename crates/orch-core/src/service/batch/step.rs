@@ -55,10 +55,20 @@ pub(super) struct Done {
 }
 
 pub(super) enum JobEnd {
-    Succeeded { value: Arc<Value>, kept: Kept, collected: Value },
+    Succeeded {
+        value: Arc<Value>,
+        kept: Kept,
+        collected: Value,
+    },
     /// A tool's own failure has a result too.
-    Failed { reason: Reason, kept: Option<Kept> },
-    Again { reason: Reason, after: Duration },
+    Failed {
+        reason: Reason,
+        kept: Option<Kept>,
+    },
+    Again {
+        reason: Reason,
+        after: Duration,
+    },
     Cancelled,
 }
 
@@ -193,7 +203,11 @@ impl Job {
     }
 }
 
-pub(super) fn resolve_pointer(id: &StepId, pointer: &str, value: &Arc<Value>) -> Result<Value, Reason> {
+pub(super) fn resolve_pointer(
+    id: &StepId,
+    pointer: &str,
+    value: &Arc<Value>,
+) -> Result<Value, Reason> {
     let reference = serde_json::json!({"$ref": format!("{id}#{pointer}")});
     let scope = Scope { result: &|_| Some(value.clone()), item: None, index: None };
     resolve(&reference, &scope)

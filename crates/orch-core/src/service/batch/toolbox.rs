@@ -30,13 +30,13 @@ impl CallersTools {
 }
 
 fn is_of_batches(tool: &ServerTool) -> bool {
-    tool.server == BUILT_IN && (tool.name.starts_with(NEVER_IN_PLANS) || tool.name == "list_batches")
+    tool.server == BUILT_IN
+        && (tool.name.starts_with(NEVER_IN_PLANS) || tool.name == "list_batches")
 }
 
 fn facts_of(tool: ServerTool) -> ToolFacts {
-    let hint = |name: &str| {
-        tool.annotations.as_ref().is_some_and(|it| it[name] == Value::Bool(true))
-    };
+    let hint =
+        |name: &str| tool.annotations.as_ref().is_some_and(|it| it[name] == Value::Bool(true));
     let is_read_only = hint("readOnlyHint");
     ToolFacts {
         name: format!("{}.{}", tool.server, tool.name).into(),
