@@ -72,7 +72,7 @@ impl Operation for BatchPlan {
     const SPEC: Spec = spec!(
         "batch_plan",
         Batches,
-        Executes,
+        Reads,
         Some(Permission::Execute),
         [Route::post("/batch/plan")]
     );

@@ -95,8 +95,9 @@ pub(crate) fn batch_line(it: &BatchView) -> String {
         told.iter().filter(|it| it.0 != 0).map(|(n, word)| format!("{n} {word}")).collect();
     let n = counts.total;
     let mut text = format!(
-        "Batch {} is {} after {} ms: {n} step{}{}{}.",
+        "Batch {} {}{} after {} ms: {n} step{}{}{}.",
         it.task_id,
+        if matches!(it.state, BatchState::Succeeded | BatchState::Failed) { "" } else { "is " },
         it.state.as_str(),
         it.elapsed_ms,
         if n == 1 { "" } else { "s" },

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use orch_domain::Error;
 use orch_domain::batch::{
@@ -101,8 +100,6 @@ pub(super) struct Live {
     pub(super) header_changed: bool,
     /// Definitions that are not in the store yet.
     pub(super) defined: Vec<BatchChange>,
-    pub(super) ready_at: HashMap<Part, Instant>,
-    pub(super) waits: Option<Vec<Duration>>,
 }
 
 #[derive(Clone)]
@@ -160,8 +157,6 @@ impl Live {
             why_withdrawn: None,
             header_changed: false,
             defined: Vec::new(),
-            ready_at: HashMap::new(),
-            waits: None,
         }
     }
 
