@@ -7,6 +7,7 @@
 mod check;
 mod condition;
 mod graph;
+mod near;
 mod reference;
 
 use schemars::JsonSchema;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use check::{Limits, Problem, ToolFacts, Toolbox, check, check_step};
-pub use condition::Condition;
+pub use condition::{Comparison, Condition, Ending};
 pub use reference::{Needs, Scope, Source, Unresolved, is_constant, resolve};
 
 use crate::name::StepId;
