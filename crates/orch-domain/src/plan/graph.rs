@@ -45,15 +45,6 @@ pub fn collect_needs(value: &serde_json::Value, into: &mut Needs) {
     needs(value, into);
 }
 
-/// The steps whose results the plan's output takes.
-pub fn needs_of_output(plan_output: Option<&serde_json::Value>) -> Vec<StepId> {
-    let mut into = Needs::default();
-    if let Some(value) = plan_output {
-        needs(value, &mut into);
-    }
-    into.steps
-}
-
 /// How long a plan takes when nothing has to wait for a turn, and which steps decide that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CriticalPath {

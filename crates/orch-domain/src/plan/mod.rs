@@ -7,6 +7,7 @@
 mod check;
 mod condition;
 mod graph;
+mod near;
 mod reference;
 
 use schemars::JsonSchema;
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use check::{Limits, Problem, ToolFacts, Toolbox, check, check_step};
-pub use condition::Condition;
-pub use graph::{CriticalPath, StepNeeds, collect_needs, critical_path, needs_of_output};
+pub use condition::{Comparison, Condition, Ending};
+pub use graph::{CriticalPath, StepNeeds, collect_needs, critical_path};
 pub use reference::{Needs, Scope, Source, Unresolved, is_constant, resolve};
 
 use crate::name::StepId;
