@@ -1,6 +1,8 @@
 //! What it costs to keep the runs of a batch: `cargo bench -p orch-adapters --bench batch_rows [DIRECTORY]`. The directory
 //! says which disk; without one it is that of the temporary files. Figures of one machine, to be compared with each other.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
