@@ -14,6 +14,8 @@ use super::{HttpModel, Limits};
 
 /// After the first try.
 const MAX_RETRIES: u32 = 2;
+/// As much as there is to learn of an endpoint.
+const MAX_LESSONS: u32 = 2;
 /// Bytes of a refusal that are read, for its reason.
 const MAX_REFUSAL: usize = 64 << 10;
 /// Bytes of a list of models.
@@ -24,17 +26,21 @@ const SOON: Duration = Duration::from_secs(10);
 enum Tried {
     Begun(Box<Answer>),
     /// Refused for how it was asked, and there is another way to.
-    AskOtherwise,
+    AskOtherwise(Fault),
 }
 
 impl HttpModel {
     /// Up to the first piece, so that nothing has come of an answer that is asked for again.
     pub(super) async fn begin(&self, prompt: &Prompt) -> Result<Box<Answer>, Error> {
-        let mut n_retries = 0;
+        let (mut n_retries, mut n_lessons) = (0, 0);
         loop {
             let fault = match self.attempt(prompt).await {
                 Ok(Tried::Begun(answer)) => return Ok(answer),
-                Ok(Tried::AskOtherwise) => continue,
+                Ok(Tried::AskOtherwise(_)) if n_lessons < MAX_LESSONS => {
+                    n_lessons += 1;
+                    continue;
+                }
+                Ok(Tried::AskOtherwise(fault)) => fault,
                 Err(fault) => fault,
             };
             let (error, after) = match fault {
@@ -57,10 +63,9 @@ impl HttpModel {
         let status = response.status().as_u16();
         if status == 400 {
             let body = beginning(&mut response).await;
-            if self.wire.learn(&body) {
-                return Ok(Tried::AskOtherwise);
-            }
-            return Err(fault::refused(&self.about, status, response.headers(), &body));
+            let fault = fault::refused(&self.about, status, response.headers(), &body);
+            let is_learnt = self.wire.learn(&body);
+            return if is_learnt { Ok(Tried::AskOtherwise(fault)) } else { Err(fault) };
         }
         self.check(&mut response).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok());

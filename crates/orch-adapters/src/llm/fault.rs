@@ -64,7 +64,7 @@ pub(super) fn unreachable(about: &About, err: reqwest::Error) -> Fault {
 
 pub(super) fn silent(about: &About, after: Duration) -> Fault {
     let message = format!(
-        "`{}` said nothing for {} s; try again, or give it longer with `llm.timeout`",
+        "`{}` gave nothing of an answer for {} s; try again, or give it longer with `llm.timeout`",
         about.name(),
         after.as_secs_f64()
     );

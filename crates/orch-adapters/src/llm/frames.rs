@@ -54,12 +54,12 @@ impl Frames {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn frame(headers: &[u8], payload: &[u8]) -> Vec<u8> {
+    pub(in crate::llm) fn frame(headers: &[u8], payload: &[u8]) -> Vec<u8> {
         let length = (SHORTEST + headers.len() + payload.len()) as u32;
         let mut out = length.to_be_bytes().to_vec();
         out.extend((headers.len() as u32).to_be_bytes());
@@ -67,6 +67,17 @@ mod tests {
         out.extend([headers, payload].concat());
         out.extend(crc32fast::hash(&out).to_be_bytes());
         out
+    }
+
+    /// The shortest message there is, as AWS publishes it for tests.
+    #[test]
+    fn a_frame_of_aws_itself() {
+        const EMPTY: &str = "000000100000000005c248eb7d98c8ff";
+        let mut frames = Frames::default();
+        frames.push(&hex::decode(EMPTY).unwrap());
+        let message = frames.next().unwrap().unwrap();
+        assert!(message.headers().is_empty() && message.payload().is_empty() && frames.is_empty());
+        assert_eq!(hex::encode(frame(b"", b"")), EMPTY, "and those of these tests are like it");
     }
 
     #[test]

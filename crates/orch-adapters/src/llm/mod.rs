@@ -219,3 +219,6 @@ impl Model for HttpModel {
         .boxed())
     }
 }
+
+#[cfg(test)]
+mod tests;

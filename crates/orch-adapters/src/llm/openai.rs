@@ -14,6 +14,10 @@ use super::sse::{Events, SseReader};
 use super::wire::{Blame, Broken, Known, Out, Reader, Stop, Wire, filtered, garbage, header};
 
 const OPENAI: &str = "https://api.openai.com/v1";
+const OLD_LIMIT: &str = "max_tokens";
+const NEW_LIMIT: &str = "max_completion_tokens";
+/// Parts of the words by which servers say that they do not know a parameter.
+const UNKNOWN: [&str; 5] = ["nsupported", "nrecognized", "nknown", "not permitted", "xtra"];
 
 /// Where and how one endpoint is asked.
 pub(super) struct Chat {
@@ -24,7 +28,6 @@ pub(super) struct Chat {
     /// It takes `max_tokens`. OpenAI's newer models refuse that and take `max_completion_tokens`, which many compatible
     /// servers do not know.
     takes_old_limit: AtomicBool,
-    has_changed_limit: AtomicBool,
     /// It does not know `stream_options`, by which tokens are told.
     refuses_options: AtomicBool,
 }
@@ -56,7 +59,6 @@ impl Chat {
             model,
             secret,
             takes_old_limit: takes_old_limit.into(),
-            has_changed_limit: false.into(),
             refuses_options: false.into(),
         }
     }
@@ -85,11 +87,8 @@ impl Wire for Chat {
             "messages": system.into_iter().chain(rest).collect::<Vec<_>>(),
             "stream": true,
         });
-        let limit = if self.takes_old_limit.load(Ordering::Relaxed) {
-            "max_tokens"
-        } else {
-            "max_completion_tokens"
-        };
+        let limit =
+            if self.takes_old_limit.load(Ordering::Relaxed) { OLD_LIMIT } else { NEW_LIMIT };
         body[limit] = prompt.max_tokens.into();
         if !self.refuses_options.load(Ordering::Relaxed) {
             body["stream_options"] = json!({"include_usage": true});
@@ -107,19 +106,16 @@ impl Wire for Chat {
 
     fn learn(&self, refusal: &str) -> bool {
         if refusal.contains("stream_options") {
-            return !self.refuses_options.swap(true, Ordering::Relaxed);
-        }
-        if refusal.contains("max_tokens") || refusal.contains("max_completion_tokens") {
-            let is_about_size = !["nsupported", "nrecognized", "nknown", "not permitted", "xtra"]
-                .iter()
-                .any(|it| refusal.contains(it));
-            if is_about_size || self.has_changed_limit.swap(true, Ordering::Relaxed) {
-                return false;
-            }
-            self.takes_old_limit.fetch_not(Ordering::Relaxed);
+            self.refuses_options.store(true, Ordering::Relaxed);
             return true;
         }
-        false
+        // Named before the other, which is proposed in its place. A limit that is too large is no matter of its name.
+        let refused = [OLD_LIMIT, NEW_LIMIT].map(|it| refusal.find(it).unwrap_or(usize::MAX));
+        if refused[0] == refused[1] || !UNKNOWN.iter().any(|it| refusal.contains(it)) {
+            return false;
+        }
+        self.takes_old_limit.store(refused[1] < refused[0], Ordering::Relaxed);
+        true
     }
 }
 

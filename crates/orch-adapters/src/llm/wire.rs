@@ -20,8 +20,7 @@ pub(super) trait Wire: Send + Sync {
         None
     }
 
-    /// Takes a hint from a refusal (status 400) how this endpoint wants to be asked. Whether another try is of use now;
-    /// never twice for the same reason.
+    /// Takes a hint from a refusal (status 400) how this endpoint wants to be asked. Whether another try is of use now.
     fn learn(&self, _refusal: &str) -> bool {
         false
     }
