@@ -40,6 +40,7 @@ mod harness;
 mod health;
 mod images;
 mod launch;
+mod llm;
 mod main_job;
 mod mcp_calls;
 mod mcp_http;
