@@ -54,6 +54,7 @@ mod ops_cluster;
 mod ops_containers;
 mod ops_identity;
 mod ops_nodes;
+mod planner;
 mod profiles;
 mod prompts;
 mod rates;

@@ -7,19 +7,20 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use orch_domain::name::StepId;
 use orch_domain::plan::{Problem, Step};
-use orch_domain::{Error, ErrorCode, text};
+use orch_domain::{Error, text};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::draft::too_many;
 use super::lines::Lines;
+use super::mend::{cut_off, may_pass, what_to_mend};
 use super::prompt::{PLAN, REPAIR};
 use super::reply::{self, Said, Wrong};
 use super::{Canvas, Options, toolset};
 use crate::ports::model::{Message, Model, Piece, Prompt, Role};
 
 /// More than that in one reply, and the rest of it is not waited for.
-const MAX_WRONG: usize = 20;
+pub(super) const MAX_WRONG: usize = 20;
 /// Of a reply as it is shown to the model again, in bytes.
 const MAX_SHOWN_AGAIN: usize = 64 * 1024;
 /// Times that a reply may go on after it was cut off without that counting as a repair, as long as steps come.
@@ -57,9 +58,9 @@ pub(super) enum Agreed {
 
 /// One reply, read to its end.
 #[derive(Default)]
-struct Reply {
+pub(super) struct Reply {
     text: String,
-    n_taken: usize,
+    pub(super) n_taken: usize,
     /// Steps that were there already, word for word.
     n_repeated: usize,
     wrong: Vec<Wrong>,
@@ -67,8 +68,8 @@ struct Reply {
     cannot: Option<String>,
     is_done: bool,
     /// It was cut off by its own length.
-    is_cut: bool,
-    died: Option<Error>,
+    pub(super) is_cut: bool,
+    pub(super) died: Option<Error>,
 }
 
 impl Dialogue<'_> {
@@ -105,7 +106,7 @@ impl Dialogue<'_> {
                 return Ok(Agreed::Answer(text::sanitize(&answer)));
             }
 
-            let said = self.what_to_mend(stage, &reply, &wrong, n_taken);
+            let said = what_to_mend(stage, &reply, &wrong, n_taken);
             if let Some(err) = reply.died {
                 if has_died || repairs_left == 0 || !may_pass(&err) {
                     return Err(err);
@@ -256,39 +257,6 @@ impl Dialogue<'_> {
         Err(Wrong::of_problems(id.as_str(), &problems))
     }
 
-    fn what_to_mend(
-        &self,
-        stage: Stage,
-        reply: &Reply,
-        wrong: &[Wrong],
-        n_taken: usize,
-    ) -> Vec<String> {
-        let mut said: Vec<String> = Vec::new();
-        if reply.died.is_some() {
-            said.push("your last reply broke off; write what is missing of it".to_owned());
-        } else if reply.is_cut {
-            said.push(
-                "your last reply was longer than it may be and was cut off; go on after what was taken, in fewer \
-                 words"
-                    .to_owned(),
-            );
-        }
-        said.extend(wrong.iter().take(MAX_WRONG).map(Wrong::line));
-        if said.is_empty() {
-            said.push(match stage {
-                Stage::Plan if n_taken == 0 => {
-                    "there was no step in your reply; write one JSON object per line, or `cannot`"
-                        .to_owned()
-                }
-                Stage::Plan => "nothing was mended".to_owned(),
-                Stage::Join { .. } => {
-                    "there was neither an `answer` nor a step in your reply".to_owned()
-                }
-            });
-        }
-        said
-    }
-
     /// The next message: what is wrong, and what is there already.
     fn send_back(&mut self, reply: String, said: &[String]) {
         let problems: Vec<String> = said.iter().map(|it| format!("- {it}")).collect();
@@ -324,41 +292,6 @@ impl Dialogue<'_> {
         let Error::TooManyRequests { retry_after_ms, .. } = err else { return Ok(()) };
         let pause = Duration::from_millis(*retry_after_ms).min(LONGEST_PAUSE);
         until(self.canvas.ended(), tokio::time::sleep(pause)).await
-    }
-
-    fn cannot(&self, why: &str) -> Error {
-        let why = text::excerpt(&text::sanitize(why), 600);
-        Error::invalid(
-            "request",
-            format!(
-                "the planner ({}) says that it cannot be done with the tools you may use: {why}; ask for something else, \
-                 or give `plan` or `calls`",
-                self.model.name()
-            ),
-        )
-    }
-
-    fn unusable(&self, stage: Stage, said: &[String]) -> Error {
-        const MAX_SAID: usize = 10;
-        let mut what: Vec<String> =
-            said.iter().take(MAX_SAID).map(|it| text::excerpt(it, 400)).collect();
-        if MAX_SAID < said.len() {
-            what.push(format!("and {} more", said.len() - MAX_SAID));
-        }
-        let (wanted, advice) = match stage {
-            Stage::Plan => ("plan", "ask in other words, or give `plan` or `calls`"),
-            Stage::Join { .. } => ("answer", "the results of the steps are there all the same"),
-        };
-        Error::UpstreamError {
-            server: self.model.name(),
-            message: format!(
-                "the model {} wrote no usable {wanted} in {} replies ({} steps were taken): {}; {advice}",
-                self.model.name(),
-                self.rounds,
-                self.taken.len(),
-                what.join("; "),
-            ),
-        }
     }
 }
 
@@ -407,25 +340,6 @@ fn withheld(step: &Step, place: usize) -> Vec<Problem> {
         ),
     };
     withheld.map(problem).collect()
-}
-
-/// Whether asking again may help: what is wrong with a key or a setting stays wrong.
-fn may_pass(err: &Error) -> bool {
-    matches!(
-        err.code(),
-        ErrorCode::Unavailable
-            | ErrorCode::UpstreamError
-            | ErrorCode::UpstreamTimeout
-            | ErrorCode::TooManyRequests
-            | ErrorCode::Internal
-    )
-}
-
-fn cut_off(model: &dyn Model) -> Error {
-    Error::UpstreamError {
-        server: model.name(),
-        message: format!("the reply of the model {} broke off; try again", model.name()),
-    }
 }
 
 /// `future`, unless the canvas ends before it.

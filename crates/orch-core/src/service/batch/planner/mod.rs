@@ -7,6 +7,7 @@ mod dialogue;
 mod draft;
 mod join;
 mod lines;
+mod mend;
 mod pick;
 mod prompt;
 mod queries;

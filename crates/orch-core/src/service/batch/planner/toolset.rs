@@ -116,7 +116,7 @@ fn parts(request: &str) -> impl Iterator<Item = &str> {
 fn all_of(all: &[ServerTool], budget: usize) -> Option<Toolset> {
     let mut text = String::new();
     for tool in all {
-        text.push_str(&described(tool));
+        text.push_str(&described(tool, Words::Many));
         if budget < text.len() {
             return None;
         }
@@ -141,8 +141,11 @@ fn best_of(all: Vec<ServerTool>, found: Vec<Vec<ServerTool>>, budget: usize) -> 
     }
     let rest = all.iter().filter(|it| !seen.contains(&(it.server.as_str(), it.name.as_str())));
     let (mut text, mut n_shown) = (String::new(), 0);
-    for tool in hits.iter().copied().chain(rest) {
-        let described = described(tool);
+    let n_hits = hits.len();
+    for (at, tool) in hits.into_iter().chain(rest).enumerate() {
+        // What is likely to be used needs its details; of the others more fit with fewer words.
+        let is_likely = at < n_hits.min(2 * BEST_HITS);
+        let described = described(tool, if is_likely { Words::Many } else { Words::Few });
         if text.len() + described.len() <= budget {
             text.push_str(&described);
             n_shown += 1;
@@ -151,16 +154,26 @@ fn best_of(all: Vec<ServerTool>, found: Vec<Vec<ServerTool>>, budget: usize) -> 
     Toolset { text, n_shown, n_left_out: n_all - n_shown, is_vague }
 }
 
+#[derive(Clone, Copy)]
+enum Words {
+    Many,
+    Few,
+}
+
 /// Name, what it does, what it takes and, if known, what it answers; in fewer words where it is long.
-fn described(tool: &ServerTool) -> String {
+fn described(tool: &ServerTool, words: Words) -> String {
     const LEVELS: [(usize, Detail, usize); 3] = [
         (400, Detail { depth: 5, comment: 120, members: 60 }, 3),
         (200, Detail { depth: 3, comment: 40, members: 40 }, 2),
-        (100, Detail { depth: 1, comment: 0, members: 30 }, 1),
+        (140, Detail { depth: 2, comment: 0, members: 30 }, 2),
     ];
+    let levels = match words {
+        Words::Many => &LEVELS[..],
+        Words::Few => &LEVELS[2..],
+    };
     let mut described = String::new();
-    for (words, detail, depth_of_result) in LEVELS {
-        described = at_level(tool, words, detail, depth_of_result);
+    for (words, detail, depth_of_result) in levels {
+        described = at_level(tool, *words, *detail, *depth_of_result);
         if described.len() <= MAX_TOOL {
             return described;
         }
@@ -194,6 +207,9 @@ fn first_words(description: &str, max: usize) -> String {
     for paragraph in description.split("\n\n").map(str::trim).filter(|it| !it.is_empty()) {
         if HEADING < words.len() {
             break;
+        }
+        if words.ends_with(char::is_alphanumeric) {
+            words.push('.');
         }
         for word in paragraph.split_whitespace() {
             if !words.is_empty() {
@@ -247,7 +263,10 @@ mod tests {
     #[test]
     fn a_tool_is_told_in_a_few_lines() {
         assert_eq!(
-            described(&tool("files", "find", "Finds it.\n\nReads all. Slowly.\n\nSee the manual.")),
+            described(
+                &tool("files", "find", "Finds it\n\nReads all. Slowly.\n\nSee the manual."),
+                Words::Many
+            ),
             "# files.find\nFinds it. Reads all. Slowly. See the manual.\narguments: {id: string /* Which one */}\n\
              structuredContent: {url?: string}\n"
         );
@@ -255,7 +274,7 @@ mod tests {
         let properties =
             (0..2_000).map(|i| (format!("parameter_{i}"), json!({"description": "x".repeat(500)})));
         long.input_schema = json!({"properties": properties.collect::<serde_json::Map<_, _>>()});
-        assert!(described(&long).len() <= MAX_TOOL + 10);
+        assert!(described(&long, Words::Many).len() <= MAX_TOOL + 10);
     }
 
     #[test]
