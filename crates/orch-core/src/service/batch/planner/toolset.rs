@@ -144,7 +144,7 @@ fn best_of(all: Vec<ServerTool>, found: Vec<Vec<ServerTool>>, budget: usize) -> 
     let n_hits = hits.len();
     for (at, tool) in hits.into_iter().chain(rest).enumerate() {
         // What is likely to be used needs its details; of the others more fit with fewer words.
-        let is_likely = at < n_hits.min(2 * BEST_HITS);
+        let is_likely = at < n_hits.min(2 * BEST_HITS) && text.len() < budget / 2;
         let described = described(tool, if is_likely { Words::Many } else { Words::Few });
         if text.len() + described.len() <= budget {
             text.push_str(&described);
@@ -160,20 +160,41 @@ enum Words {
     Few,
 }
 
+/// How much is said of a tool.
+struct Level {
+    /// Of its description, in characters.
+    purpose: usize,
+    arguments: Detail,
+    result: Detail,
+}
+
+const LEVELS: [Level; 3] = [
+    Level {
+        purpose: 400,
+        arguments: Detail { depth: 5, comment: 120, members: 60 },
+        result: Detail { depth: 3, comment: 0, members: 30 },
+    },
+    Level {
+        purpose: 200,
+        arguments: Detail { depth: 3, comment: 40, members: 40 },
+        result: Detail { depth: 3, comment: 0, members: 20 },
+    },
+    Level {
+        purpose: 140,
+        arguments: Detail { depth: 2, comment: 0, members: 15 },
+        result: Detail { depth: 1, comment: 0, members: 8 },
+    },
+];
+
 /// Name, what it does, what it takes and, if known, what it answers; in fewer words where it is long.
 fn described(tool: &ServerTool, words: Words) -> String {
-    const LEVELS: [(usize, Detail, usize); 3] = [
-        (400, Detail { depth: 5, comment: 120, members: 60 }, 3),
-        (200, Detail { depth: 3, comment: 40, members: 40 }, 2),
-        (140, Detail { depth: 2, comment: 0, members: 30 }, 2),
-    ];
     let levels = match words {
         Words::Many => &LEVELS[..],
         Words::Few => &LEVELS[2..],
     };
     let mut described = String::new();
-    for (words, detail, depth_of_result) in levels {
-        described = at_level(tool, *words, *detail, *depth_of_result);
+    for level in levels {
+        described = at_level(tool, level);
         if described.len() <= MAX_TOOL {
             return described;
         }
@@ -181,21 +202,20 @@ fn described(tool: &ServerTool, words: Words) -> String {
     text::beginning(&described, MAX_TOOL).to_owned() + "…\n"
 }
 
-fn at_level(tool: &ServerTool, words: usize, detail: Detail, depth_of_result: usize) -> String {
+fn at_level(tool: &ServerTool, level: &Level) -> String {
     let name = format!("{}.{}", tool.server, tool.name);
     let mut out = format!("# {}\n", text::excerpt(&name, LONGEST_NAME));
     if tool.pin.is_some() {
         out.push_str("(not what it was when it was first seen)\n");
     }
-    let purpose = first_words(&tool.description, words);
+    let purpose = first_words(&tool.description, level.purpose);
     if !purpose.is_empty() {
         out.push_str(&purpose);
         out.push('\n');
     }
-    out.push_str(&format!("arguments: {}\n", signature(&tool.input_schema, detail)));
+    out.push_str(&format!("arguments: {}\n", signature(&tool.input_schema, level.arguments)));
     if let Some(schema) = &tool.output_schema {
-        let detail = Detail { depth: depth_of_result, comment: 0, members: 30 };
-        out.push_str(&format!("structuredContent: {}\n", signature(schema, detail)));
+        out.push_str(&format!("structuredContent: {}\n", signature(schema, level.result)));
     }
     out
 }
