@@ -10,7 +10,7 @@ use crate::ports::tool_server::ServerTool;
 use crate::service::tools::BUILT_IN;
 use crate::{Cx, Orch};
 
-/// Own operations that are no steps of a plan that a model writes, beside all that begin with `batch_`. They make or
+/// Own operations that are no steps of a plan that a model writes, beside those that are about batches. They make or
 /// show credentials, decide whom to trust, start programs, or lead to other tools by a name that nobody checked.
 pub const WITHHELD: [&str; 14] = [
     "add_server",
@@ -28,7 +28,7 @@ pub const WITHHELD: [&str; 14] = [
     "set_registry_credential",
     "update_user",
 ];
-const WITHHELD_FAMILY: &str = "batch_";
+const OF_BATCHES: [&str; 2] = ["batch_", "list_batches"];
 
 /// Own operations that many plans need; those that a request has any word of come before all but its best hits.
 const BASICS: [&str; 8] = [
@@ -58,7 +58,7 @@ pub(super) fn is_withheld(tool: &str) -> bool {
         Some(_) => return false,
         None => tool,
     };
-    own.starts_with(WITHHELD_FAMILY) || WITHHELD.contains(&own)
+    OF_BATCHES.iter().any(|it| own.starts_with(it)) || WITHHELD.contains(&own)
 }
 
 /// What the model is told.
@@ -272,9 +272,14 @@ mod tests {
             assert!(own.contains(name), "there is no `{name}`");
         }
         assert!(BASICS.iter().all(|it| !is_withheld(it)));
-        for name in
-            ["login", "orch.create_api_key", "batch_execute", "orch.batch_plan", "call_tool"]
-        {
+        for name in [
+            "login",
+            "orch.create_api_key",
+            "batch_execute",
+            "orch.batch_plan",
+            "list_batches",
+            "call_tool",
+        ] {
             assert!(is_withheld(name), "{name}");
         }
         assert!(!is_withheld("github.login") && !is_withheld("orch.launch_instance"));
