@@ -21,6 +21,8 @@ use crate::ports::model::{Message, Model, Piece, Prompt, Role};
 
 /// More than that in one reply, and the rest of it is not waited for.
 pub(super) const MAX_WRONG: usize = 20;
+/// Of a piece, in bytes, before the steps in it are handed on.
+const READ_AT_ONCE: usize = 4 * 1024;
 /// Of a reply as it is shown to the model again, in bytes.
 const MAX_SHOWN_AGAIN: usize = 64 * 1024;
 /// Times that a reply may go on after it was cut off without that counting as a repair, as long as steps come.
@@ -106,6 +108,7 @@ impl Dialogue<'_> {
                 return Ok(Agreed::Answer(text::sanitize(&answer)));
             }
 
+            let is_unsaid = reply.died.is_some() && reply.text.trim().is_empty();
             let said = what_to_mend(stage, &reply, &wrong, n_taken);
             if let Some(err) = reply.died {
                 if has_died || repairs_left == 0 || !may_pass(&err) {
@@ -121,7 +124,10 @@ impl Dialogue<'_> {
             } else {
                 repairs_left -= 1;
             }
-            self.send_back(reply.text, &said);
+            // What was refused before its first word is only asked again.
+            if !is_unsaid {
+                self.send_back(reply.text, &said);
+            }
         }
     }
 
@@ -143,16 +149,7 @@ impl Dialogue<'_> {
         while !has_ended && !reply.is_settled() {
             match until(canvas.ended(), stream.next()).await? {
                 Some(Ok(Piece::Text(text))) => {
-                    for found in lines.push(&text) {
-                        for said in reply::read(found) {
-                            self.hear(said, stage, &mut reply);
-                        }
-                        // A piece may have a thousand steps; what runs them may be on this thread.
-                        tokio::task::yield_now().await;
-                        if reply.is_settled() {
-                            break;
-                        }
-                    }
+                    self.read(&text, stage, &mut lines, &mut reply).await;
                     if reply.text.len() < MAX_SHOWN_AGAIN {
                         reply.text.push_str(&text);
                     }
@@ -195,6 +192,25 @@ impl Dialogue<'_> {
         Ok(reply)
     }
 
+    /// What a piece completes. Some models give all they write as one piece, so what runs the steps, which may be on this
+    /// thread, has its turn after each.
+    async fn read(&mut self, text: &str, stage: Stage, lines: &mut Lines, reply: &mut Reply) {
+        let mut rest = text;
+        while !rest.is_empty() && !reply.is_settled() {
+            let (now, later) = rest.split_at(rest.ceil_char_boundary(READ_AT_ONCE.min(rest.len())));
+            rest = later;
+            for found in lines.push(now) {
+                for said in reply::read(found) {
+                    self.hear(said, stage, reply);
+                }
+                tokio::task::yield_now().await;
+                if reply.is_settled() {
+                    return;
+                }
+            }
+        }
+    }
+
     fn hear(&mut self, said: Said, stage: Stage, reply: &mut Reply) {
         match said {
             Said::Step(step) => match self.take(*step, stage) {
@@ -211,7 +227,11 @@ impl Dialogue<'_> {
                     }
                 }
             }
-            Said::Answer(it) => reply.answer = Some(it),
+            Said::Answer(it) => {
+                reply.answer = Some(it);
+                // There is nothing to plan any more. A plan may still follow words about it.
+                reply.is_done |= stage != Stage::Plan && reply.n_taken == 0;
+            }
             Said::Cannot(it) => reply.cannot = Some(it),
             Said::Replan if (stage == Stage::Join { may_replan: false }) => {
                 reply.wrong.push(Wrong::of_text("replan", NO_MORE_STEPS));
@@ -220,7 +240,7 @@ impl Dialogue<'_> {
             Said::Wrong(it) => reply.wrong.push(it),
             Said::TooMuch(why) => {
                 reply.wrong.push(Wrong::of_text("the reply", why));
-                reply.is_done = true;
+                (reply.is_done, reply.is_cut) = (true, true);
             }
         }
     }

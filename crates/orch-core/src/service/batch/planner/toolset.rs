@@ -127,6 +127,8 @@ fn all_of(all: &[ServerTool], budget: usize) -> Option<Toolset> {
 /// The best hits of each query in turn, then what else there is, until the budget is used up.
 fn best_of(all: Vec<ServerTool>, found: Vec<Vec<ServerTool>>, budget: usize) -> Toolset {
     const FEW: usize = 5;
+    // One after the other that had no room; smaller ones behind them are hardly worth the search.
+    const MAX_MISSED: usize = 50;
     let n_all = all.len();
     let longest = found.iter().map(Vec::len).max().unwrap_or_default();
     let in_turn = (0..longest).flat_map(|at| found.iter().filter_map(move |it| it.get(at)));
@@ -140,7 +142,7 @@ fn best_of(all: Vec<ServerTool>, found: Vec<Vec<ServerTool>>, budget: usize) -> 
             .sort_by_key(|it| !(it.server == BUILT_IN && BASICS.contains(&it.name.as_str())));
     }
     let rest = all.iter().filter(|it| !seen.contains(&(it.server.as_str(), it.name.as_str())));
-    let (mut text, mut n_shown) = (String::new(), 0);
+    let (mut text, mut n_shown, mut n_missed) = (String::new(), 0, 0);
     let n_hits = hits.len();
     for (at, tool) in hits.into_iter().chain(rest).enumerate() {
         // What is likely to be used needs its details; of the others more fit with fewer words.
@@ -148,7 +150,12 @@ fn best_of(all: Vec<ServerTool>, found: Vec<Vec<ServerTool>>, budget: usize) -> 
         let described = described(tool, if is_likely { Words::Many } else { Words::Few });
         if text.len() + described.len() <= budget {
             text.push_str(&described);
-            n_shown += 1;
+            (n_shown, n_missed) = (n_shown + 1, 0);
+        } else {
+            n_missed += 1;
+        }
+        if MAX_MISSED < n_missed {
+            break;
         }
     }
     Toolset { text, n_shown, n_left_out: n_all - n_shown, is_vague }
