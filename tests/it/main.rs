@@ -55,6 +55,7 @@ mod ops_cluster;
 mod ops_containers;
 mod ops_identity;
 mod ops_nodes;
+mod planner;
 mod profiles;
 mod prompts;
 mod rates;
