@@ -25,6 +25,7 @@ use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::own::Lent;
 use super::resource::Uri;
 use super::session::Session;
 use super::subscription::{Outlet, Subscription, Wanted, WantedLists};
@@ -51,7 +52,11 @@ impl Server {
     }
 
     fn context(&self, cx: &RequestContext<RoleServer>) -> Cx {
-        profile::within(self.view(cx), who::context(self.of_stream.as_ref(), cx))
+        let call_cx = profile::within(self.view(cx), who::context(self.of_stream.as_ref(), cx));
+        match cx.extensions.get::<Lent>() {
+            Some(Lent(model)) => call_cx.with_model(model.clone()),
+            None => call_cx,
+        }
     }
 
     fn view(&self, cx: &RequestContext<RoleServer>) -> View {

@@ -13,14 +13,20 @@ use orch_gateway::server::Server;
 use orch_gateway::session::Visitor;
 use orch_gateway::session::bridge::retag;
 use orch_gateway::session::direct::{self, Listening};
-use orch_gateway::upstream::{Era, Exchange, Link, LinkError};
+use orch_gateway::session::parked::Gone;
+use orch_gateway::upstream::{Era, Link, LinkError};
 use tokio_util::sync::CancellationToken;
 
+use super::own_call::{OwnCall, Said, target_of};
 use super::{Conversation, Front};
 use crate::face::mcp::Face;
+use crate::face::mcp::lent::lend;
 use crate::face::mcp::own::OwnServer;
 use crate::face::mcp::upstream::Relay;
 use crate::face::mcp::who::introduced_by;
+
+/// Which call is taken up, in a request that does.
+pub(super) const STATE: &str = "requestState";
 
 pub(in crate::face::mcp) struct Turn {
     pub(in crate::face::mcp) conversation: Arc<Conversation>,
@@ -35,7 +41,8 @@ pub(in crate::face::mcp) struct Turn {
 enum State {
     Asked(Box<Frame>, Option<Claim>),
     Relay(Box<Relay>),
-    Own(Exchange, Added),
+    Own(Box<OwnCall>, Added),
+    Answer(Frame),
     Listening(Box<Listening>),
     Over,
 }
@@ -130,12 +137,24 @@ impl Turn {
                 }
                 State::Relay(relay) => return Some(relay.next().await),
                 State::Listening(listening) => return Some(listening.next().await),
-                State::Own(exchange, added) => {
+                State::Own(call, _) if call.waits_for_client() => return self.park(),
+                State::Own(call, added) => {
                     let added = *added;
-                    let Ok(frame) = exchange.next().await else { return None };
-                    if let Some(frame) = self.of_own(frame, added).await {
-                        return Some(frame);
+                    match call.next().await? {
+                        Said::About(frame) => {
+                            if let Some(frame) = self.of_own(frame, added).await {
+                                return Some(frame);
+                            }
+                        }
+                        Said::Asks(frame) if call.is_asked_directly() => return Some(frame),
+                        Said::Asks(frame) => call.note(frame),
                     }
+                }
+                State::Answer(_) => {
+                    return match std::mem::replace(&mut self.state, State::Over) {
+                        State::Answer(frame) => Some(frame),
+                        _ => None,
+                    };
                 }
                 State::Over => return None,
             }
@@ -164,8 +183,17 @@ impl Turn {
                 }
             };
         }
-        match claim {
-            Some(Claim::Forward(it)) => self.to_behind(*it, &self.visitor_of(&frame), &cx).await,
+        match (claim, &conversation.front) {
+            (Some(Claim::Forward(it)), _) => {
+                self.to_behind(*it, &self.visitor_of(&frame), &cx).await
+            }
+            (Some(Claim::Own), Front::Own(own)) => {
+                if is_resumption(&frame) {
+                    return self.resume(&frame).await;
+                }
+                let visitor = self.visitor_of(&frame);
+                self.to_own(own, frame, &visitor, Added::Nothing)
+            }
             _ => {
                 // A server that is being connected to may turn out to have it.
                 if let Some(hub) = &face.hub {
@@ -175,7 +203,7 @@ impl Turn {
                 let Front::Own(own) = &conversation.front else { return Ok(State::Over) };
                 match face.claim(&frame, &cx, &conversation.view, &visitor) {
                     Claim::Forward(it) => self.to_behind(*it, &visitor, &cx).await,
-                    _ => self.to_own(own, frame, Added::Nothing),
+                    _ => self.to_own(own, frame, &visitor, Added::Nothing),
                 }
             }
         }
@@ -205,13 +233,54 @@ impl Turn {
         }
     }
 
-    fn to_own(&self, own: &OwnServer, frame: Frame, added: Added) -> Result<State, Frame> {
+    fn to_own(
+        &self,
+        own: &Arc<OwnServer>,
+        frame: Frame,
+        visitor: &Arc<Visitor>,
+        added: Added,
+    ) -> Result<State, Frame> {
         let method = frame.method.as_deref().unwrap_or_default();
-        let sent = own.send_as(method, frame.params, Some(self.caller.clone()));
-        match sent {
-            Ok(exchange) => Ok(State::Own(exchange, added)),
+        let lent = if method == "tools/call" { lend(visitor) } else { None };
+        let target = match &lent {
+            Some(_) => self.target_of(&Members::of_params(frame.params.as_ref())),
+            None => String::new(),
+        };
+        let (model, questions) = lent.unzip();
+        match own.send_as(method, frame.params, Some(self.caller.clone()), model) {
+            Ok(exchange) => {
+                let call = OwnCall::new(own.clone(), exchange, questions, target);
+                Ok(State::Own(Box::new(call), added))
+            }
             Err(err) => Err(Frame::error(self.id.clone(), -32603, &err.to_string())),
         }
+    }
+
+    /// Takes up the call that waits for what this request brings. The error is the answer.
+    async fn resume(&self, frame: &Frame) -> Result<State, Frame> {
+        let params = Members::of_params(frame.params.as_ref());
+        let state = params.text(STATE).unwrap_or_default();
+        let (user, target) = (self.caller.user.as_str(), self.target_of(&params));
+        let Some(mut call) = self.conversation.waiting.take(&state, user, &target) else {
+            return Err(Frame::error(self.id.clone(), -32602, Gone::MESSAGE));
+        };
+        call.resume(&params).await;
+        Ok(State::Own(Box::new(call), Added::Nothing))
+    }
+
+    fn target_of(&self, params: &Members) -> String {
+        target_of(params, &self.caller, &self.conversation.view)
+    }
+
+    /// Lets the call wait for its client, which is asked in the answer.
+    fn park(&mut self) -> Option<Frame> {
+        let State::Own(call, _) = std::mem::replace(&mut self.state, State::Over) else {
+            return None;
+        };
+        let (face, ended) = (&self.conversation.face, &self.conversation.ended);
+        let waiting = &self.conversation.waiting;
+        waiting.tend(face, ended);
+        Some(waiting.park(*call, self.id.clone()))
     }
 
     /// Hands what is ours to our own server, at once, so that it comes there in the order in which it was said.
@@ -245,6 +314,10 @@ impl Turn {
                 self.state = State::Asked(frame, Some(claim));
                 return self;
             }
+            Claim::Own if is_resumption(&frame) => {
+                self.state = State::Asked(frame, Some(Claim::Own));
+                return self;
+            }
             Claim::Own => {
                 let is_settling =
                     || conversation.face.hub.as_ref().is_some_and(|it| it.is_settling());
@@ -254,9 +327,7 @@ impl Turn {
                 }
             }
         }
-        if let Ok(state) = self.to_own(own, *frame, added) {
-            self.state = state;
-        }
+        self.state = self.to_own(own, *frame, &visitor, added).unwrap_or_else(State::Answer);
         self
     }
 
@@ -292,6 +363,16 @@ impl Turn {
         caller.channel = Channel::Mcp;
         Cx::new(Some(introduced_by(caller, &self.conversation.visitor.client().info)))
     }
+}
+
+/// Whether it takes up a call of one of our own operations.
+fn is_resumption(frame: &Frame) -> bool {
+    if !frame.is("tools/call") || frame.params.as_ref().is_none_or(|it| !it.get().contains(STATE)) {
+        return false;
+    }
+    let params = Members::of_params(frame.params.as_ref());
+    let is_own = params.text("name").is_some_and(|it| crate::face::mcp::tool::op(&it).is_some());
+    is_own && params.get(STATE).is_some_and(|it| it.get() != "null")
 }
 
 /// Whether it names something that a server behind may have. Our own tools are known.
