@@ -6,6 +6,7 @@ mod turn;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use orch_core::Cx;
 use orch_domain::caller::Caller;
@@ -40,6 +41,8 @@ pub(super) struct Conversation {
     watching: Watching,
     /// Calls of our own operations that its client is to take up again.
     waiting: Arc<Waiting>,
+    /// Whether the client was told of tasks as 2025-11-25 has them.
+    has_tasks: AtomicBool,
     /// Requests under way, by the client's ids, so that it can give them up.
     turns: Mutex<HashMap<String, CancellationToken>>,
     /// Cancelled when the client asks for nothing more: subscriptions end, calls may still be answered.
@@ -81,6 +84,7 @@ impl Conversation {
             visitor,
             watching: Watching::default(),
             waiting,
+            has_tasks: AtomicBool::new(false),
             turns: Mutex::default(),
             closing: CancellationToken::new(),
             ended,
@@ -155,6 +159,11 @@ impl Conversation {
         };
         let conversation = Conversation::of(face, view, front, visitor, waiting, ended);
         Single::Turn(Box::new(Turn::new(conversation, frame, caller.clone(), claim)))
+    }
+
+    /// Whether its client knows of tasks as 2025-11-25 has them.
+    fn has_tasks(&self) -> bool {
+        self.has_tasks.load(Ordering::Relaxed)
     }
 
     /// Whether its client speaks to one server as that is.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use orch_core::ports::model::{End, Model, Piece, Prompt, Role};
 use orch_domain::{Error, text};
-use orch_gateway::frame::{Frame, Raw};
+use orch_gateway::frame::{Frame, Kind, Raw};
 use orch_gateway::members::Members;
 use orch_gateway::session::Visitor;
 use orch_gateway::session::question::QuestionId;
@@ -37,6 +37,8 @@ pub(super) struct LentModel {
 pub(super) struct Questions {
     pub(super) visitor: Arc<Visitor>,
     frames: mpsc::UnboundedReceiver<Frame>,
+    /// What the client is asked in a result and has not answered, by the names of the answers.
+    open: Vec<(String, Frame)>,
 }
 
 /// Whether the client can be asked.
@@ -51,7 +53,7 @@ pub(super) fn lend(visitor: &Arc<Visitor>) -> Option<(LentModel, Questions)> {
     }
     let (to_turn, frames) = mpsc::unbounded_channel();
     let model = LentModel { visitor: visitor.clone(), to_turn, patience: PATIENCE };
-    Some((model, Questions { visitor: visitor.clone(), frames }))
+    Some((model, Questions { visitor: visitor.clone(), frames, open: Vec::new() }))
 }
 
 #[cfg(test)]
@@ -62,14 +64,56 @@ impl LentModel {
 }
 
 impl Questions {
-    /// The next question, or word that one is withdrawn. None: there will be no more.
+    /// The next question, or word that one is withdrawn, for a client that is asked on its connection. None: there will
+    /// be no more.
     pub(super) async fn next(&mut self) -> Option<Frame> {
         self.frames.recv().await
     }
 
-    /// What is there already.
-    pub(super) fn ready(&mut self) -> Option<Frame> {
-        self.frames.try_recv().ok()
+    /// Takes down what a client is to be asked in a result.
+    pub(super) fn note(&mut self, frame: Frame) {
+        match (frame.kind(), &frame.id) {
+            (Kind::Request, Some(id)) => {
+                self.open.push((format!("q{}", id.get().trim_matches('"')), frame));
+            }
+            _ => {
+                let params = Members::of_params(frame.params.as_ref());
+                let Some(withdrawn) = params.get("requestId").map(|it| it.get()) else { return };
+                self.open.retain(|(_, it)| it.id.as_ref().is_none_or(|it| it.get() != withdrawn));
+            }
+        }
+    }
+
+    /// What it is to be asked now, by names that are never used again.
+    pub(super) fn open(&mut self) -> &[(String, Frame)] {
+        while let Ok(frame) = self.frames.try_recv() {
+            self.note(frame);
+        }
+        &self.open
+    }
+
+    /// Whether there is anything that was taken down and not answered.
+    pub(super) fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Gives the operation what the client answered. What is missing stays open, unless nobody wants to know it any more.
+    pub(super) async fn answer(&mut self, answers: &Members) {
+        self.open();
+        for (name, question) in std::mem::take(&mut self.open) {
+            match (answers.get(&name), &question.id) {
+                (Some(answer), Some(id)) => {
+                    let frame = Frame::result(id.clone(), answer.clone());
+                    self.visitor.questions.answer(frame).await;
+                }
+                _ => self.open.push((name, question)),
+            }
+        }
+    }
+
+    /// Whether nobody will ask any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.frames.is_closed() && self.frames.is_empty()
     }
 }
 

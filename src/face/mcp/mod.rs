@@ -7,7 +7,8 @@
 //! `follow` for logs that grow. `http` and `stream` are the
 //! two ways in (`profile` says what a client sees there), and a `conversation` is what goes on in either: it asks our `own` server, in which the library speaks the
 //! protocol, or through `upstream` one behind, whose messages never pass through the library's types. What an operation
-//! asks the model of the client, which `lent` offers it, is put to the client by the conversation too.
+//! asks the model of the client, which `lent` offers it, is put to the client by the conversation too. Batches are `task`s for
+//! clients that know such.
 
 mod call;
 mod change;
@@ -25,6 +26,7 @@ mod server;
 mod session;
 mod stream;
 mod subscription;
+mod task;
 mod tool;
 mod upstream;
 mod watching;
@@ -45,6 +47,7 @@ use self::change::Changes;
 use self::conversation::Waiting;
 pub use self::prompt::{Completes, Prompt, PromptError, Prompts, REGISTRY, Registered};
 pub use self::stream::StreamError;
+use self::task::extension::Asking;
 pub use self::tool::tools;
 use crate::auth::Access;
 
@@ -58,6 +61,7 @@ pub struct Face {
     profiles: Profiles,
     /// Calls of clients without sessions or streams that are to come back with answers.
     waiting: Arc<Waiting>,
+    asking: Asking,
     /// Cancelled when the process is to end: subscriptions end well, and calls are let finish.
     shutdown: CancellationToken,
 }
@@ -71,6 +75,7 @@ impl Face {
             hub: None,
             profiles: Profiles::default(),
             waiting: Arc::default(),
+            asking: Asking::default(),
             shutdown,
         }
     }

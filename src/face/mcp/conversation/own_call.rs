@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use orch_domain::caller::Caller;
-use orch_gateway::frame::{Frame, Kind, Raw};
+use orch_gateway::frame::{Frame, Raw};
 use orch_gateway::members::Members;
 use orch_gateway::names::own_name;
 use orch_gateway::session::bridge;
@@ -29,8 +29,6 @@ pub(in crate::face::mcp) struct OwnCall {
     exchange: Exchange,
     /// None: the client cannot be asked.
     questions: Option<Questions>,
-    /// What a client is asked in a result and has not answered, by the names of the answers.
-    open: Vec<(String, Frame)>,
     /// What the client has to mean when it comes back.
     target: String,
     /// Whether another request has taken it up, and its token of progress.
@@ -53,7 +51,7 @@ impl OwnCall {
         questions: Option<Questions>,
         target: String,
     ) -> OwnCall {
-        OwnCall { exchange, questions, open: Vec::new(), target, resumed: None, _own: own }
+        OwnCall { exchange, questions, target, resumed: None, _own: own }
     }
 
     /// None: it ended without an answer.
@@ -78,52 +76,29 @@ impl OwnCall {
 
     /// Takes down a question that the client is to be asked in a result, and all others that are there.
     pub(super) fn note(&mut self, frame: Frame) {
-        let mut next = Some(frame);
-        while let Some(frame) = next {
-            self.note_one(frame);
-            next = self.questions.as_mut().and_then(Questions::ready);
-        }
-    }
-
-    fn note_one(&mut self, frame: Frame) {
-        match (frame.kind(), &frame.id) {
-            (Kind::Request, Some(id)) => {
-                self.open.push((format!("q{}", id.get().trim_matches('"')), frame));
-            }
-            _ => {
-                let params = Members::of_params(frame.params.as_ref());
-                let Some(withdrawn) = params.get("requestId").map(|it| it.get()) else { return };
-                self.open.retain(|(_, it)| it.id.as_ref().is_none_or(|it| it.get() != withdrawn));
-            }
+        if let Some(questions) = &mut self.questions {
+            questions.note(frame);
+            questions.open();
         }
     }
 
     /// Whether it goes on only when the client has answered.
     pub(super) fn waits_for_client(&self) -> bool {
-        !self.open.is_empty()
+        self.questions.as_ref().is_some_and(Questions::has_open)
     }
 
     /// Gives it what a client that came back has brought. What is missing is asked for again.
     pub(super) async fn resume(&mut self, params: &Members) {
         let token = params.object("_meta").and_then(|it| it.get(TOKEN).cloned());
         self.resumed = Some(token);
-        let answers = params.object("inputResponses").unwrap_or_default();
-        let Some(questions) = &mut self.questions else { return };
-        // What nobody wants to know any more is not asked for again.
-        let mut withdrawn = Vec::new();
-        while let Some(frame) = questions.ready() {
-            withdrawn.push(frame);
+        if let Some(questions) = &mut self.questions {
+            questions.answer(&params.object("inputResponses").unwrap_or_default()).await;
         }
-        let visitor = questions.visitor.clone();
-        for (name, question) in std::mem::take(&mut self.open) {
-            match (answers.get(&name), &question.id) {
-                (Some(answer), Some(id)) => {
-                    visitor.questions.answer(Frame::result(id.clone(), answer.clone())).await;
-                }
-                _ => self.open.push((name, question)),
-            }
-        }
-        withdrawn.into_iter().for_each(|it| self.note_one(it));
+    }
+
+    /// What the operation asks from now on, for whoever carries it when the call is answered.
+    pub(super) fn take_questions(&mut self) -> Option<Questions> {
+        self.questions.take()
     }
 }
 
@@ -158,12 +133,13 @@ impl Waiting {
         self.park_until(Instant::now() + PATIENCE + GRACE, call, id)
     }
 
-    fn park_until(&self, deadline: Instant, call: OwnCall, id: Raw) -> Frame {
-        let (asked, target) = (call.open.clone(), call.target.clone());
-        let user = call.questions.as_ref().map(|it| it.visitor.user.clone());
+    fn park_until(&self, deadline: Instant, mut call: OwnCall, id: Raw) -> Frame {
+        let target = call.target.clone();
+        let asked = call.questions.as_mut().map(|it| (it.open().to_vec(), it.visitor.user.clone()));
+        let (asked, user) = asked.unzip();
         let state = user.and_then(|user| self.calls.park(call, deadline, &user, &target));
         match state {
-            Some(state) => bridge::ask_input(id, &asked, &state),
+            Some(state) => bridge::ask_input(id, &asked.unwrap_or_default(), &state),
             None => {
                 Frame::error(id, -32603, "too many calls of yours wait for their input already")
             }

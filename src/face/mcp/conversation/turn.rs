@@ -1,6 +1,7 @@
 //! One request, and all that is said about it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use orch_core::Cx;
 use orch_domain::caller::{Caller, Channel};
@@ -19,11 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::own_call::{OwnCall, Said, target_of};
 use super::{Conversation, Front};
-use crate::face::mcp::Face;
-use crate::face::mcp::lent::lend;
+use crate::face::mcp::lent::{Questions, lend};
 use crate::face::mcp::own::OwnServer;
+use crate::face::mcp::task::earlier::Wanted;
+use crate::face::mcp::task::{self, earlier};
 use crate::face::mcp::upstream::Relay;
 use crate::face::mcp::who::introduced_by;
+use crate::face::mcp::{Face, profile};
 
 /// Which call is taken up, in a request that does.
 pub(super) const STATE: &str = "requestState";
@@ -34,6 +37,7 @@ pub(in crate::face::mcp) struct Turn {
     caller: Caller,
     withdrawn: CancellationToken,
     is_subscription: bool,
+    is_list_of_tools: bool,
     wants_stream: bool,
     state: State,
 }
@@ -56,6 +60,8 @@ enum Added {
     Capabilities,
     /// Nothing, but they are told too.
     LogLevel,
+    /// Nothing: it is the answer to a call that has become a task.
+    Task,
 }
 
 impl Turn {
@@ -69,12 +75,22 @@ impl Turn {
         let withdrawn = CancellationToken::new();
         conversation.turns.lock().insert(id.get().to_owned(), withdrawn.clone());
         let is_subscription = frame.is("subscriptions/listen");
+        let is_list_of_tools = frame.is("tools/list");
         let params = frame.params.as_ref().map_or("", |it| it.get());
         let wants_stream = is_subscription
             || params.contains("progressToken")
             || params.contains(orch_gateway::session::bridge::LOG_LEVEL);
         let state = State::Asked(Box::new(frame), claim);
-        Turn { conversation, id, caller, withdrawn, is_subscription, wants_stream, state }
+        Turn {
+            conversation,
+            id,
+            caller,
+            withdrawn,
+            is_subscription,
+            is_list_of_tools,
+            wants_stream,
+            state,
+        }
     }
 
     /// The tool of a server behind that is called, where it is known.
@@ -142,7 +158,12 @@ impl Turn {
                     let added = *added;
                     match call.next().await? {
                         Said::About(frame) => {
+                            let is_answer = frame.kind() == Kind::Response;
+                            let questions = if is_answer { call.take_questions() } else { None };
                             if let Some(frame) = self.of_own(frame, added).await {
+                                if let Some(questions) = questions {
+                                    self.go_on_asking(questions, &frame, added);
+                                }
                                 return Some(frame);
                             }
                         }
@@ -190,6 +211,10 @@ impl Turn {
             (Some(Claim::Own), Front::Own(own)) => {
                 if is_resumption(&frame) {
                     return self.resume(&frame).await;
+                }
+                if earlier::is_about_one(&frame) {
+                    let cx = profile::within(conversation.view.clone(), cx);
+                    return Err(face.about_task(&frame, &cx).await);
                 }
                 let visitor = self.visitor_of(&frame);
                 self.to_own(own, frame, &visitor, Added::Nothing)
@@ -287,7 +312,7 @@ impl Turn {
     pub(super) fn hand_over(mut self) -> Turn {
         let conversation = self.conversation.clone();
         let Front::Own(own) = &conversation.front else { return self };
-        let frame = match std::mem::replace(&mut self.state, State::Over) {
+        let mut frame = match std::mem::replace(&mut self.state, State::Over) {
             State::Asked(frame, None) => frame,
             other => {
                 self.state = other;
@@ -318,7 +343,21 @@ impl Turn {
                 self.state = State::Asked(frame, Some(Claim::Own));
                 return self;
             }
+            Claim::Own if self.is_about_task(&frame) => {
+                self.state = State::Asked(frame, Some(Claim::Own));
+                return self;
+            }
             Claim::Own => {
+                if conversation.has_tasks() && visitor.era == Era::Session {
+                    match earlier::wanted(&frame) {
+                        Wanted::No => {}
+                        Wanted::Task(it) => (frame, added) = (it, Added::Task),
+                        Wanted::Refused(answer) => {
+                            self.state = State::Answer(answer);
+                            return self;
+                        }
+                    }
+                }
                 let is_settling =
                     || conversation.face.hub.as_ref().is_some_and(|it| it.is_settling());
                 if is_for_one(&frame) && is_settling() {
@@ -341,9 +380,10 @@ impl Turn {
             }
             Kind::Response => {
                 frame.id = Some(self.id.clone());
+                self.add_tasks(&mut frame, added);
                 if let Some(hub) = &self.conversation.face.hub {
                     match added {
-                        Added::Nothing => {}
+                        Added::Nothing | Added::Task => {}
                         Added::List(list) => {
                             hub.settled().await;
                             let view = self.conversation.view.for_caller(Some(&self.caller));
@@ -355,6 +395,45 @@ impl Turn {
                 }
                 Some(orch_gateway::session::bridge::retag_result(frame, &self.id))
             }
+        }
+    }
+
+    /// Whether it asks about a task of ours as 2025-11-25 has them.
+    fn is_about_task(&self, frame: &Frame) -> bool {
+        self.conversation.has_tasks()
+            && earlier::is_about_one(frame)
+            && era_of(frame.params.as_ref()) == Era::Session
+    }
+
+    /// What of our own answer is about tasks, in a session that has them.
+    fn add_tasks(&self, frame: &mut Frame, added: Added) {
+        let conversation = &self.conversation;
+        match added {
+            Added::Capabilities => {
+                if task::are_offered(&conversation.view) && earlier::introduce(frame) {
+                    conversation.has_tasks.store(true, Ordering::Relaxed);
+                }
+            }
+            Added::Task => earlier::begun(frame),
+            _ if self.is_list_of_tools && conversation.has_tasks() => earlier::mark(frame),
+            _ => {}
+        }
+    }
+
+    /// What was answered with a task may still ask its client something.
+    fn go_on_asking(&self, questions: Questions, answer: &Frame, added: Added) {
+        let conversation = &self.conversation;
+        if !matches!(added, Added::Task) {
+            conversation.face.asking.go_on(answer, questions);
+        } else if answer.result.is_some() {
+            let asking = earlier::go_on_asking(questions, conversation.visitor.clone());
+            let ended = conversation.ended.clone();
+            conversation.face.orch.tracker.spawn(async move {
+                tokio::select! {
+                    () = asking => {}
+                    () = ended.cancelled() => {}
+                }
+            });
         }
     }
 
