@@ -2,6 +2,7 @@
 //! asks a client, and its answer comes whole.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,6 +32,15 @@ pub(super) struct LentModel {
     to_turn: mpsc::UnboundedSender<Frame>,
     /// How long one answer may take.
     patience: Duration,
+    /// Whether the client can be asked when the call was answered too.
+    outlasts_call: AtomicBool,
+}
+
+impl LentModel {
+    /// The call is answered with a task, through which the client is asked from then on.
+    pub(super) fn outlast_call(&self) {
+        self.outlasts_call.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What is to be put to the client; nothing more is asked when it is dropped, and what was asked has no answer.
@@ -52,7 +62,12 @@ pub(super) fn lend(visitor: &Arc<Visitor>) -> Option<(LentModel, Questions)> {
         return None;
     }
     let (to_turn, frames) = mpsc::unbounded_channel();
-    let model = LentModel { visitor: visitor.clone(), to_turn, patience: PATIENCE };
+    let model = LentModel {
+        visitor: visitor.clone(),
+        to_turn,
+        patience: PATIENCE,
+        outlasts_call: AtomicBool::new(false),
+    };
     Some((model, Questions { visitor: visitor.clone(), frames, open: Vec::new() }))
 }
 
@@ -129,6 +144,10 @@ impl Model for LentModel {
             }
             None => "the model of the connected client".to_owned(),
         }
+    }
+
+    fn ends_with_call(&self) -> bool {
+        !self.outlasts_call.load(Ordering::Relaxed)
     }
 
     async fn generate(

@@ -6,7 +6,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use orch_core::ports::model::Model;
 use orch_domain::caller::Caller;
 use orch_gateway::frame::{Frame, Kind, Raw, raw};
 use orch_gateway::members::Members;
@@ -32,7 +31,7 @@ pub(super) struct Asker(pub(super) Caller);
 
 /// The model of the client whose request it is.
 #[derive(Clone)]
-pub(super) struct Lent(pub(super) Arc<dyn Model>);
+pub(super) struct Lent(pub(super) Arc<LentModel>);
 
 /// What comes in, and with whom.
 struct Inward {

@@ -149,6 +149,9 @@ impl ServerHandler for Server {
         let call_cx = self.context(&cx);
         let is_task = task::extension::is_wanted(op.spec.name, &arguments, &cx);
         let arguments = if is_task { task::extension::begin(arguments) } else { arguments };
+        if is_task && let Some(Lent(model)) = cx.extensions.get() {
+            model.outlast_call();
+        }
         let result = call::run(&self.face, op, arguments, call_cx, &cx, log_level).await;
         Ok(match result {
             Ok(answer) => match task::extension::begun(&answer).filter(|_| is_task) {

@@ -19,6 +19,7 @@ use super::{Face, tool};
 const EXECUTE: &str = "batch_execute";
 const STATUS: &str = "batch_status";
 const RESULT: &str = "batch_result";
+const LIST: &str = "list_batches";
 const CANCEL: &str = "batch_cancel";
 /// What of the arguments says that the answer is to wait for the end.
 const WAIT: &str = "wait";

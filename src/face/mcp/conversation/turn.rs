@@ -272,6 +272,9 @@ impl Turn {
             None => String::new(),
         };
         let (model, questions) = lent.unzip();
+        if let (Some(model), Added::Task) = (&model, added) {
+            model.outlast_call();
+        }
         match own.send_as(method, frame.params, Some(self.caller.clone()), model) {
             Ok(exchange) => {
                 let call = OwnCall::new(own.clone(), exchange, questions, target);

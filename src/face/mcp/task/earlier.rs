@@ -11,7 +11,7 @@ use orch_gateway::members::Members;
 use orch_gateway::names::own_name;
 use serde_json::{Value, json};
 
-use super::{EXECUTE, Look, POLL_MS, WAIT};
+use super::{EXECUTE, LIST, Look, POLL_MS, WAIT};
 use crate::face::mcp::{Face, tool};
 
 /// The revision that has them; none before it did, and none after it does.
@@ -91,7 +91,10 @@ fn task(look: &Look) -> Value {
 
 /// Whether a request is about a task.
 pub(in crate::face::mcp) fn is_about_one(frame: &Frame) -> bool {
-    matches!(frame.method.as_deref(), Some("tasks/get" | "tasks/result" | "tasks/cancel"))
+    matches!(
+        frame.method.as_deref(),
+        Some("tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/list")
+    )
 }
 
 impl Face {
@@ -103,6 +106,7 @@ impl Face {
         let answered = match frame.method.as_deref() {
             Some("tasks/get") => self.look_at_task(cx, &task_id).await.map(|it| raw(&task(&it))),
             Some("tasks/cancel") => self.cancelled(cx, &task_id).await,
+            Some("tasks/list") => self.listed(cx, params.text("cursor")).await,
             _ => self.result(cx, &task_id).await,
         };
         match answered {
@@ -123,6 +127,17 @@ impl Face {
                 frame
             }
         }
+    }
+
+    async fn listed(&self, cx: &Cx, cursor: Option<String>) -> Result<Raw, Error> {
+        let page = self.ask(cx, LIST, json!({"page_token": cursor.unwrap_or_default()})).await?;
+        let batches = page.value["batches"].as_array();
+        let looks = batches.into_iter().flatten().filter_map(Look::of);
+        let mut result = json!({"tasks": looks.map(|it| task(&it)).collect::<Vec<_>>()});
+        if let Some(next) = page.value["next_page_token"].as_str().filter(|it| !it.is_empty()) {
+            result["nextCursor"] = next.into();
+        }
+        Ok(raw(&result))
     }
 
     async fn cancelled(&self, cx: &Cx, id: &str) -> Result<Raw, Error> {
@@ -152,14 +167,16 @@ impl Face {
     }
 }
 
-/// Says in the answer to `initialize` that there are tasks, where they are. False: in this session there are none.
+/// Says in the answer to `initialize` that there are tasks, where they are. False: in this session there are none. Where
+/// servers behind have tasks too, `list` is not said of both: they are not listed together.
 pub(in crate::face::mcp) fn introduce(answer: &mut Frame) -> bool {
     let Some(mut result) = answer.result.as_ref().and_then(Members::of) else { return false };
     if result.text("protocolVersion").is_none_or(|it| it != VERSION) {
         return false;
     }
     let Some(mut capabilities) = result.object("capabilities") else { return false };
-    capabilities.set("tasks", &json!({"cancel": {}, "requests": {"tools": {"call": {}}}}));
+    let tasks = json!({"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}});
+    capabilities.set("tasks", &tasks);
     result.set("capabilities", &capabilities);
     answer.result = Some(result.to_raw());
     true

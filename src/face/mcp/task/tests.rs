@@ -73,7 +73,7 @@ fn only_who_speaks_the_revision_that_has_tasks_is_told_of_them() {
         let is_told = earlier::introduce(&mut frame);
         (is_told, json_of(frame.result.as_ref())["capabilities"]["tasks"].clone())
     };
-    let tasks = json!({"cancel": {}, "requests": {"tools": {"call": {}}}});
+    let tasks = json!({"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}});
     assert_eq!(hello("2025-11-25"), (true, tasks));
     assert_eq!(hello("2025-06-18"), (false, Value::Null));
     assert_eq!(hello("2026-07-28"), (false, Value::Null));
