@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::client_model::{PLANS, serve, wires};
 use crate::harness::server::{Server, Setup};
+use crate::harness::wire::MODERN;
 use crate::harness::wire::{Era, Wire};
-use crate::harness::within;
+use crate::harness::{http, within};
 
 const EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
@@ -83,6 +84,12 @@ async fn a_client_of_the_extension_is_answered_a_task() {
         let params = json!({"taskId": id, "inputResponses": {"q1": {"role": "assistant"}}});
         let said = wire.ask("tasks/update", params).await;
         assert_eq!(said.result()["resultType"], "complete");
+        // There is nothing left to cancel.
+        let said = wire.ask("tasks/cancel", json!({"taskId": id})).await;
+        assert_eq!(said.result(), &json!({"resultType": "complete"}));
+        let still = until(&mut wire, id, &["completed"]).await;
+        let structured = "/result/structuredContent";
+        assert_eq!(still.pointer(structured), ended.pointer(structured));
 
         let id = wire.ask("tools/call", slow()).await.found("/taskId");
         let id = id.as_str().unwrap();
@@ -165,6 +172,48 @@ async fn a_task_is_planned_by_the_clients_model() {
         };
         assert!(2 <= seen.len(), "{seen:?}");
         assert_eq!(ended["result"]["structuredContent"]["answer"], "There is sim-1.", "{ended}");
+    }
+}
+
+/// What stands between a client and us routes by the header, and we go by the body: they have to say the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_header_that_names_a_task_names_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(&dir, 1).await;
+    let url = format!("{}/mcp", server.url);
+    let mut wire = Wire::http(&url, Era::Modern).able(declares(json!({})));
+    let id = wire.ask("tools/call", quick()).await.found("/taskId");
+    let id = id.as_str().unwrap();
+    for (method, name, expected) in [
+        ("tasks/get", Some(id), 200),
+        ("tasks/get", Some("b-2"), 400),
+        ("tasks/get", None, 400),
+        ("tasks/update", Some("b-2"), 400),
+        ("tasks/cancel", Some("b-2"), 400),
+        ("tasks/cancel", Some(id), 200),
+    ] {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientInfo": {"name": "bare", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": declares(json!({})),
+        });
+        let params = json!({"taskId": id, "inputResponses": {}, "_meta": meta});
+        let mut request = http()
+            .post(&url)
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", MODERN)
+            .header("mcp-method", method)
+            .json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}));
+        if let Some(name) = name {
+            request = request.header("mcp-name", name);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(status, expected, "{method} {name:?}: {answer}");
+        if expected == 400 {
+            assert_eq!(answer["error"]["code"], -32020, "{answer}");
+        }
     }
 }
 

@@ -89,6 +89,10 @@ impl Face {
     }
 
     pub(in crate::face::mcp) async fn cancel_task(&self, cx: &Cx, id: &str) -> Result<(), Error> {
+        // What has ended is as cancelled as it can be.
+        if self.look_at_task(cx, id).await?.state.has_ended() {
+            return Ok(());
+        }
         self.cancel_batch(cx, id).await
     }
 }
