@@ -4,6 +4,7 @@
 
 mod audit_arguments;
 mod authorisation;
+mod batch_tasks;
 mod bridges;
 mod bursts;
 mod checks;
@@ -12,6 +13,7 @@ mod cli_files;
 mod cli_nodes;
 mod cli_serve;
 mod cli_servers;
+mod client_model;
 mod commands;
 mod conformance_client;
 mod crash;
