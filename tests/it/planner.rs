@@ -121,8 +121,11 @@ impl Desk {
     fn with(tools: Vec<ServerTool>) -> Desk {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(SystemClock);
+        let store = Arc::new(SledStore::open(dir.path()).unwrap());
         let parts = Parts {
-            store: Arc::new(SledStore::open(dir.path()).unwrap()),
+            store: store.clone(),
+            blobs: store,
+            model: None,
             engines: Arc::new(NodeEngines::new(clock.clone(), TaskTracker::new())),
             clock,
             failpoints: Arc::new(NoFailpoints),
