@@ -74,6 +74,8 @@ impl Orch {
         }
         {
             let mut live = run.live.lock();
+            let age_ms = self.clock.now().since(live.batch.created_at);
+            live.transitions.resume(age_ms);
             for step in steps {
                 let known = self.known(step, &tools);
                 live.add(&run.slots, known, false);
