@@ -4,6 +4,7 @@
 //! and engine. `-- WORD` runs only the measurements whose name contains the word.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod batch;
 mod docker;
 mod fixture;
 mod floor;
@@ -55,6 +56,9 @@ fn main() {
     }
     if wanted("ssh") {
         figures.extend(runtime.block_on(ssh::measure()));
+    }
+    if wanted("batch") {
+        figures.extend(batch::measure(&runtime));
     }
     println!("\n| figure | measured | floor | limit | holds |\n|---|---|---|---|---|");
     for it in figures {

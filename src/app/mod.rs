@@ -9,6 +9,7 @@ mod failpoint;
 pub mod gateway;
 pub mod hangup;
 mod http;
+pub mod llm;
 mod logins;
 pub mod machine;
 pub mod nodes;
@@ -130,7 +131,7 @@ impl App {
             tool_servers: gateway.clone(),
             peers: Arc::new(Tailscale::new(config.cluster.tailscale_socket.clone())),
             ray: ray::of(config)?,
-            model: None,
+            model: llm::of(config).context("no client for the language model can be made")?,
         };
         let orch = Orch::build(parts, config.settings())?;
         let credentials = prepare(&orch, config, env, kind).await?;

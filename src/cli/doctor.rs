@@ -1,6 +1,7 @@
 //! `doctor`: what works on this machine, and what to do about what does not.
 
 mod docker;
+mod llm;
 mod nodes;
 mod ray;
 
@@ -76,6 +77,7 @@ pub(super) async fn run(
         findings.extend(docker::look(&machine::docker_socket(env)).await);
         findings.push(port_range(&config));
         findings.extend(ray::look(&config).await);
+        findings.extend(llm::look(&config).await);
     }
     findings.extend(nodes::look(env, &config, args.node.as_deref()).await);
     show(&findings)?;

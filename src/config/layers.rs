@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use orch_domain::secret::Secret;
 use serde_json::{Map, Value};
 
 use super::env::{Env, Kind, VARIABLES};
 use super::table;
-use super::{Config, ConfigError, Provider};
+use super::{Config, ConfigError};
 
 /// A value given on the command line.
 pub struct Flag {
@@ -63,7 +64,7 @@ fn convert(kind: Kind, text: String) -> Value {
 }
 
 #[derive(Default)]
-struct Layers {
+pub(super) struct Layers {
     merged: Map<String, Value>,
     /// Who set a key last, for keys that were not set by the file.
     origins: HashMap<&'static str, String>,
@@ -128,7 +129,7 @@ impl Layers {
         })
     }
 
-    fn refuse(&self, key: &str, message: impl Into<String>) -> ConfigError {
+    pub(super) fn refuse(&self, key: &str, message: impl Into<String>) -> ConfigError {
         ConfigError::Value {
             origin: self.origin(key),
             key: key.to_owned(),
@@ -182,7 +183,7 @@ impl Layers {
         self.check_security(config)?;
         self.check_profiles(config)?;
         self.check_ray(config)?;
-        self.check_llm(config)
+        super::llm_check::check(self, config)
     }
 
     fn check_profiles(&self, config: &Config) -> Result<(), ConfigError> {
@@ -213,30 +214,44 @@ impl Layers {
     }
 
     fn check_ray(&self, config: &Config) -> Result<(), ConfigError> {
-        const URL: &str = "ray.dashboard_url";
         let Some(url) = &config.ray.dashboard_url else { return Ok(()) };
-        let parsed: http::Uri = url.parse().map_err(|_| self.refuse(URL, "it is not a URL"))?;
+        self.check_url("ray.dashboard_url", url, "ray.token")?;
+        self.check_token("ray.token", config.ray.token.as_ref())
+    }
+
+    /// `secret` is the key of the configuration that a credential in the URL belongs to.
+    pub(super) fn check_url(&self, key: &str, url: &str, secret: &str) -> Result<(), ConfigError> {
+        let parsed: http::Uri = url.parse().map_err(|_| self.refuse(key, "it is not a URL"))?;
         // Not repeated, as what is wrong with it may be a password.
         if parsed.authority().is_some_and(|it| it.as_str().contains('@')) {
-            return Err(self
-                .refuse(URL, "it has a user or a password in it; a token goes into `ray.token`"));
+            let message =
+                format!("it has a user or a password in it; a token goes into `{secret}`");
+            return Err(self.refuse(key, message));
         }
         if !matches!(parsed.scheme_str(), Some("http" | "https"))
             || parsed.host().is_none_or(str::is_empty)
         {
             return Err(
-                self.refuse(URL, "it does not begin with `http://` or `https://` and a host")
+                self.refuse(key, "it does not begin with `http://` or `https://` and a host")
             );
         }
         if parsed.query().is_some() || url.contains('#') {
             return Err(
-                self.refuse(URL, "it has a `?` or a `#`; only a host, a port and a path are taken")
+                self.refuse(key, "it has a `?` or a `#`; only a host, a port and a path are taken")
             );
         }
+        Ok(())
+    }
+
+    pub(super) fn check_token(
+        &self,
+        key: &str,
+        token: Option<&Secret<String>>,
+    ) -> Result<(), ConfigError> {
         let is_line = |it: &str| !it.is_empty() && it.bytes().all(|b| b.is_ascii_graphic());
-        match &config.ray.token {
+        match token {
             Some(token) if !is_line(token.expose()) => {
-                Err(self.refuse("ray.token", "it is empty or has characters that no token has"))
+                Err(self.refuse(key, "it is empty or has characters that no token has"))
             }
             _ => Ok(()),
         }
@@ -263,31 +278,6 @@ impl Layers {
             }
         }
         Ok(())
-    }
-
-    /// The provider that is chosen has to be complete; the others may be half filled by variables of the machine.
-    fn check_llm(&self, config: &Config) -> Result<(), ConfigError> {
-        let llm = &config.llm;
-        let needed: &[(&str, bool)] = match llm.provider {
-            None => &[],
-            Some(Provider::Azure) => &[
-                ("llm.azure.endpoint", llm.azure.endpoint.is_some()),
-                ("llm.azure.api_key", llm.azure.api_key.is_some()),
-                ("llm.azure.model", llm.azure.model.is_some()),
-            ],
-            Some(Provider::Bedrock) => &[
-                ("llm.bedrock.region", llm.bedrock.region.is_some()),
-                ("llm.bedrock.model", llm.bedrock.model.is_some()),
-            ],
-            Some(Provider::Openai) => &[("llm.openai.api_key", llm.openai.api_key.is_some())],
-            Some(Provider::Anthropic) => {
-                &[("llm.anthropic.api_key", llm.anthropic.api_key.is_some())]
-            }
-        };
-        match needed.iter().find(|(_, is_set)| !is_set) {
-            Some((key, _)) => Err(self.refuse(key, "the chosen `llm.provider` needs it")),
-            None => Ok(()),
-        }
     }
 }
 

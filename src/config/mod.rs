@@ -7,6 +7,7 @@ pub mod docker_contexts;
 mod env;
 mod error;
 mod layers;
+mod llm_check;
 pub mod nodes_file;
 mod sections;
 mod table;
@@ -114,7 +115,6 @@ impl Config {
     /// Keys that are set and checked, and that nothing in this version looks at.
     pub fn unused(&self) -> Vec<&'static str> {
         let set = [
-            ("llm.provider", self.llm.provider.is_some()),
             ("alerts.webhook_url", self.alerts.webhook_url.is_some()),
             ("server.mode", self.server.mode != Mode::All),
         ];
@@ -131,6 +131,8 @@ impl Config {
             &llm.azure.api_key,
             &llm.bedrock.access_key_id,
             &llm.bedrock.secret_access_key,
+            &llm.bedrock.session_token,
+            &llm.bedrock.api_key,
             &llm.openai.api_key,
             &llm.anthropic.api_key,
             &ray.token,

@@ -111,6 +111,34 @@ fn a_mistake_names_where_what_and_what_is_allowed() {
             &["`security.api_keys[0].permissions`"],
         ),
         ("llm:\n  provider: azure\n", &[], &["`llm.azure.endpoint`", "llm.provider"]),
+        ("llm:\n  provider: gemini\n", &[], &["`llm.provider`", "`gemini`", "`anthropic`"]),
+        ("llm:\n  max_tokens: 0\n", &[], &["`llm.max_tokens`", "from 1"]),
+        ("", &[("MCP_ORCH_LLM_PROVIDER", "openai")], &["`llm.openai.api_key`", "llm.provider"]),
+        (
+            "llm:\n  provider: openai\n  openai: {base_url: 'http://h/v1'}\n",
+            &[],
+            &["`llm.openai.model`", "llm.provider"],
+        ),
+        (
+            "llm:\n  provider: anthropic\n  anthropic: {model: m, api_key: 'a b'}\n",
+            &[],
+            &["`llm.anthropic.api_key`", "no token has"],
+        ),
+        (
+            "llm: {provider: azure, azure: {endpoint: 'https://h/openai/deployments/m?api-version=1', api_key: k, model: m}}\n",
+            &[],
+            &["`llm.azure.endpoint`", "`?`"],
+        ),
+        (
+            "llm: {provider: bedrock, bedrock: {region: evil.example/, model: m, api_key: k}}\n",
+            &[],
+            &["`llm.bedrock.region`", "us-east-1"],
+        ),
+        (
+            "llm: {provider: bedrock, bedrock: {region: us-east-1, model: m}}\n",
+            &[("AWS_ACCESS_KEY_ID", "AKID")],
+            &["`llm.bedrock.secret_access_key`", "llm.provider"],
+        ),
         ("ray:\n  url: http://a\n", &[], &["config.yaml", "`ray.url`", "`dashboard_url`"]),
         ("ray:\n  dashboard_url: 10.0.0.1:8265\n", &[], &["`ray.dashboard_url`", "`http://`"]),
         (
@@ -209,4 +237,40 @@ fn profiles_are_read_and_their_mistakes_named() {
     }
     let err = from("gateway: {profiles: {'a/b': {}}}", &[], vec![]).unwrap_err().to_string();
     assert!(err.contains("letters, digits"), "{err}");
+}
+
+#[test]
+fn a_provider_is_complete_by_its_variables_and_shows_none_of_its_secrets() {
+    let common = [("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_REGION", "eu-central-1")];
+    let secrets = [
+        ("AWS_ACCESS_KEY_ID", "hunter2-id"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2-secret"),
+        ("AWS_SESSION_TOKEN", "hunter2-session"),
+        ("AWS_BEARER_TOKEN_BEDROCK", "hunter2-bearer"),
+        ("OPENAI_API_KEY", "hunter2-openai"),
+        ("ANTHROPIC_API_KEY", "hunter2-anthropic"),
+        ("AZURE_AI_API_KEY", "hunter2-azure"),
+    ];
+    let more = [
+        ("AZURE_AI_ENDPOINT", "https://h.openai.azure.com"),
+        ("AZURE_AI_MODEL", "m"),
+        ("OPENAI_BASE_URL", "http://h/v1"),
+        ("OPENAI_MODEL", "m"),
+        ("ANTHROPIC_MODEL", "m"),
+        ("BEDROCK_MODEL_ID", "m"),
+    ];
+    let env = [&common[..], &secrets, &more].concat();
+    assert_eq!(from("", &env, Vec::new()).unwrap().llm.provider, None, "a key alone chooses none");
+    for provider in ["openai", "anthropic", "azure", "bedrock"] {
+        let chosen = [&env[..], &[("MCP_ORCH_LLM_PROVIDER", provider)]].concat();
+        let config = from("", &chosen, Vec::new()).unwrap();
+        assert_eq!(config.llm.bedrock.region.as_deref(), Some("eu-central-1"));
+        assert!(!config.unused().contains(&"llm.provider"));
+        assert!(!format!("{config:?}").contains("hunter2"), "{provider}");
+        let hidden: Vec<_> = secrets.iter().map(|(_, it)| serde_json::Value::from(*it)).collect();
+        for it in &hidden {
+            let shown = orch_domain::redact::redacted(it, &[&config.settings().secrets]);
+            assert_eq!(shown, "***", "{it}");
+        }
+    }
 }

@@ -79,6 +79,12 @@ fn the_example_of_the_configuration_is_current() {
 }
 
 #[test]
+fn the_schema_of_plans_is_current() {
+    let schema = serde_json::to_string_pretty(&orch_domain::plan::schema()).unwrap();
+    is_current("schemas/batch-plan.json", &format!("{schema}\n"));
+}
+
+#[test]
 fn every_example_is_valid() {
     let env = BTreeMap::new();
     let mut n_checked = 0;

@@ -124,6 +124,33 @@ async fn the_inspector_is_content() {
     }
 }
 
+/// Our operations ask for the model of a client, whichever way its library has of being asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_client_lends_its_model() {
+    let Some(folder) = installed() else { return };
+    let data_dir = tempfile::tempdir().unwrap();
+    let server = serve(data_dir.path()).await;
+    let url = format!("{}/mcp", server.url);
+    let data_dir = data_dir.path().to_str().unwrap();
+    let stdio = [env!("CARGO_BIN_EXE_mcp-orch"), "stdio", "--data-dir", data_dir];
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/official_clients/model.py");
+    for target in [&[url.as_str()][..], &stdio[..]] {
+        for (mode, version) in [("auto", "2026-07-28"), ("legacy", "2025-11-25")] {
+            let mut client = Command::new(folder.join("venv/bin/python"));
+            let output = run(client.arg(&script).arg(mode).args(target), "the Python client").await;
+            assert!(output.status.success(), "{mode}: {}", text_of(&output));
+            let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(
+                (&seen["version"], &seen["answer"]),
+                (&json!(version), &json!("It is sim-1."))
+            );
+            assert!(2 <= seen["n_asked"].as_u64().unwrap(), "a plan and an answer: {seen}");
+        }
+    }
+    let batches = server.get("/batch").await;
+    assert_eq!(batches["total_count"], 4, "{batches}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_client_does_the_main_job() {
     let Some(folder) = installed() else { return };

@@ -197,6 +197,13 @@ pub(crate) fn words_of(op: &Op) -> BTreeSet<String> {
     words
 }
 
+/// Names of all parameters in a schema.
+pub(crate) fn words_in(schema: &Value) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    collect(schema, &mut words);
+    words
+}
+
 fn collect(schema: &Value, words: &mut BTreeSet<String>) {
     match schema {
         Value::Object(map) => {

@@ -1,7 +1,8 @@
-//! Docker, SSH, Ray, the simulated fleet and the store, behind the ports of the floor below.
+//! Docker, SSH, Ray, language models, the simulated fleet and the store, behind the ports of the floor below.
 
 pub mod docker;
 pub mod engines;
+pub mod llm;
 pub mod ray;
 pub mod sim;
 pub mod ssh;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A string with a rule. The rule's sentence is what a caller reads when it is broken.
 macro_rules! named {
-    ($(#[$doc:meta])* $name:ident, $pattern:literal, $rule:literal, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident, $pattern:literal, $rule:literal, $check:expr $(, but $reserved:tt)?) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String")]
@@ -61,7 +61,11 @@ macro_rules! named {
                 true
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({"type": "string", "pattern": $pattern})
+                schemars::json_schema!({
+                    "type": "string",
+                    "pattern": $pattern
+                    $(, "not": {"enum": $reserved})?
+                })
             }
         }
     };
@@ -161,14 +165,16 @@ named!(
 named!(
     /// What a step of a plan is called in references. Not `item` and not `index`, which stand for an element of `for_each`.
     StepId,
-    "^(?!(?:item|index)$)[A-Za-z_][A-Za-z0-9_-]{0,63}$",
+    // Look-aheads are unknown to many that read schemas.
+    "^[A-Za-z_][A-Za-z0-9_-]{0,63}$",
     "a step id of 1 to 64 letters, digits, `_` or `-`, starting with a letter or `_`, and neither `item` nor `index`",
     |it| {
         !it.starts_with(|c: char| c.is_ascii_digit() || c == '-')
             && !matches!(it, "" | "item" | "index")
             && it.len() <= 64
             && it.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-    }
+    },
+    but ["item", "index"]
 );
 
 named!(

@@ -12,7 +12,7 @@ use crate::names::own_name;
 use crate::safety::results::SCHEME;
 use crate::server::Server;
 use crate::session::Visitor;
-use crate::session::parked::{Gone, Parked};
+use crate::session::parked::{Gone, Parked, Waiting};
 use crate::upstream::Era;
 use crate::upstream::handshake::VERSION_KEY;
 use crate::view::View;
@@ -179,7 +179,7 @@ impl Hub {
         // A state that is not ours is the server's, and goes there as it is.
         let resumed = params
             .text("requestState")
-            .filter(|it| Parked::is_ours(it))
+            .filter(|it| Parked::<Waiting>::is_ours(it))
             .map(|state| self.parked.take(&state, &asking.visitor.user, &target).ok_or(Gone));
         Forward {
             server,

@@ -36,7 +36,7 @@ pub struct Forward {
     pub(crate) tool: Option<Item>,
     /// Why it is not sent.
     pub(crate) held: Option<Box<LinkError>>,
-    pub(crate) parked: Arc<Parked>,
+    pub(crate) parked: Arc<Parked<Waiting>>,
     pub(crate) tasks: Arc<Tasks>,
     /// The call that waits for the answers this request brings.
     pub(crate) resumed: Option<Result<Waiting, Gone>>,
@@ -81,9 +81,7 @@ impl Forward {
                 return Err(LinkError::Refused {
                     method: self.method.clone(),
                     code: -32602,
-                    message: "no call waits under this `requestState`: it was answered, is too late, or is not \
-                              yours; call again without it"
-                        .to_owned(),
+                    message: Gone::MESSAGE.to_owned(),
                 });
             }
             None => {
@@ -251,7 +249,8 @@ impl Answering {
             for (name, request) in requests {
                 let method = request.text("method").unwrap_or_default();
                 let asked = visitor.questions.ask(&method, request.get("params").cloned());
-                let Some((question, answer)) = asked.filter(|_| self.n_rounds <= MAX_ROUNDS) else {
+                let Some((_, question, answer)) = asked.filter(|_| self.n_rounds <= MAX_ROUNDS)
+                else {
                     return Some(Frame::error(
                         self.id.clone(),
                         -32603,
@@ -338,7 +337,10 @@ impl Answering {
         let name = "q1".to_owned();
         let asked = vec![Asked { name: name.clone(), id: id.clone() }];
         let Some(under_way) = self.under_way.take() else { return Ok(None) };
-        let state = self.forward.parked.park(under_way, asked, &visitor.user, &self.forward.target);
+        let deadline = under_way.deadline;
+        let waiting = Waiting { under_way, asked };
+        let state =
+            self.forward.parked.park(waiting, deadline, &visitor.user, &self.forward.target);
         Ok(Some(match state {
             Some(state) => bridge::ask_input(self.id.clone(), &[(name, frame)], &state),
             None => Frame::error(

@@ -26,7 +26,7 @@ use crate::names::{edge_name, parse_canonical};
 use crate::oauth::Logins;
 use crate::safety::{self, Safety};
 use crate::server::{Change, Server, Surroundings};
-use crate::session::parked::Parked;
+use crate::session::parked::{Parked, Waiting};
 use crate::session::tasks::Tasks;
 use crate::session::{Visitor, connection};
 use crate::upstream::handshake::{self, Client};
@@ -48,7 +48,7 @@ pub struct Hub {
     limiter: Limiter,
     /// What the present configuration holds that must not be shown.
     secrets: RwLock<Arc<SecretValues>>,
-    pub(crate) parked: Arc<Parked>,
+    pub(crate) parked: Arc<Parked<Waiting>>,
     pub(crate) tasks: Arc<Tasks>,
     /// Changes only under the lock of `servers`.
     is_ended: AtomicBool,

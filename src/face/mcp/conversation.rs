@@ -1,10 +1,12 @@
 //! One client's side of the protocol, whatever carries it: each request is answered by our own server or by one behind,
 //! and everything said about it comes out of its `Turn` in order.
 
+mod own_call;
 mod turn;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use orch_core::Cx;
 use orch_domain::caller::Caller;
@@ -19,8 +21,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::own_call::Waiting;
 pub(super) use self::turn::Turn;
 use super::Face;
+use super::lent;
 use super::own::OwnServer;
 use super::upstream::cancelled_id;
 use super::watching::Watching;
@@ -35,6 +39,10 @@ pub(super) struct Conversation {
     visitor: Arc<Visitor>,
     /// What it wants to hear about on connections of others too.
     watching: Watching,
+    /// Calls of our own operations that its client is to take up again.
+    waiting: Arc<Waiting>,
+    /// Whether the client was told of tasks as 2025-11-25 has them.
+    has_tasks: AtomicBool,
     /// Requests under way, by the client's ids, so that it can give them up.
     turns: Mutex<HashMap<String, CancellationToken>>,
     /// Cancelled when the client asks for nothing more: subscriptions end, calls may still be answered.
@@ -66,6 +74,7 @@ impl Conversation {
         view: View,
         front: Front,
         visitor: Arc<Visitor>,
+        waiting: Arc<Waiting>,
         ended: CancellationToken,
     ) -> Arc<Conversation> {
         Arc::new(Conversation {
@@ -74,6 +83,8 @@ impl Conversation {
             front,
             visitor,
             watching: Watching::default(),
+            waiting,
+            has_tasks: AtomicBool::new(false),
             turns: Mutex::default(),
             closing: CancellationToken::new(),
             ended,
@@ -108,7 +119,7 @@ impl Conversation {
                 Front::Own(Arc::new(own))
             }
         };
-        let conversation = Conversation::of(face, view, front, visitor, ended);
+        let conversation = Conversation::of(face, view, front, visitor, Arc::default(), ended);
         Begun { conversation, outside: frames, run }
     }
 
@@ -129,20 +140,30 @@ impl Conversation {
             _ => Front::Behind,
         };
         let ended = CancellationToken::new();
-        let conversation = Conversation::of(face, view, front, visitor, ended);
-        let claim = match conversation.front {
+        let waiting = face.waiting.clone();
+        let claim = match front {
             Front::Direct(_) => None,
             _ => {
                 let cx = Cx::new(Some(caller.clone()));
-                match face.claim(&frame, &cx, &conversation.view, &conversation.visitor) {
+                match face.claim(&frame, &cx, &view, &visitor) {
+                    Claim::Own if asks(&frame, &visitor) => Some(Claim::Own),
                     Claim::Own => return Single::Own,
                     Claim::List(list) => return Single::List(list),
-                    Claim::Forward(it) => Some(it),
+                    claim @ Claim::Forward(_) => Some(claim),
                 }
             }
         };
-        let claim = claim.map(Claim::Forward);
+        let front = match claim {
+            Some(Claim::Own) => Front::Own(face.own_of_one(caller, &view)),
+            _ => front,
+        };
+        let conversation = Conversation::of(face, view, front, visitor, waiting, ended);
         Single::Turn(Box::new(Turn::new(conversation, frame, caller.clone(), claim)))
+    }
+
+    /// Whether its client knows of tasks as 2025-11-25 has them.
+    fn has_tasks(&self) -> bool {
+        self.has_tasks.load(Ordering::Relaxed)
     }
 
     /// Whether its client speaks to one server as that is.
@@ -208,11 +229,42 @@ impl Conversation {
     pub(super) async fn end(&self) {
         self.ended.cancel();
         self.turns.lock().values().for_each(CancellationToken::cancel);
+        if self.visitor.session.is_some() {
+            self.waiting.clear();
+        }
         let (Some(hub), Some(session)) = (&self.face.hub, self.visitor.session) else { return };
         for server in hub.servers() {
             server.release_session(session).await;
         }
     }
+}
+
+impl Face {
+    /// Our own server for a single request, and for those that take it up again.
+    fn own_of_one(self: &Arc<Face>, caller: &Caller, view: &View) -> Arc<OwnServer> {
+        // What belongs to no request has nowhere to go.
+        let (outside, _) = mpsc::channel(1);
+        let (own, run) = OwnServer::start(
+            self.clone(),
+            Some(caller.clone()),
+            view.clone(),
+            outside,
+            CancellationToken::new(),
+        );
+        self.orch.tracker.spawn(async move {
+            if let Err(err) = run.await {
+                tracing::debug!("a single request ended: {err}");
+            }
+        });
+        Arc::new(own)
+    }
+}
+
+/// Whether one of our own operations may ask the client something, or gets the answer.
+fn asks(frame: &Frame, visitor: &Visitor) -> bool {
+    frame.is("tools/call")
+        && (lent::can_lend(visitor)
+            || frame.params.as_ref().is_some_and(|it| it.get().contains(turn::STATE)))
 }
 
 type Run = std::pin::Pin<

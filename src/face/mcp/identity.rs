@@ -22,6 +22,7 @@ pub(super) fn server_config() -> ServerConfig {
         .enable_resources_list_changed()
         .enable_tools()
         .enable_tool_list_changed()
+        .enable_tasks()
         .build();
     let icon = Icon::new(ICON).with_mime_type("image/svg+xml").with_sizes(vec!["any".to_owned()]);
     let implementation = Implementation::new("mcp-orch", env!("CARGO_PKG_VERSION"))

@@ -6,7 +6,9 @@
 //! events of the cluster into word about resources, `subscription` brings it to clients, with
 //! `follow` for logs that grow. `http` and `stream` are the
 //! two ways in (`profile` says what a client sees there), and a `conversation` is what goes on in either: it asks our `own` server, in which the library speaks the
-//! protocol, or through `upstream` one behind, whose messages never pass through the library's types.
+//! protocol, or through `upstream` one behind, whose messages never pass through the library's types. What an operation
+//! asks the model of the client, which `lent` offers it, is put to the client by the conversation too. Batches are `task`s for
+//! clients that know such.
 
 mod call;
 mod change;
@@ -15,6 +17,7 @@ mod conversation;
 mod follow;
 mod http;
 mod identity;
+mod lent;
 mod own;
 mod profile;
 mod prompt;
@@ -23,6 +26,7 @@ mod server;
 mod session;
 mod stream;
 mod subscription;
+mod task;
 mod tool;
 mod upstream;
 mod watching;
@@ -40,8 +44,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use self::change::Changes;
+use self::conversation::Waiting;
 pub use self::prompt::{Completes, Prompt, PromptError, Prompts, REGISTRY, Registered};
 pub use self::stream::StreamError;
+use self::task::extension::Asking;
 pub use self::tool::tools;
 use crate::auth::Access;
 
@@ -53,6 +59,9 @@ pub struct Face {
     /// The servers behind. None: there can be none.
     hub: Option<Arc<Hub>>,
     profiles: Profiles,
+    /// Calls of clients without sessions or streams that are to come back with answers.
+    waiting: Arc<Waiting>,
+    asking: Asking,
     /// Cancelled when the process is to end: subscriptions end well, and calls are let finish.
     shutdown: CancellationToken,
 }
@@ -65,6 +74,8 @@ impl Face {
             changes: Changes::default(),
             hub: None,
             profiles: Profiles::default(),
+            waiting: Arc::default(),
+            asking: Asking::default(),
             shutdown,
         }
     }

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Face;
+use super::lent::LentModel;
 use super::server::Server;
 use super::stream::StreamError;
 
@@ -28,16 +29,27 @@ use super::stream::StreamError;
 #[derive(Clone)]
 pub(super) struct Asker(pub(super) Caller);
 
+/// The model of the client whose request it is.
+#[derive(Clone)]
+pub(super) struct Lent(pub(super) Arc<LentModel>);
+
+/// What comes in, and with whom.
+struct Inward {
+    frame: Frame,
+    caller: Option<Caller>,
+    model: Option<LentModel>,
+}
+
 pub(super) struct OwnServer {
     pending: Arc<Pending>,
-    to_server: mpsc::UnboundedSender<(Frame, Option<Caller>)>,
+    to_server: mpsc::UnboundedSender<Inward>,
     ended: CancellationToken,
 }
 
 /// The library's side of the connection.
 struct InProcess {
     pending: Arc<Pending>,
-    from_client: mpsc::UnboundedReceiver<(Frame, Option<Caller>)>,
+    from_client: mpsc::UnboundedReceiver<Inward>,
     outside: mpsc::Sender<Frame>,
 }
 
@@ -80,6 +92,7 @@ impl OwnServer {
         method: &str,
         params: Option<Raw>,
         caller: Option<Caller>,
+        model: Option<LentModel>,
     ) -> Result<Exchange, LinkError> {
         let (to_server, of_cancel) = (self.to_server.clone(), caller.clone());
         let (_, frame, exchange) = self.pending.begin(method, params, move |id| {
@@ -87,16 +100,16 @@ impl OwnServer {
             params.set("requestId", &id);
             let frame = Frame::notification("notifications/cancelled", Some(params.to_raw()));
             // A server that has ended has nothing under way.
-            to_server.send((frame, of_cancel)).ok();
+            to_server.send(Inward { frame, caller: of_cancel, model: None }).ok();
         });
-        match self.to_server.send((frame, caller)) {
+        match self.to_server.send(Inward { frame, caller, model }) {
             Ok(()) => Ok(exchange),
             Err(_) => Err(LinkError::Closed { reason: "it has ended".to_owned() }),
         }
     }
 
     pub(super) fn tell_as(&self, frame: Frame, caller: Option<Caller>) {
-        self.to_server.send((frame, caller)).ok();
+        self.to_server.send(Inward { frame, caller, model: None }).ok();
     }
 }
 
@@ -104,7 +117,7 @@ impl OwnServer {
 #[async_trait]
 impl Link for OwnServer {
     async fn send(&self, method: &str, params: Option<Raw>) -> Result<Exchange, LinkError> {
-        self.send_as(method, params, None)
+        self.send_as(method, params, None, None)
     }
 
     async fn tell(&self, frame: Frame) -> Result<(), LinkError> {
@@ -150,11 +163,14 @@ impl Transport<RoleServer> for InProcess {
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
-            let (frame, caller) = self.from_client.recv().await?;
+            let Inward { frame, caller, model } = self.from_client.recv().await?;
             match serde_json::from_slice::<RxJsonRpcMessage<RoleServer>>(&frame.to_line()) {
                 Ok(mut message) => {
                     if let Some(caller) = caller {
                         message.insert_extension(Asker(caller));
+                    }
+                    if let Some(model) = model {
+                        message.insert_extension(Lent(Arc::new(model)));
                     }
                     return Some(message);
                 }

@@ -13,22 +13,23 @@ use orch_gateway::view::View;
 #[expect(deprecated, reason = "clients up to 2025-11-25 still ask for logging")]
 use rmcp::model::SetLevelRequestParams;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
-    DiscoverResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse,
-    InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-    ReadResourceResponse, ServerConfig, SubscribeRequestParams, SubscriptionFilter, Tool,
-    UnsubscribeRequestParams,
+    CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
+    CompleteResult, DiscoverResult, ErrorCode, ErrorData, GetPromptRequestParams,
+    GetPromptResponse, GetTaskParams, GetTaskResult, InitializeRequestParams, InitializeResult,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerConfig,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::own::Lent;
 use super::resource::Uri;
 use super::session::Session;
 use super::subscription::{Outlet, Subscription, Wanted, WantedLists};
-use super::{Face, call, completion, identity, profile, resource, subscription, tool, who};
+use super::{Face, call, completion, identity, profile, resource, subscription, task, tool, who};
 
 /// What depends on the program and on the caller's permissions only. Five minutes, because permissions change.
 const STEADY_TTL_MS: u64 = 300_000;
@@ -51,7 +52,19 @@ impl Server {
     }
 
     fn context(&self, cx: &RequestContext<RoleServer>) -> Cx {
-        profile::within(self.view(cx), who::context(self.of_stream.as_ref(), cx))
+        let call_cx = profile::within(self.view(cx), who::context(self.of_stream.as_ref(), cx));
+        match cx.extensions.get::<Lent>() {
+            Some(Lent(model)) => call_cx.with_model(model.clone()),
+            None => call_cx,
+        }
+    }
+
+    /// The context of what is asked about tasks, where there can be any.
+    fn of_tasks(&self, cx: &RequestContext<RoleServer>) -> Result<Cx, ErrorData> {
+        if task::are_offered(&self.view(cx)) {
+            return Ok(self.context(cx));
+        }
+        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "there are no tasks here", None))
     }
 
     fn view(&self, cx: &RequestContext<RoleServer>) -> View {
@@ -65,7 +78,11 @@ impl Server {
 )]
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
-        identity::server_config()
+        let mut config = identity::server_config();
+        if !task::are_offered(&View::default()) {
+            config.capabilities.extensions = None;
+        }
+        config
     }
 
     async fn initialize(
@@ -76,6 +93,8 @@ impl ServerHandler for Server {
         cx.peer.set_peer_info(request.clone());
         let mut result = self.negotiate_initialize(&request)?;
         profile::introduce(&self.view(&cx), &mut result);
+        // Clients with sessions have another kind of tasks.
+        result.capabilities.extensions = None;
         Ok(result)
     }
 
@@ -83,6 +102,9 @@ impl ServerHandler for Server {
         let versions = self.supported_protocol_versions().into_owned();
         let mut info = self.get_info();
         profile::introduce(&self.view(&cx), &mut info);
+        if !task::are_offered(&self.view(&cx)) {
+            info.capabilities.extensions = None;
+        }
         Ok(DiscoverResult::from_server_info(versions, info)
             .with_ttl_ms(STEADY_TTL_MS)
             .with_cache_scope(CacheScope::Private))
@@ -125,11 +147,47 @@ impl ServerHandler for Server {
         let arguments = Value::Object(request.arguments.unwrap_or_default());
         let log_level = cx.meta.log_level().or_else(|| self.session.log_level());
         let call_cx = self.context(&cx);
+        let is_task = task::extension::is_wanted(op.spec.name, &arguments, &cx);
+        let arguments = if is_task { task::extension::begin(arguments) } else { arguments };
+        if is_task && let Some(Lent(model)) = cx.extensions.get() {
+            model.outlast_call();
+        }
         let result = call::run(&self.face, op, arguments, call_cx, &cx, log_level).await;
         Ok(match result {
-            Ok(answer) => tool::answered(answer).into(),
+            Ok(answer) => match task::extension::begun(&answer).filter(|_| is_task) {
+                Some(task) => task.into(),
+                None => tool::answered(answer).into(),
+            },
             Err(err) => tool::refused(&err).into(),
         })
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        let call_cx = self.of_tasks(&cx)?;
+        self.face.get_task(&call_cx, &request.task_id).await.map_err(protocol)
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let call_cx = self.of_tasks(&cx)?;
+        let UpdateTaskParams { task_id, input_responses, .. } = request;
+        self.face.update_task(&call_cx, &task_id, input_responses).await.map_err(protocol)
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let call_cx = self.of_tasks(&cx)?;
+        self.face.cancel_task(&call_cx, &request.task_id).await.map_err(protocol)
     }
 
     async fn list_resources(

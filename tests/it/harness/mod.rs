@@ -14,6 +14,7 @@ pub(crate) mod issuer;
 pub(crate) mod key_issuer;
 pub(crate) mod lab;
 pub(crate) mod listed;
+pub(crate) mod llm;
 pub(crate) mod mcp;
 pub(crate) mod official;
 pub(crate) mod program;

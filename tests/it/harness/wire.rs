@@ -13,6 +13,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::answers::Answers;
+pub(crate) use self::answers::Mind;
 use self::http::Http;
 use super::PATIENCE;
 
@@ -128,6 +129,20 @@ impl Wire {
         self
     }
 
+    /// Goes as this user before a demo, over HTTP.
+    pub(crate) fn by(mut self, user: &'static str) -> Wire {
+        if let Way::Http(http) = &mut self.way {
+            http.user = Some(user);
+        }
+        self
+    }
+
+    /// Says what `mind` says when its model is asked.
+    pub(crate) fn minded(mut self, mind: Mind) -> Wire {
+        self.answers.mind = Some(mind);
+        self
+    }
+
     /// Whether it can be asked anything.
     pub(crate) fn is_able(&self) -> bool {
         self.capabilities.as_object().is_some_and(|it| !it.is_empty())
@@ -178,6 +193,12 @@ impl Wire {
     /// Asks and waits for the answer.
     pub(crate) async fn ask(&mut self, method: &str, params: Value) -> Step {
         self.ask_and_see(method, params, &[]).await
+    }
+
+    /// Asks and waits for the answer, whatever it is: what it asks for is not given.
+    pub(crate) async fn ask_once(&mut self, method: &str, params: Value) -> Value {
+        let id = self.begin(method, params).await;
+        self.collect(&mut Step::default(), Some(id), &[]).await.unwrap_or_default()
     }
 
     /// Asks, and waits for the answer and for notifications of these methods, which may come after it.

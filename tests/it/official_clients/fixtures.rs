@@ -10,7 +10,7 @@ pub(super) enum Needs {
     Tool(&'static str),
     Prompt(&'static str),
     Resource(&'static str),
-    /// The tasks extension, which is not offered.
+    /// Tools of its own that become tasks.
     Tasks,
     /// A tool with `x-mcp-header` in its schema.
     HeaderTool,

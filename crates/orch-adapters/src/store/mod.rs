@@ -20,6 +20,7 @@ mod forget;
 mod journal;
 mod layout;
 mod migration;
+mod pending;
 mod stored;
 mod table;
 mod tables;
@@ -51,6 +52,7 @@ use error::Failure;
 use files::Files;
 use forget::Forgetter;
 use layout::Layout;
+use pending::{Pending, batches_of};
 use stored::BadRow;
 use stored::audit::AuditV1;
 use stored::event::EventV1;
@@ -74,6 +76,7 @@ pub struct SledStore {
     handle: Option<Handle>,
     last_audit: Arc<AtomicU64>,
     files: Arc<Files>,
+    pending: Pending,
     forgetter: Forgetter,
     writer: Option<JoinHandle<()>>,
     /// Declared last: everything else is closed when it is released.
@@ -110,6 +113,7 @@ impl SledStore {
             handle: Some(handle),
             last_audit,
             files,
+            pending: Pending::default(),
             forgetter,
             writer: Some(writer),
             _lock: lock,
@@ -133,8 +137,19 @@ impl SledStore {
         &self,
         read: impl FnOnce(&Tables) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
+        let mark = self.pending.mark();
         self.ask(|reply| Request::Settle { reply })?;
+        self.pending.settled(mark);
         self.read(read)
+    }
+
+    /// As `read`, with every commit queued before that changed the batch in the tables.
+    fn read_batch<T>(
+        &self,
+        id: &BatchId,
+        read: impl FnOnce(&Tables) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        if self.pending.has(id) { self.read_settled(read) } else { self.read(read) }
     }
 
     /// Deletes the rows from `start` to before `end`.
@@ -219,6 +234,7 @@ impl Store for SledStore {
                 if let Some(handle) = &self.handle {
                     drop(handle.send(Request::Commit { operations, reply }));
                 }
+                self.pending.note(&batches_of(&commit.batches));
             }
             Err(err) => reply(Err(StoreError::Io { source: err.into() })),
         }
@@ -261,7 +277,7 @@ impl Store for SledStore {
     }
 
     fn batch(&self, id: &BatchId) -> Result<Option<StoredBatch>, StoreError> {
-        self.read_settled(|tables| batches::whole(tables, id))
+        self.read_batch(id, |tables| batches::whole(tables, id))
     }
 
     fn batch_steps(
@@ -270,7 +286,7 @@ impl Store for SledStore {
         from: u32,
         limit: usize,
     ) -> Result<Vec<(u32, Arc<Step>)>, StoreError> {
-        self.read_settled(|tables| batches::steps_from(tables, id, from, limit))
+        self.read_batch(id, |tables| batches::steps_from(tables, id, from, limit))
     }
 
     fn batch_runs(
@@ -279,11 +295,11 @@ impl Store for SledStore {
         from: Option<Part>,
         limit: usize,
     ) -> Result<Vec<StepRun>, StoreError> {
-        self.read_settled(|tables| batches::runs_from(tables, id, from, limit))
+        self.read_batch(id, |tables| batches::runs_from(tables, id, from, limit))
     }
 
     fn batch_run(&self, id: &BatchId, part: Part) -> Result<Option<StepRun>, StoreError> {
-        self.read_settled(|tables| batches::run_at(tables, id, part))
+        self.read_batch(id, |tables| batches::run_at(tables, id, part))
     }
 }
 

@@ -179,8 +179,7 @@ impl Operation for BatchExecute {
             client_token: self.client_token,
             arguments_hash: hex::encode(Sha256::digest(bytes)),
         };
-        // A lent model is there only while the call is.
-        let is_lent = matches!(wanted.ask, Ask::Request { .. }) && cx.model().is_some();
+        let is_lent = matches!(&wanted.ask, Ask::Request { model, .. } if model.ends_with_call());
         let Accepted { id, existed, planned, ended } = orch.begin_batch(wanted, cx).await?;
         let until = match planned {
             _ if wait => Some(ended),

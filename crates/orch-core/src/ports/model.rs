@@ -9,6 +9,11 @@ pub trait Model: Send + Sync {
     /// For people, such as `openai gpt-4o` or `the model of claude-code 2.1`. Never a key.
     fn name(&self) -> String;
 
+    /// Whether it is there only until the call that brought it is answered.
+    fn ends_with_call(&self) -> bool {
+        false
+    }
+
     /// Begins one answer, which comes in pieces as they are written. Dropping the stream ends the request. The error says
     /// what to configure or when to try again, and never repeats a key.
     async fn generate(

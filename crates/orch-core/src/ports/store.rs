@@ -53,9 +53,9 @@ pub trait Store: Send + Sync {
     /// Deletes the events up to and including the revision `last`.
     fn trim_events(&self, last: u64) -> Result<usize, StoreError>;
 
-    /// All batches, oldest first, without their steps. What is said of batches counts for all reads below: they see every
-    /// commit queued before them, a batch that is being forgotten is not there, and each takes the time of a checkpoint
-    /// where something was committed since the last (so none of them belongs into the way of a step).
+    /// All batches, oldest first, without their steps. What is said here counts for all reads below: they see every commit
+    /// queued before them, and a batch that is being forgotten is not there. Reading a batch that changed since the last
+    /// checkpoint takes the time of one, so it does not belong into the way of a step.
     fn batches(&self) -> Result<Vec<Batch>, StoreError>;
 
     /// All of one batch: as large as it is.

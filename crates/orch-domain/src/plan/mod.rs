@@ -9,6 +9,7 @@ mod condition;
 mod graph;
 mod near;
 mod reference;
+mod schema;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,20 +19,23 @@ pub use check::{Limits, Problem, ToolFacts, Toolbox, check, check_step};
 pub use condition::{Comparison, Condition, Ending};
 pub use graph::{CriticalPath, StepNeeds, collect_needs, critical_path};
 pub use reference::{Needs, Scope, Source, Unresolved, is_constant, resolve};
+pub use schema::schema;
 
 use crate::name::StepId;
 
 /// Of the format. A plan that names another is refused.
 pub const VERSION: u32 = 1;
 
+/// Tool calls that run in parallel, each as soon as what it needs of the others is there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Of the format; 1.
+    /// Of the format: 1.
     #[serde(default = "version")]
     #[schemars(range(min = 1, max = 1))]
     pub version: u32,
-    /// In any order: what a step needs decides when it runs.
+    /// At least one, in any order: what a step needs decides when it runs, and what needs nothing runs at once.
+    #[schemars(length(min = 1))]
     pub steps: Vec<Step>,
     /// For steps that say nothing else: `fail` ends the batch, `continue` goes on with what does not need the step,
     /// `compensate` ends it and undoes what was done.
@@ -56,27 +60,35 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// What others refer to it by; unique in the plan.
+    /// What others refer to it by; unique in the plan. `item` and `index` stand for an element of `for_each` and are no ids.
     pub id: StepId,
     /// Canonical name of the tool: `server.tool` as `list_tools` shows it, or the bare name of an own operation.
     pub tool: String,
-    /// As the tool's input schema says. `{"$ref": "step#/pointer"}` stands for a value of an earlier result, and
-    /// `${step#/pointer}` inside a string for its text (`$${` for a literal `${`).
+    /// As the tool's input schema says, with references to results of other steps; a reference makes this step wait for that
+    /// one. `{"$ref": "step#/structuredContent/id"}`, alone in its object, is the value at that JSON Pointer of the result, of
+    /// whatever type. Inside a string, `${step#/structuredContent/id}` is its text: numbers and booleans as in JSON, objects
+    /// and arrays as compact JSON. A result is `{structuredContent, content, isError}`; `/json` in it is `structuredContent`, or
+    /// else the JSON in its first text block, and `step#` is all of it. Other text stays as it is (`$3`, `${HOME}`); write
+    /// `$${` for `${` before an id and `#`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub arguments: Map<String, Value>,
-    /// Steps that have to end well before, beside those that it refers to.
+    /// Steps that have to end well before this one begins, beside those that it refers to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<StepId>,
-    /// Run only when this holds, else it is `skipped`: `{"$ref": …}` for a value that is neither null, false, 0 nor empty;
-    /// `{"eq": [a, b]}`, `ne`, `lt`, `le`, `gt`, `ge`, `in`; `{"exists": {"$ref": …}}`; `{"all": […]}`, `any`, `not`;
-    /// `{"succeeded": "step"}`, `failed`, `skipped`, `ended`.
+    /// Run only when this holds, else it is `skipped`. One of: `{"$ref": "step#/pointer"}` for a value that is neither null,
+    /// false, 0 nor empty; `{"eq": [a, b]}`, or `ne`, and of two numbers or two strings `lt`, `le`, `gt`, `ge`;
+    /// `{"in": [a, b]}` for an element of an array or a part of a string; `{"exists": {"$ref": "step#/pointer"}}`;
+    /// `{"all": [conditions]}`, `{"any": [conditions]}`, `{"not": condition}`; `{"succeeded": "step"}`, or `failed`,
+    /// `skipped`, `ended`, to run after a step that may have failed. Values may be references. It is looked at once, before
+    /// `for_each`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Value>,
-    /// Run once for each element of this array, given or referred to. In the step, `{"$ref": "item#/pointer"}` is the
-    /// element and `index#` its place from 0. The result has `structuredContent.items`, in the order of the array.
+    /// Run once for each element of this array, given or `{"$ref": "step#/pointer"}`. In `arguments` and `compensate`,
+    /// `item#/pointer` refers to the element and `index#` to its place from 0. The result of the step is
+    /// `{"structuredContent": {"items", "count", "failed", "errors"}}`, with `items` in the order of the array.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_each: Option<Value>,
-    /// Elements of `for_each` that run at the same time.
+    /// Elements of `for_each` that run at the same time, at most 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_parallel: Option<u32>,
@@ -84,21 +96,23 @@ pub struct Step {
     /// unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collect: Option<String>,
-    /// Seconds that one attempt may take.
+    /// Seconds that one attempt may take, from 0.001 to 86400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.001, max = 86400))]
     pub timeout: Option<f64>,
     /// Without it, only tools that say that repeating them is safe are tried again, and only after failures that pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Instead of the plan's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
-    /// What undoes it, called when the batch ends with `compensate`, in the reverse order of what was done. It may
-    /// refer to the step itself.
+    /// What undoes it, called when the batch ends with `compensate`, in the reverse order of what was done. It may refer to
+    /// the step itself and to what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<Compensation>,
 }
 
+/// How often a step is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
@@ -115,6 +129,7 @@ fn backoff_ms() -> u64 {
     500
 }
 
+/// What becomes of the batch when a step fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
@@ -124,10 +139,13 @@ pub enum OnError {
     Compensate,
 }
 
+/// A call that undoes a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compensation {
+    /// As in a step.
     pub tool: String,
+    /// As in a step.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub arguments: Map<String, Value>,
 }

@@ -1,7 +1,9 @@
-//! Calls of clients without sessions that wait, at a server of the session era, for an answer the client has to give.
+//! Calls of clients without sessions that wait for an answer the client has to give: at a server of the session era, or
+//! among our own operations.
 //!
-//! The server asks and waits. The client is answered `input_required`, and comes back with another request that brings
-//! its answers and names the call. Who names it has to be who made it, and has to mean the same.
+//! Who was asked for something goes on existing and waits. The client is answered `input_required`, and comes back with
+//! another request that brings its answers and names the call. Who names it has to be who made it, and has to mean the
+//! same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,50 +34,76 @@ pub struct Asked {
     pub id: Raw,
 }
 
+/// A call at a server behind, and what it waits for.
 pub struct Waiting {
     pub under_way: UnderWay,
     pub asked: Vec<Asked>,
-    user: Arc<str>,
-    target: String,
 }
 
 /// No call waits under the state that was named: it was answered, is too late, or is another's.
 #[derive(Clone, Copy, Debug)]
 pub struct Gone;
 
-#[derive(Default)]
-pub struct Parked {
-    /// Invariant: has every call that waits for its client, and perhaps some that are too late.
-    calls: Mutex<HashMap<String, Waiting>>,
+impl Gone {
+    /// What a client is told, as an error of the code -32602.
+    pub const MESSAGE: &str = "no call waits under this `requestState`: it was answered, is too late, or is not yours; \
+                               call again without it";
 }
 
-impl Parked {
-    /// Keeps a call until its deadline; the answer names it. None: the user has too many.
+/// `T` is what is kept of a call. Dropped, it is cancelled.
+pub struct Parked<T> {
+    /// Invariant: has every call that waits for its client, and perhaps some that are too late.
+    calls: Mutex<HashMap<String, Kept<T>>>,
+}
+
+struct Kept<T> {
+    call: T,
+    deadline: Instant,
+    user: Arc<str>,
+    target: String,
+}
+
+impl<T> Default for Parked<T> {
+    fn default() -> Parked<T> {
+        Parked { calls: Mutex::default() }
+    }
+}
+
+impl<T> Parked<T> {
+    /// Keeps a call until its deadline; the answer names it, and is random. None: the user has too many. `target` is what
+    /// the client has to mean again.
     pub fn park(
         &self,
-        under_way: UnderWay,
-        asked: Vec<Asked>,
+        call: T,
+        deadline: Instant,
         user: &Arc<str>,
         target: &str,
     ) -> Option<String> {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).ok()?;
         let state = format!("{PREFIX}{}", hex(&secret));
-        let waiting = Waiting { under_way, asked, user: user.clone(), target: target.to_owned() };
-        {
-            let mut calls = self.calls.lock();
-            calls.retain(|_, it| Instant::now() < it.under_way.deadline);
-            if MAX_OF_USER <= calls.values().filter(|it| it.user == *user).count() {
-                return None;
-            }
-            calls.insert(state.clone(), waiting);
+        let kept = Kept { call, deadline, user: user.clone(), target: target.to_owned() };
+        self.sweep();
+        let mut calls = self.calls.lock();
+        if MAX_OF_USER <= calls.values().filter(|it| it.user == *user).count() {
+            return None;
         }
+        calls.insert(state.clone(), kept);
         Some(state)
     }
 
-    /// Gives up those whose clients did not come back in time: dropped, they are cancelled at their servers.
+    /// Gives up those whose clients did not come back in time.
     pub fn sweep(&self) {
-        self.calls.lock().retain(|_, it| Instant::now() < it.under_way.deadline);
+        let now = Instant::now();
+        let late: Vec<_> = self.calls.lock().extract_if(|_, it| it.deadline <= now).collect();
+        // What ends with them is none of the lock's business.
+        drop(late);
+    }
+
+    /// Gives up all of them.
+    pub fn clear(&self) {
+        let calls = std::mem::take(&mut *self.calls.lock());
+        drop(calls);
     }
 
     /// Whether a state is one of ours at all.
@@ -83,11 +111,14 @@ impl Parked {
         state.starts_with(PREFIX)
     }
 
-    /// The call that waits under `state`. None: there is none such of this user and this target.
-    pub fn take(&self, state: &str, user: &str, target: &str) -> Option<Waiting> {
+    /// The call that waits under `state`, which is good for once. None: there is none such of this user and this target.
+    pub fn take(&self, state: &str, user: &str, target: &str) -> Option<T> {
         let mut calls = self.calls.lock();
-        let is_it = calls.get(state).is_some_and(|it| &*it.user == user && it.target == target);
-        if is_it { calls.remove(state) } else { None }
+        let now = Instant::now();
+        let is_it = calls
+            .get(state)
+            .is_some_and(|it| &*it.user == user && it.target == target && now < it.deadline);
+        if is_it { calls.remove(state).map(|it| it.call) } else { None }
     }
 
     pub fn n_waiting(&self) -> usize {
@@ -97,4 +128,41 @@ impl Parked {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|it| format!("{it:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_is_taken_once_and_in_time_by_whom_it_belongs_to() {
+        let parked = Parked::<u8>::default();
+        let (ada, deadline) = (Arc::from("ada"), Instant::now() + Duration::from_secs(60));
+        let state = parked.park(1, deadline, &ada, "launch").unwrap();
+        assert!(Parked::<u8>::is_ours(&state));
+        assert_eq!(parked.take(&state, "bob", "launch"), None);
+        assert_eq!(parked.take(&state, "ada", "terminate"), None);
+        assert_eq!(parked.take(&state, "ada", "launch"), Some(1));
+        assert_eq!(parked.take(&state, "ada", "launch"), None);
+        let late = parked.park(2, Instant::now(), &ada, "launch").unwrap();
+        assert_eq!(parked.take(&late, "ada", "launch"), None);
+        parked.sweep();
+        assert_eq!(parked.n_waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_fills_the_memory() {
+        let parked = Parked::<u8>::default();
+        let (ada, bob) = (Arc::from("ada"), Arc::from("bob"));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for _ in 0..MAX_OF_USER {
+            assert!(parked.park(0, deadline, &ada, "").is_some());
+        }
+        assert!(parked.park(0, deadline, &ada, "").is_none());
+        assert!(parked.park(0, deadline, &bob, "").is_some());
+        parked.clear();
+        assert!(parked.park(0, deadline, &ada, "").is_some());
+    }
 }

@@ -38,6 +38,13 @@ enum To {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuestionId(String);
 
+impl QuestionId {
+    /// As the client knows it.
+    pub fn raw(&self) -> Raw {
+        serde_json::from_str(&self.0).unwrap_or_else(|_| raw(&()))
+    }
+}
+
 impl Questions {
     /// The server's request as the client is to see it. None: too many are open.
     pub fn relay(&self, request: Frame, server: Arc<dyn Link>) -> Option<(QuestionId, Frame)> {
@@ -45,15 +52,15 @@ impl Questions {
         self.put(request, To::Server(server, id))
     }
 
-    /// A question of our own, and where its answer comes.
+    /// A question of our own, and where its answer comes. None: too many are open.
     pub fn ask(
         &self,
         method: &str,
         params: Option<Raw>,
-    ) -> Option<(Frame, oneshot::Receiver<Frame>)> {
+    ) -> Option<(QuestionId, Frame, oneshot::Receiver<Frame>)> {
         let (sender, answer) = oneshot::channel();
-        let (_, frame) = self.put(Frame::request(raw(&()), method, params), To::Us(sender))?;
-        Some((frame, answer))
+        let (id, frame) = self.put(Frame::request(raw(&()), method, params), To::Us(sender))?;
+        Some((id, frame, answer))
     }
 
     fn put(&self, mut request: Frame, to: To) -> Option<(QuestionId, Frame)> {
@@ -117,9 +124,9 @@ impl Questions {
         Some(Frame::notification("notifications/cancelled", Some(params.to_raw())))
     }
 
-    /// Nobody waits for the answer any more.
-    pub fn forget(&self, id: &QuestionId) {
-        self.open.lock().remove(&id.0);
+    /// Nobody waits for the answer any more. False: it has come already.
+    pub fn forget(&self, id: &QuestionId) -> bool {
+        self.open.lock().remove(&id.0).is_some()
     }
 
     pub fn n_open(&self) -> usize {

@@ -1,11 +1,16 @@
-//! What the client says when it is asked something: always the same.
+//! What the client says when it is asked something: always the same, unless it is given a mind.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+/// What its model makes of a question: the result, or the error.
+pub(crate) type Mind = fn(&Value) -> Result<Value, Value>;
+
 #[derive(Default)]
 pub(super) struct Answers {
+    /// None: it always says the same.
+    pub(super) mind: Option<Mind>,
     /// Results of requests that the client does as tasks, by their ids.
     tasks: BTreeMap<String, Value>,
 }
@@ -17,6 +22,9 @@ impl Answers {
             "elicitation/create" if params["mode"] == "url" => json!({"action": "accept"}),
             "elicitation/create" => {
                 json!({"action": "accept", "content": filled(&params["requestedSchema"])})
+            }
+            "sampling/createMessage" if self.mind.is_some() => {
+                return self.mind.map_or_else(|| Ok(Value::Null), |mind| mind(params));
             }
             "sampling/createMessage" => json!({
                 "role": "assistant", "model": "canned", "stopReason": "endTurn",

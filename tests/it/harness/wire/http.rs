@@ -13,6 +13,8 @@ pub(super) struct Http {
     url: String,
     session: Option<String>,
     pub(super) version: &'static str,
+    /// Whom a demo takes it for.
+    pub(super) user: Option<&'static str>,
     sink: UnboundedSender<Value>,
     /// Response streams. They end with the client, as those of a program that goes away do.
     streams: Vec<AbortHandle>,
@@ -26,6 +28,7 @@ impl Http {
             url: url.to_owned(),
             session: None,
             version: LEGACY,
+            user: None,
             sink,
             streams: Vec::new(),
         }
@@ -62,6 +65,9 @@ impl Http {
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
             .body(frame.to_string());
+        if let Some(user) = self.user {
+            request = request.header("x-user-id", user);
+        }
         let params = &frame["params"];
         if era == Era::Modern {
             request = request.header("mcp-protocol-version", MODERN);

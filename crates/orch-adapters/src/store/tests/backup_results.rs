@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use orch_core::ports::blobs::Blobs;
-use orch_core::ports::store::Store;
+use orch_core::ports::store::{Commit, Store};
 use orch_domain::batch::{BatchChange, Kept, StepRun};
 use orch_domain::name::BatchId;
 use orch_domain::time::Timestamp;
+use sha2::{Digest, Sha256};
 
 use super::super::backup::BackupError;
 use super::super::{FOLDER, SledStore};
-use super::sample::batch;
-use super::{batches, commit};
+use super::sample::{batch, launch};
+use super::{batches, commit, shown};
 
 /// Not of whole pieces, of just one, of none, and not text.
 fn results() -> [(&'static str, Vec<u8>); 4] {
@@ -91,6 +92,34 @@ fn a_backup_without_one_of_its_pieces_is_refused() {
         assert!(matches!(err, BackupError::NotABackup { .. }), "{err}");
         assert!(!dir.path().join("b").join(FOLDER).exists());
     }
+}
+
+#[test]
+fn a_backup_from_before_there_were_batches_is_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(&dir.path().join("a")).unwrap();
+    let launched = Commit { batches: Vec::new(), ..launch(0) };
+    commit(&store, launched).unwrap();
+    let file = dir.path().join("backup");
+    store.backup(&file, Timestamp::from_millis(0)).unwrap();
+    let text = fs_err::read_to_string(&file).unwrap();
+    let (head, rest) = text.split_once('\n').unwrap();
+    let mut head: serde_json::Value = serde_json::from_str(head).unwrap();
+    head.as_object_mut().unwrap().remove("large_results").unwrap();
+    head["schema"] = 4.into();
+    let counts = head["counts"].as_object_mut().unwrap();
+    counts.retain(|table, _| !table.contains("batch"));
+    let (rows, _digest) = rest.trim_end().rsplit_once('\n').unwrap();
+    let old = format!("{head}\n{rows}\n");
+    let digest = hex::encode(Sha256::digest(&old));
+    fs_err::write(&file, format!("{old}{{\"sha256\":\"{digest}\"}}\n")).unwrap();
+
+    let summary = SledStore::restore(&file, &dir.path().join("b")).unwrap();
+    assert_eq!(summary.counts["large_results"], 0);
+    let restored = SledStore::open(&dir.path().join("b")).unwrap();
+    assert_eq!(shown(restored.load().unwrap()), shown(store.load().unwrap()));
+    put_batch(&restored, 1);
+    assert_eq!(restored.batches().unwrap().len(), 1);
 }
 
 /// Results come and batches go while it is written: each row that it has finds its file.

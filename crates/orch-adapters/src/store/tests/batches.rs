@@ -134,6 +134,30 @@ fn pages_come_in_order_and_end() {
     assert!(!is_answered(&store, &nobody));
 }
 
+/// Other batches run at full speed: what has ended is read without a checkpoint, and what was just committed is seen.
+#[test]
+fn a_batch_that_rests_is_read_without_waiting_for_those_that_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path()).unwrap();
+    let (rests, runs) = (large(&store, 1, 100), large(&store, 2, 0));
+    assert_eq!(store.batch_runs(&rests.id, None, 1000).unwrap().len(), 100);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        // For as long as somebody reads there can be no checkpoint.
+        let reading = store.handle().unwrap().tables.read();
+        commit(&store, batches(vec![run(&runs.id, progress_run(0))])).unwrap();
+        scope.spawn(|| tell.send(store.batch_runs(&rests.id, None, 1000).unwrap().len()));
+        let n_runs = told.recv_timeout(Duration::from_secs(30));
+        drop(reading);
+        assert_eq!(n_runs, Ok(100), "it did not wait for one");
+    });
+    for n in 1..10 {
+        // Seen as soon as it is queued, durable or not.
+        let _durable = store.commit(batches(vec![run(&runs.id, progress_run(n))]));
+        assert!(store.batch_run(&runs.id, StepRun::test(n).part).unwrap().is_some());
+    }
+}
+
 #[test]
 fn a_plan_with_a_hole_is_damage_and_said() {
     let dir = tempfile::tempdir().unwrap();

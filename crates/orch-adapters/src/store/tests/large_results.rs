@@ -98,12 +98,12 @@ fn a_damaged_file_is_said_to_be() {
     let (_dir, store, folder) = opened();
     let path = folder.join(id(1).as_str()).join("a");
     let text = "0123456789".repeat(20_000);
-    let harms: [&dyn Fn(&mut Vec<u8>); 5] = [
-        &|it| it[77] ^= 1,
-        &|it| it.truncate(it.len() - 1),
-        &|it| it.truncate(3),
-        &|it| it.clear(),
-        &|it| it.extend_from_slice(b"more"),
+    let harms: [fn(&mut Vec<u8>); 5] = [
+        |it| it[77] ^= 1,
+        |it| it.truncate(it.len() - 1),
+        |it| it.truncate(3),
+        Vec::clear,
+        |it| it.extend_from_slice(b"more"),
     ];
     for harm in harms {
         store.put(&id(1), "a", text.as_bytes()).unwrap();

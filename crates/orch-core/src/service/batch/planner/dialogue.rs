@@ -7,19 +7,22 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use orch_domain::name::StepId;
 use orch_domain::plan::{Problem, Step};
-use orch_domain::{Error, ErrorCode, text};
+use orch_domain::{Error, text};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::draft::too_many;
 use super::lines::Lines;
+use super::mend::{cut_off, may_pass, what_to_mend};
 use super::prompt::{PLAN, REPAIR};
 use super::reply::{self, Said, Wrong};
 use super::{Canvas, Options, toolset};
 use crate::ports::model::{Message, Model, Piece, Prompt, Role};
 
 /// More than that in one reply, and the rest of it is not waited for.
-const MAX_WRONG: usize = 20;
+pub(super) const MAX_WRONG: usize = 20;
+/// Of a piece, in bytes, before the steps in it are handed on.
+const READ_AT_ONCE: usize = 4 * 1024;
 /// Of a reply as it is shown to the model again, in bytes.
 const MAX_SHOWN_AGAIN: usize = 64 * 1024;
 /// Times that a reply may go on after it was cut off without that counting as a repair, as long as steps come.
@@ -57,9 +60,9 @@ pub(super) enum Agreed {
 
 /// One reply, read to its end.
 #[derive(Default)]
-struct Reply {
+pub(super) struct Reply {
     text: String,
-    n_taken: usize,
+    pub(super) n_taken: usize,
     /// Steps that were there already, word for word.
     n_repeated: usize,
     wrong: Vec<Wrong>,
@@ -67,8 +70,8 @@ struct Reply {
     cannot: Option<String>,
     is_done: bool,
     /// It was cut off by its own length.
-    is_cut: bool,
-    died: Option<Error>,
+    pub(super) is_cut: bool,
+    pub(super) died: Option<Error>,
 }
 
 impl Dialogue<'_> {
@@ -105,7 +108,8 @@ impl Dialogue<'_> {
                 return Ok(Agreed::Answer(text::sanitize(&answer)));
             }
 
-            let said = self.what_to_mend(stage, &reply, &wrong, n_taken);
+            let is_unsaid = reply.died.is_some() && reply.text.trim().is_empty();
+            let said = what_to_mend(stage, &reply, &wrong, n_taken);
             if let Some(err) = reply.died {
                 if has_died || repairs_left == 0 || !may_pass(&err) {
                     return Err(err);
@@ -120,7 +124,10 @@ impl Dialogue<'_> {
             } else {
                 repairs_left -= 1;
             }
-            self.send_back(reply.text, &said);
+            // What was refused before its first word is only asked again.
+            if !is_unsaid {
+                self.send_back(reply.text, &said);
+            }
         }
     }
 
@@ -142,16 +149,7 @@ impl Dialogue<'_> {
         while !has_ended && !reply.is_settled() {
             match until(canvas.ended(), stream.next()).await? {
                 Some(Ok(Piece::Text(text))) => {
-                    for found in lines.push(&text) {
-                        for said in reply::read(found) {
-                            self.hear(said, stage, &mut reply);
-                        }
-                        // A piece may have a thousand steps; what runs them may be on this thread.
-                        tokio::task::yield_now().await;
-                        if reply.is_settled() {
-                            break;
-                        }
-                    }
+                    self.read(&text, stage, &mut lines, &mut reply).await;
                     if reply.text.len() < MAX_SHOWN_AGAIN {
                         reply.text.push_str(&text);
                     }
@@ -194,6 +192,25 @@ impl Dialogue<'_> {
         Ok(reply)
     }
 
+    /// What a piece completes. Some models give all they write as one piece, so what runs the steps, which may be on this
+    /// thread, has its turn after each.
+    async fn read(&mut self, text: &str, stage: Stage, lines: &mut Lines, reply: &mut Reply) {
+        let mut rest = text;
+        while !rest.is_empty() && !reply.is_settled() {
+            let (now, later) = rest.split_at(rest.ceil_char_boundary(READ_AT_ONCE.min(rest.len())));
+            rest = later;
+            for found in lines.push(now) {
+                for said in reply::read(found) {
+                    self.hear(said, stage, reply);
+                }
+                tokio::task::yield_now().await;
+                if reply.is_settled() {
+                    return;
+                }
+            }
+        }
+    }
+
     fn hear(&mut self, said: Said, stage: Stage, reply: &mut Reply) {
         match said {
             Said::Step(step) => match self.take(*step, stage) {
@@ -210,7 +227,11 @@ impl Dialogue<'_> {
                     }
                 }
             }
-            Said::Answer(it) => reply.answer = Some(it),
+            Said::Answer(it) => {
+                reply.answer = Some(it);
+                // There is nothing to plan any more. A plan may still follow words about it.
+                reply.is_done |= stage != Stage::Plan && reply.n_taken == 0;
+            }
             Said::Cannot(it) => reply.cannot = Some(it),
             Said::Replan if (stage == Stage::Join { may_replan: false }) => {
                 reply.wrong.push(Wrong::of_text("replan", NO_MORE_STEPS));
@@ -219,7 +240,7 @@ impl Dialogue<'_> {
             Said::Wrong(it) => reply.wrong.push(it),
             Said::TooMuch(why) => {
                 reply.wrong.push(Wrong::of_text("the reply", why));
-                reply.is_done = true;
+                (reply.is_done, reply.is_cut) = (true, true);
             }
         }
     }
@@ -254,39 +275,6 @@ impl Dialogue<'_> {
             }
         }
         Err(Wrong::of_problems(id.as_str(), &problems))
-    }
-
-    fn what_to_mend(
-        &self,
-        stage: Stage,
-        reply: &Reply,
-        wrong: &[Wrong],
-        n_taken: usize,
-    ) -> Vec<String> {
-        let mut said: Vec<String> = Vec::new();
-        if reply.died.is_some() {
-            said.push("your last reply broke off; write what is missing of it".to_owned());
-        } else if reply.is_cut {
-            said.push(
-                "your last reply was longer than it may be and was cut off; go on after what was taken, in fewer \
-                 words"
-                    .to_owned(),
-            );
-        }
-        said.extend(wrong.iter().take(MAX_WRONG).map(Wrong::line));
-        if said.is_empty() {
-            said.push(match stage {
-                Stage::Plan if n_taken == 0 => {
-                    "there was no step in your reply; write one JSON object per line, or `cannot`"
-                        .to_owned()
-                }
-                Stage::Plan => "nothing was mended".to_owned(),
-                Stage::Join { .. } => {
-                    "there was neither an `answer` nor a step in your reply".to_owned()
-                }
-            });
-        }
-        said
     }
 
     /// The next message: what is wrong, and what is there already.
@@ -324,41 +312,6 @@ impl Dialogue<'_> {
         let Error::TooManyRequests { retry_after_ms, .. } = err else { return Ok(()) };
         let pause = Duration::from_millis(*retry_after_ms).min(LONGEST_PAUSE);
         until(self.canvas.ended(), tokio::time::sleep(pause)).await
-    }
-
-    fn cannot(&self, why: &str) -> Error {
-        let why = text::excerpt(&text::sanitize(why), 600);
-        Error::invalid(
-            "request",
-            format!(
-                "the planner ({}) says that it cannot be done with the tools you may use: {why}; ask for something else, \
-                 or give `plan` or `calls`",
-                self.model.name()
-            ),
-        )
-    }
-
-    fn unusable(&self, stage: Stage, said: &[String]) -> Error {
-        const MAX_SAID: usize = 10;
-        let mut what: Vec<String> =
-            said.iter().take(MAX_SAID).map(|it| text::excerpt(it, 400)).collect();
-        if MAX_SAID < said.len() {
-            what.push(format!("and {} more", said.len() - MAX_SAID));
-        }
-        let (wanted, advice) = match stage {
-            Stage::Plan => ("plan", "ask in other words, or give `plan` or `calls`"),
-            Stage::Join { .. } => ("answer", "the results of the steps are there all the same"),
-        };
-        Error::UpstreamError {
-            server: self.model.name(),
-            message: format!(
-                "the model {} wrote no usable {wanted} in {} replies ({} steps were taken): {}; {advice}",
-                self.model.name(),
-                self.rounds,
-                self.taken.len(),
-                what.join("; "),
-            ),
-        }
     }
 }
 
@@ -407,25 +360,6 @@ fn withheld(step: &Step, place: usize) -> Vec<Problem> {
         ),
     };
     withheld.map(problem).collect()
-}
-
-/// Whether asking again may help: what is wrong with a key or a setting stays wrong.
-fn may_pass(err: &Error) -> bool {
-    matches!(
-        err.code(),
-        ErrorCode::Unavailable
-            | ErrorCode::UpstreamError
-            | ErrorCode::UpstreamTimeout
-            | ErrorCode::TooManyRequests
-            | ErrorCode::Internal
-    )
-}
-
-fn cut_off(model: &dyn Model) -> Error {
-    Error::UpstreamError {
-        server: model.name(),
-        message: format!("the reply of the model {} broke off; try again", model.name()),
-    }
 }
 
 /// `future`, unless the canvas ends before it.

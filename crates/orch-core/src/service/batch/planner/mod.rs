@@ -7,6 +7,7 @@ mod dialogue;
 mod draft;
 mod join;
 mod lines;
+mod mend;
 mod pick;
 mod prompt;
 mod queries;
@@ -73,7 +74,7 @@ pub struct Ended {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Times that a model is asked to mend what is wrong with a plan, or to go on where it was cut off.
+    /// Times that a model is asked to mend what is wrong with one plan or answer, or asked again where it broke off.
     pub max_repairs: u32,
     /// Times that a model may ask for further steps when it has seen results.
     pub max_replans: u32,

@@ -114,7 +114,10 @@ impl Writer<'_> {
             let member = &members[*name];
             let mark = if is_required(name) { "" } else { "?" };
             let mut part = format!("{}{mark}: {}", key(name), self.of(member, below));
-            if let Some(it) = member.get("default").filter(|it| !it.is_null()) {
+            // Where nothing is explained, a default is a detail too.
+            let default =
+                member.get("default").filter(|it| self.detail.comment != 0 && !is_empty(it));
+            if let Some(it) = default {
                 part.push_str(&format!(" = {}", literal(it)));
             }
             if let Some(comment) = self.comment(member) {
@@ -157,6 +160,17 @@ fn joined(parts: impl Iterator<Item = String>, with: &str) -> String {
 
 fn literal(value: &Value) -> String {
     text::excerpt(&value.to_string(), LONGEST_LITERAL)
+}
+
+/// Says nothing as a default.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(it) => it.is_empty(),
+        Value::Array(it) => it.is_empty(),
+        Value::Object(it) => it.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 fn key(name: &str) -> String {

@@ -210,8 +210,11 @@ async fn a_wrong_key_is_not_tried_twice() {
     assert!(err.contains("the provider refuses it"), "{err}");
     let busy = || Error::TooManyRequests { message: "busy".to_owned(), retry_after_ms: 1 };
     let replies = [Reply::Refused(busy()), Reply::Whole(step("a"))];
-    let outcome = plan_on(&Scripted::new("m", replies), &options(), &Board::default()).await;
+    let model = Scripted::new("m", replies);
+    let outcome = plan_on(&model, &options(), &Board::default()).await;
     assert_eq!(outcome.unwrap().n_steps, 1);
+    let prompts = model.prompts.lock();
+    assert_eq!(prompts[0], prompts[1], "nothing was said that could be mended");
 }
 
 #[tokio::test]
@@ -382,4 +385,38 @@ async fn a_draft_keeps_the_steps_and_counts_them() {
     assert!(draft.settled().await.is_none());
     let plan = draft.into_plan(Some(json!(1)));
     assert_eq!((plan.steps.len(), plan.output), (0, Some(json!(1))));
+}
+
+#[tokio::test]
+async fn an_answer_from_results_is_not_waited_behind() {
+    let (write, pieces) = mpsc::unbounded_channel();
+    let model = Scripted::new("m", [Reply::Whole(step("a")), Reply::Live(pieces)]);
+    write.send(Piece::Text("{\"answer\": \"here\"}".to_owned())).unwrap();
+    let outcome = plan_on(&model, &Options::default(), &Board::default()).await.unwrap();
+    assert_eq!(outcome.answer.as_deref(), Some("here"));
+    assert!(write.is_closed(), "its request was ended");
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_none() {
+    let endless = || Reply::Whole("word ".repeat(1_000_000));
+    let model = Scripted::new("m", [Reply::Whole(step("a")), endless(), endless(), endless()]);
+    let err = refusal(plan_on(&model, &Options::default(), &Board::default()).await);
+    assert!(err.contains("no usable answer") && err.contains("results of the steps"), "{err}");
+    assert!(
+        model
+            .prompts
+            .lock()
+            .iter()
+            .all(|it| { it.messages.iter().map(|it| it.text.len()).sum::<usize>() < 1_000_000 })
+    );
+}
+
+#[tokio::test]
+async fn failed_steps_are_told_of_and_their_reason_with_them() {
+    let board = Board { result: |_| (StepState::Failed, json!(null)), ..Board::default() };
+    let model = Scripted::of(&[&step("a"), r#"{"cannot": "a failed"}"#]);
+    let outcome = plan_on(&model, &Options::default(), &board).await.unwrap();
+    assert_eq!(outcome.answer.as_deref(), Some("a failed"), "what ran cannot be refused any more");
+    assert!(model.asked()[1].contains("a (a.tool): failed"));
 }

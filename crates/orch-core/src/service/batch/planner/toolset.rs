@@ -10,7 +10,7 @@ use crate::ports::tool_server::ServerTool;
 use crate::service::tools::BUILT_IN;
 use crate::{Cx, Orch};
 
-/// Own operations that are no steps of a plan that a model writes, beside all that begin with `batch_`. They make or
+/// Own operations that are no steps of a plan that a model writes, beside those that are about batches. They make or
 /// show credentials, decide whom to trust, start programs, or lead to other tools by a name that nobody checked.
 pub const WITHHELD: [&str; 14] = [
     "add_server",
@@ -28,7 +28,7 @@ pub const WITHHELD: [&str; 14] = [
     "set_registry_credential",
     "update_user",
 ];
-const WITHHELD_FAMILY: &str = "batch_";
+const OF_BATCHES: [&str; 2] = ["batch_", "list_batches"];
 
 /// Own operations that many plans need; those that a request has any word of come before all but its best hits.
 const BASICS: [&str; 8] = [
@@ -58,7 +58,7 @@ pub(super) fn is_withheld(tool: &str) -> bool {
         Some(_) => return false,
         None => tool,
     };
-    own.starts_with(WITHHELD_FAMILY) || WITHHELD.contains(&own)
+    OF_BATCHES.iter().any(|it| own.starts_with(it)) || WITHHELD.contains(&own)
 }
 
 /// What the model is told.
@@ -116,7 +116,7 @@ fn parts(request: &str) -> impl Iterator<Item = &str> {
 fn all_of(all: &[ServerTool], budget: usize) -> Option<Toolset> {
     let mut text = String::new();
     for tool in all {
-        text.push_str(&described(tool));
+        text.push_str(&described(tool, Words::Many));
         if budget < text.len() {
             return None;
         }
@@ -127,6 +127,8 @@ fn all_of(all: &[ServerTool], budget: usize) -> Option<Toolset> {
 /// The best hits of each query in turn, then what else there is, until the budget is used up.
 fn best_of(all: Vec<ServerTool>, found: Vec<Vec<ServerTool>>, budget: usize) -> Toolset {
     const FEW: usize = 5;
+    // One after the other that had no room; smaller ones behind them are hardly worth the search.
+    const MAX_MISSED: usize = 50;
     let n_all = all.len();
     let longest = found.iter().map(Vec::len).max().unwrap_or_default();
     let in_turn = (0..longest).flat_map(|at| found.iter().filter_map(move |it| it.get(at)));
@@ -140,27 +142,66 @@ fn best_of(all: Vec<ServerTool>, found: Vec<Vec<ServerTool>>, budget: usize) -> 
             .sort_by_key(|it| !(it.server == BUILT_IN && BASICS.contains(&it.name.as_str())));
     }
     let rest = all.iter().filter(|it| !seen.contains(&(it.server.as_str(), it.name.as_str())));
-    let (mut text, mut n_shown) = (String::new(), 0);
-    for tool in hits.iter().copied().chain(rest) {
-        let described = described(tool);
+    let (mut text, mut n_shown, mut n_missed) = (String::new(), 0, 0);
+    let n_hits = hits.len();
+    for (at, tool) in hits.into_iter().chain(rest).enumerate() {
+        // What is likely to be used needs its details; of the others more fit with fewer words.
+        let is_likely = at < n_hits.min(2 * BEST_HITS) && text.len() < budget / 2;
+        let described = described(tool, if is_likely { Words::Many } else { Words::Few });
         if text.len() + described.len() <= budget {
             text.push_str(&described);
-            n_shown += 1;
+            (n_shown, n_missed) = (n_shown + 1, 0);
+        } else {
+            n_missed += 1;
+        }
+        if MAX_MISSED < n_missed {
+            break;
         }
     }
     Toolset { text, n_shown, n_left_out: n_all - n_shown, is_vague }
 }
 
+#[derive(Clone, Copy)]
+enum Words {
+    Many,
+    Few,
+}
+
+/// How much is said of a tool.
+struct Level {
+    /// Of its description, in characters.
+    purpose: usize,
+    arguments: Detail,
+    result: Detail,
+}
+
+const LEVELS: [Level; 3] = [
+    Level {
+        purpose: 400,
+        arguments: Detail { depth: 5, comment: 120, members: 60 },
+        result: Detail { depth: 3, comment: 0, members: 30 },
+    },
+    Level {
+        purpose: 200,
+        arguments: Detail { depth: 3, comment: 40, members: 40 },
+        result: Detail { depth: 3, comment: 0, members: 20 },
+    },
+    Level {
+        purpose: 140,
+        arguments: Detail { depth: 2, comment: 0, members: 15 },
+        result: Detail { depth: 1, comment: 0, members: 8 },
+    },
+];
+
 /// Name, what it does, what it takes and, if known, what it answers; in fewer words where it is long.
-fn described(tool: &ServerTool) -> String {
-    const LEVELS: [(usize, Detail, usize); 3] = [
-        (400, Detail { depth: 5, comment: 120, members: 60 }, 3),
-        (200, Detail { depth: 3, comment: 40, members: 40 }, 2),
-        (100, Detail { depth: 1, comment: 0, members: 30 }, 1),
-    ];
+fn described(tool: &ServerTool, words: Words) -> String {
+    let levels = match words {
+        Words::Many => &LEVELS[..],
+        Words::Few => &LEVELS[2..],
+    };
     let mut described = String::new();
-    for (words, detail, depth_of_result) in LEVELS {
-        described = at_level(tool, words, detail, depth_of_result);
+    for level in levels {
+        described = at_level(tool, level);
         if described.len() <= MAX_TOOL {
             return described;
         }
@@ -168,21 +209,20 @@ fn described(tool: &ServerTool) -> String {
     text::beginning(&described, MAX_TOOL).to_owned() + "…\n"
 }
 
-fn at_level(tool: &ServerTool, words: usize, detail: Detail, depth_of_result: usize) -> String {
+fn at_level(tool: &ServerTool, level: &Level) -> String {
     let name = format!("{}.{}", tool.server, tool.name);
     let mut out = format!("# {}\n", text::excerpt(&name, LONGEST_NAME));
     if tool.pin.is_some() {
         out.push_str("(not what it was when it was first seen)\n");
     }
-    let purpose = first_words(&tool.description, words);
+    let purpose = first_words(&tool.description, level.purpose);
     if !purpose.is_empty() {
         out.push_str(&purpose);
         out.push('\n');
     }
-    out.push_str(&format!("arguments: {}\n", signature(&tool.input_schema, detail)));
+    out.push_str(&format!("arguments: {}\n", signature(&tool.input_schema, level.arguments)));
     if let Some(schema) = &tool.output_schema {
-        let detail = Detail { depth: depth_of_result, comment: 0, members: 30 };
-        out.push_str(&format!("structuredContent: {}\n", signature(schema, detail)));
+        out.push_str(&format!("structuredContent: {}\n", signature(schema, level.result)));
     }
     out
 }
@@ -194,6 +234,9 @@ fn first_words(description: &str, max: usize) -> String {
     for paragraph in description.split("\n\n").map(str::trim).filter(|it| !it.is_empty()) {
         if HEADING < words.len() {
             break;
+        }
+        if words.ends_with(char::is_alphanumeric) {
+            words.push('.');
         }
         for word in paragraph.split_whitespace() {
             if !words.is_empty() {
@@ -236,9 +279,14 @@ mod tests {
             assert!(own.contains(name), "there is no `{name}`");
         }
         assert!(BASICS.iter().all(|it| !is_withheld(it)));
-        for name in
-            ["login", "orch.create_api_key", "batch_execute", "orch.batch_plan", "call_tool"]
-        {
+        for name in [
+            "login",
+            "orch.create_api_key",
+            "batch_execute",
+            "orch.batch_plan",
+            "list_batches",
+            "call_tool",
+        ] {
             assert!(is_withheld(name), "{name}");
         }
         assert!(!is_withheld("github.login") && !is_withheld("orch.launch_instance"));
@@ -247,7 +295,10 @@ mod tests {
     #[test]
     fn a_tool_is_told_in_a_few_lines() {
         assert_eq!(
-            described(&tool("files", "find", "Finds it.\n\nReads all. Slowly.\n\nSee the manual.")),
+            described(
+                &tool("files", "find", "Finds it\n\nReads all. Slowly.\n\nSee the manual."),
+                Words::Many
+            ),
             "# files.find\nFinds it. Reads all. Slowly. See the manual.\narguments: {id: string /* Which one */}\n\
              structuredContent: {url?: string}\n"
         );
@@ -255,7 +306,7 @@ mod tests {
         let properties =
             (0..2_000).map(|i| (format!("parameter_{i}"), json!({"description": "x".repeat(500)})));
         long.input_schema = json!({"properties": properties.collect::<serde_json::Map<_, _>>()});
-        assert!(described(&long).len() <= MAX_TOOL + 10);
+        assert!(described(&long, Words::Many).len() <= MAX_TOOL + 10);
     }
 
     #[test]

@@ -42,6 +42,12 @@ fn about(keyword: &str) -> Option<Kind> {
     })
 }
 
+/// Also one that is written with a point, as far as those are exact.
+fn whole(number: &Number) -> Option<i64> {
+    let exact = |it: &f64| it.fract() == 0.0 && it.abs() < 9e15;
+    number.as_i64().or_else(|| number.as_f64().filter(exact).map(|it| it as i64))
+}
+
 impl<'a> Looking<'a, '_> {
     /// What one keyword says. What it is not known to say is unknown.
     pub(super) fn of_kind(
@@ -86,12 +92,12 @@ impl<'a> Looking<'a, '_> {
             "maximum" => (order.is_le(), "at most"),
             "exclusiveMinimum" => (order.is_gt(), "more than"),
             "exclusiveMaximum" => (order.is_lt(), "less than"),
-            "multipleOf" => match (given.as_i64(), limit.as_i64()) {
+            "multipleOf" => match (whole(given), whole(limit)) {
                 (Some(given), Some(limit)) if 0 < limit => (given % limit == 0, "a multiple of"),
                 (None, Some(_)) if given.as_f64().is_some_and(|it| it.fract() != 0.0) => {
                     (false, "a multiple of")
                 }
-                // Floats are a multiple of anything, nearly.
+                // Of fractions anything is a multiple, nearly.
                 _ => return Unknown,
             },
             _ => return Unknown,
