@@ -5,12 +5,14 @@ use std::collections::VecDeque;
 use orch_domain::batch::{BatchState, Reason, StepState};
 use orch_domain::name::StepId;
 use orch_domain::time::Timestamp;
+use orch_domain::text::{excerpt, sanitize};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Kept for followers; who is further behind begins with how things are.
 const KEPT: usize = 20_000;
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Transition {
     /// Grows within the batch: by 1 from each to the next, and by more where the server was started anew.
     pub number: u64,
@@ -19,7 +21,7 @@ pub struct Transition {
     pub subject: Subject,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "of")]
 pub enum Subject {
     Batch {
@@ -39,6 +41,24 @@ pub enum Subject {
         /// Of what has ended.
         elapsed_ms: Option<u64>,
     },
+}
+
+impl Transition {
+    /// For a person.
+    pub fn line(&self) -> String {
+        let (what, state, reason) = match &self.subject {
+            Subject::Batch { state, reason } => ("batch".to_owned(), state.as_str(), reason),
+            Subject::Step { id, state, reason, element, compensation, .. } => {
+                let element = element.map_or_else(String::new, |it| format!("[{it}]"));
+                let undo = if *compensation { "undoing " } else { "" };
+                (format!("{undo}{id}{element}"), state.as_str(), reason)
+            }
+        };
+        let why = reason.as_ref().map_or_else(String::new, |it| {
+            format!(": {}", excerpt(&sanitize(&it.message), 200))
+        });
+        format!("{} {:>6} {what} {state}{why}", self.at, self.number)
+    }
 }
 
 #[derive(Default)]
