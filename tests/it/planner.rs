@@ -121,14 +121,17 @@ impl Desk {
     fn with(tools: Vec<ServerTool>) -> Desk {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(SystemClock);
+        let store = Arc::new(SledStore::open(dir.path()).unwrap());
         let parts = Parts {
-            store: Arc::new(SledStore::open(dir.path()).unwrap()),
+            store: store.clone(),
+            blobs: store,
             engines: Arc::new(NodeEngines::new(clock.clone(), TaskTracker::new())),
             clock,
             failpoints: Arc::new(NoFailpoints),
             tool_servers: Arc::new(Listed(Arc::new(tools))),
             peers: Arc::new(Tailscale::new(dir.path().join("tailscaled.sock"))),
             ray: None,
+            model: None,
         };
         Desk { orch: Orch::build(parts, Settings::default()).unwrap(), _dir: dir }
     }

@@ -249,29 +249,38 @@ impl Orch {
             ended: CancellationToken::new(),
             accepted: CancellationToken::new(),
             stopped: CancellationToken::new(),
+            timings: None,
         };
         (Arc::new(run), commands)
     }
 
-    /// A step that was checked, with its tools. One that is gone meanwhile is called all the same, and says so then.
     pub(super) fn known(&self, step: Arc<Step>, tools: &dyn Toolbox) -> Known {
-        let target = |name: &str| match tools.tool(name) {
-            Some(facts) => Target::of(&facts),
-            None => {
-                let (server, _) = name.split_once('.').unwrap_or((BUILT_IN, name));
-                let (server, name) = (server.into(), name.into());
-                Target { server, name, is_repeatable: false, takes_token: false }
-            }
-        };
-        let of_step = target(&step.tool);
-        Known {
-            expected_ms: self.batches.durations.expected(&of_step.name),
-            tools: StepTools {
-                compensation: step.compensate.as_ref().map(|it| target(&it.tool)),
-                target: of_step,
-            },
-            step,
+        known(step, tools, &|tool| self.batches.durations.expected(tool))
+    }
+}
+
+/// A step that was checked, with its tools. One that is gone meanwhile is called all the same, and says so then.
+pub(super) fn known(
+    step: Arc<Step>,
+    tools: &dyn Toolbox,
+    expected_ms: &dyn Fn(&str) -> f64,
+) -> Known {
+    let target = |name: &str| match tools.tool(name) {
+        Some(facts) => Target::of(&facts),
+        None => {
+            let (server, _) = name.split_once('.').unwrap_or((BUILT_IN, name));
+            let (server, name) = (server.into(), name.into());
+            Target { server, name, is_repeatable: false, takes_token: false }
         }
+    };
+    let of_step = target(&step.tool);
+    Known {
+        expected_ms: expected_ms(&of_step.name),
+        tools: StepTools {
+            compensation: step.compensate.as_ref().map(|it| target(&it.tool)),
+            target: of_step,
+        },
+        step,
     }
 }
 

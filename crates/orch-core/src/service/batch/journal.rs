@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use orch_domain::Error;
-use orch_domain::batch::BatchChange;
+use orch_domain::batch::{BatchChange, Kept, Part};
+use serde_json::Value;
 use tokio::sync::watch;
 
+use super::bench::Record;
 use crate::Orch;
 
 /// Whether a commit is durable. None: not yet.
@@ -15,6 +17,7 @@ pub(super) enum Journal {
     Ledger(Arc<Orch>),
     /// Benches measure with and without.
     Nothing,
+    Recorded(Arc<Record>),
 }
 
 impl Journal {
@@ -25,14 +28,21 @@ impl Journal {
         failed: impl FnOnce(Error) + Send + 'static,
     ) -> Durable {
         let (tell, durable) = watch::channel(None);
-        let Journal::Ledger(orch) = self else {
-            tell.send_replace(Some(Ok(())));
-            return durable;
+        let orch = match self {
+            _ if changes.is_empty() => {
+                tell.send_replace(Some(Ok(())));
+                return durable;
+            }
+            Journal::Nothing => {
+                tell.send_replace(Some(Ok(())));
+                return durable;
+            }
+            Journal::Recorded(record) => {
+                record.write(changes, tell, Box::new(failed));
+                return durable;
+            }
+            Journal::Ledger(orch) => orch,
         };
-        if changes.is_empty() {
-            tell.send_replace(Some(Ok(())));
-            return durable;
-        }
         match orch.ledger.queue_batches(changes, None) {
             Ok(queued) => {
                 let of_task = orch.clone();
@@ -52,6 +62,17 @@ impl Journal {
             }
         }
         durable
+    }
+}
+
+impl Journal {
+    /// What a bench has of a part. Of a ledger, the store knows.
+    pub(super) fn recorded(&self, part: Part) -> Option<Arc<Value>> {
+        let Journal::Recorded(record) = self else { return None };
+        match record.run(part)?.result? {
+            Kept::Inline(it) => Some(it),
+            Kept::Large { .. } => None,
+        }
     }
 }
 

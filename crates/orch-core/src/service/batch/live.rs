@@ -14,6 +14,7 @@ use orch_domain::time::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{StepCalls, Target};
@@ -49,6 +50,17 @@ pub struct Run {
     pub(super) ended: CancellationToken,
     /// Nothing more of its plan is wanted: for the planner.
     pub(super) stopped: CancellationToken,
+    /// When each call began and ended, where somebody measures.
+    pub(super) timings: Option<Mutex<Vec<Timing>>>,
+}
+
+/// One attempt of a part, for those who measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    pub part: Part,
+    pub attempt: u32,
+    pub called: Instant,
+    pub returned: Instant,
 }
 
 pub(super) enum Control {
@@ -392,11 +404,21 @@ impl Run {
         true
     }
 
+    /// The server waits for it when it ends.
+    #[expect(clippy::disallowed_methods, reason = "a bench has no server to end")]
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        match &self.orch {
+            Some(orch) => drop(orch.tracker.spawn(work)),
+            None => drop(tokio::spawn(work)),
+        }
+    }
+
     pub(super) async fn fetch(&self, held: Held) -> Result<Option<Arc<Value>>, Error> {
         match (&self.orch, held) {
             (_, Held::Memory(it)) => Ok(Some(it)),
             (Some(orch), held) => orch.fetch(&self.id, held).await,
-            (None, _) => Ok(None),
+            (None, Held::Stored(part)) => Ok(self.journal.recorded(part)),
+            (None, Held::Large { .. }) => Ok(None),
         }
     }
 

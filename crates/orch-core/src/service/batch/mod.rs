@@ -11,6 +11,7 @@
 //! that must not be made twice waits until it is durable that it will be made.
 
 mod accept;
+pub mod bench;
 mod board;
 mod caller;
 mod calls;
@@ -26,15 +27,16 @@ mod recover;
 mod runner;
 mod slots;
 mod step;
+#[cfg(test)]
+mod tests;
 mod toolbox;
 mod transitions;
 
 pub use accept::{Accepted, Ask, Wanted};
 pub use board::Batches;
 pub use calls::{StepCalls, Target};
-pub use live::Run;
+pub use live::{Run, Timing};
 pub use look::{Found, ResultPage};
 pub use plan_ahead::{Ahead, StepAhead};
-pub use runner::bench;
 pub use slots::{Limits as SlotLimits, Slots};
 pub use transitions::{Subject, Transition};

@@ -5,12 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use orch_domain::Error;
-use orch_domain::batch::{Batch, BatchState, End, Kept, Part, Reason, StepState, StoredBatch};
+use orch_domain::batch::{
+    Batch, BatchState, End, Kept, Part, Reason, StepRun, StepState, StoredBatch,
+};
 use orch_domain::name::StepId;
 use orch_domain::plan::{OnError, Step, StepNeeds};
 use serde_json::Value;
 
-use super::live::Times;
+use super::live::{Known, Run, Times};
 use super::payload::{Held, unkept};
 use super::runner::Runner;
 use super::step::resolve_pointer;
@@ -55,87 +57,9 @@ impl Orch {
             || (batch.request.is_some() && batch.state == BatchState::Queued);
         let cx = self.cx_now(&batch.runs_for).unwrap_or_else(|_| Cx::new(None));
         let tools = CallersTools::of(self, &cx);
-        let on_error = batch.terms.on_error;
         let (run, control) = self.run_of(batch);
-        let mut results: Vec<(Part, Option<Arc<Value>>)> = Vec::new();
-        let looked_at = looked_at(&steps);
-        for it in &runs {
-            // Results of elements are gathered anew, from wherever they are.
-            let value = match &it.result {
-                Some(Kept::Inline(value)) => Some(value.clone()),
-                Some(Kept::Large { name, .. })
-                    if it.part.element.is_some() || looked_at.contains(&it.part.step) =>
-                {
-                    run.fetch(Held::Large { name: name.clone() }).await?
-                }
-                _ => None,
-            };
-            results.push((it.part, value));
-        }
-        {
-            let mut live = run.live.lock();
-            let age_ms = self.clock.now().since(live.batch.created_at);
-            live.transitions.resume(age_ms);
-            for step in steps {
-                let known = self.known(step, &tools);
-                live.add(&run.slots, known, false);
-            }
-            for (it, (_, value)) in runs.iter().zip(&results) {
-                let part = it.part;
-                let step = live.machine.step(part.step).clone();
-                let reason = || {
-                    it.reason
-                        .clone()
-                        .unwrap_or_else(|| Reason::new("Unknown", "it is not known why"))
-                };
-                let end = match (it.state, value) {
-                    (StepState::Succeeded, value) if part.element.is_some() => {
-                        let value = value.clone().unwrap_or_default();
-                        let collected = match &step.collect {
-                            Some(pointer) => resolve_pointer(&step.id, pointer, &value),
-                            None => Ok(Value::clone(&value)),
-                        };
-                        Some(collected.map_or_else(End::Failed, End::Succeeded))
-                    }
-                    (StepState::Succeeded, _) => Some(End::Succeeded(Value::Null)),
-                    (StepState::Failed | StepState::Skipped, _) => Some(End::Failed(reason())),
-                    (StepState::Cancelled, _) => Some(End::Cancelled(reason())),
-                    (StepState::Unknown, _) => Some(End::Unknown(reason())),
-                    _ => None,
-                };
-                if part.is_compensation {
-                    live.times[part.step as usize].compensation = Some(it.state);
-                } else if part.element.is_none() {
-                    live.times[part.step as usize] = Times {
-                        started: it.started_at,
-                        ended: it.ended_at,
-                        attempt: it.attempt,
-                        reason: it.reason.clone(),
-                        compensation: None,
-                    };
-                    match (&it.result, value) {
-                        (Some(Kept::Large { .. }), Some(value)) => {
-                            live.held.insert(part.step, Held::Memory(value.clone()));
-                        }
-                        (Some(kept @ Kept::Large { .. }), None) => {
-                            live.hold(part, &Arc::default(), kept)
-                        }
-                        (Some(kept), Some(value)) => live.hold(part, value, kept),
-                        _ => {}
-                    }
-                }
-                live.machine.restore(part, it.state, it.attempt, end);
-            }
-            live.restored();
-            if !was_planning {
-                live.machine.close();
-            } else {
-                let message = "the server stopped while a model wrote the plan; what was done is kept, ask again for the rest";
-                live.machine
-                    .fail(Reason::new("Unavailable", message), on_error == OnError::Compensate);
-                live.machine.close();
-            }
-        }
+        let known = steps.into_iter().map(|it| self.known(it, &tools)).collect();
+        take_up(&run, known, &runs, was_planning).await?;
         run.accepted.cancel();
         let batch = run.live.lock().batch.clone();
         tracing::info!("the batch {} goes on where it was", batch.id);
@@ -143,6 +67,93 @@ impl Orch {
         self.tracker.spawn(Runner::new(run, control, false).drive());
         Ok(())
     }
+}
+
+/// Puts a batch where an earlier run of the server had come to. Nothing of it runs yet.
+pub(super) async fn take_up(
+    run: &Run,
+    known: Vec<Known>,
+    runs: &[StepRun],
+    was_planning: bool,
+) -> Result<(), Error> {
+    let on_error = run.live.lock().batch.terms.on_error;
+    let steps: Vec<Arc<Step>> = known.iter().map(|it| it.step.clone()).collect();
+    let mut results: Vec<(Part, Option<Arc<Value>>)> = Vec::new();
+    let looked_at = looked_at(&steps);
+    for it in runs {
+        // Results of elements are gathered anew, from wherever they are.
+        let value = match &it.result {
+            Some(Kept::Inline(value)) => Some(value.clone()),
+            Some(Kept::Large { name, .. })
+                if it.part.element.is_some() || looked_at.contains(&it.part.step) =>
+            {
+                run.fetch(Held::Large { name: name.clone() }).await?
+            }
+            _ => None,
+        };
+        results.push((it.part, value));
+    }
+    {
+        let mut live = run.live.lock();
+        let age_ms = run.clock.now().since(live.batch.created_at);
+        live.transitions.resume(age_ms);
+        for step in known {
+            live.add(&run.slots, step, false);
+        }
+        for (it, (_, value)) in runs.iter().zip(&results) {
+            let part = it.part;
+            let step = live.machine.step(part.step).clone();
+            let reason = || {
+                it.reason.clone().unwrap_or_else(|| Reason::new("Unknown", "it is not known why"))
+            };
+            let end = match (it.state, value) {
+                (StepState::Succeeded, value) if part.element.is_some() => {
+                    let value = value.clone().unwrap_or_default();
+                    let collected = match &step.collect {
+                        Some(pointer) => resolve_pointer(&step.id, pointer, &value),
+                        None => Ok(Value::clone(&value)),
+                    };
+                    Some(collected.map_or_else(End::Failed, End::Succeeded))
+                }
+                (StepState::Succeeded, _) => Some(End::Succeeded(Value::Null)),
+                (StepState::Failed | StepState::Skipped, _) => Some(End::Failed(reason())),
+                (StepState::Cancelled, _) => Some(End::Cancelled(reason())),
+                (StepState::Unknown, _) => Some(End::Unknown(reason())),
+                _ => None,
+            };
+            if part.is_compensation {
+                live.times[part.step as usize].compensation = Some(it.state);
+            } else if part.element.is_none() {
+                live.times[part.step as usize] = Times {
+                    started: it.started_at,
+                    ended: it.ended_at,
+                    attempt: it.attempt,
+                    reason: it.reason.clone(),
+                    compensation: None,
+                };
+                match (&it.result, value) {
+                    (Some(Kept::Large { .. }), Some(value)) => {
+                        live.held.insert(part.step, Held::Memory(value.clone()));
+                    }
+                    (Some(kept @ Kept::Large { .. }), None) => {
+                        live.hold(part, &Arc::default(), kept)
+                    }
+                    (Some(kept), Some(value)) => live.hold(part, value, kept),
+                    _ => {}
+                }
+            }
+            live.machine.restore(part, it.state, it.attempt, end);
+        }
+        live.restored();
+        if !was_planning {
+            live.machine.close();
+        } else {
+            let message = "the server stopped while a model wrote the plan; what was done is kept, ask again for the rest";
+            live.machine.fail(Reason::new("Unavailable", message), on_error == OnError::Compensate);
+            live.machine.close();
+        }
+    }
+    Ok(())
 }
 
 /// Steps whose results decide what others run over, or whether they do.

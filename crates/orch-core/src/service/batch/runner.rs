@@ -3,13 +3,16 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use futures::FutureExt;
 use orch_domain::ErrorCode;
 use orch_domain::batch::{BatchChange, BatchState, End, Outcome, Part, Reason, StepRun, StepState};
 use orch_domain::plan::OnError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::journal::{self, Durable};
 use super::live::{Control, Live, Run};
@@ -97,7 +100,7 @@ impl Runner {
                     }
                 }
                 () = freed.notified() => {}
-                () = tokio::time::sleep_until(next.into()) => self.on_time(),
+                () = tokio::time::sleep_until(next) => self.on_time(),
             }
         }
     }
@@ -147,7 +150,7 @@ impl Runner {
             }
             if live.loading.insert(at) {
                 let run = self.run.clone();
-                tokio::spawn(async move {
+                self.run.spawn(async move {
                     let mut values = Vec::new();
                     for (id, held) in missing {
                         // What cannot be read is missing, which the step then says.
@@ -215,11 +218,17 @@ impl Runner {
             }
             self.n_jobs += 1;
             let (run, tell) = (self.run.clone(), self.tell_done.clone());
-            tokio::spawn(async move {
-                let done = job.run(&run).await;
+            let (part, attempt) = (job.part, job.attempt);
+            let work = async move {
+                // One that panics has ended too, or its batch would wait for it for ever.
+                let done = match AssertUnwindSafe(job.run(&run)).catch_unwind().await {
+                    Ok(it) => it,
+                    Err(_) => Done::panicked(part, attempt),
+                };
                 // The runner goes first only when the server ends.
                 tell.send(done).ok();
-            });
+            };
+            self.run.spawn(work);
         }
     }
 
@@ -237,7 +246,7 @@ impl Runner {
 
     fn gather(&self, at: u32, value: Arc<serde_json::Value>) {
         let run = self.run.clone();
-        tokio::spawn(async move {
+        self.run.spawn(async move {
             let kept = run.keep(Part::of(at), &value).await;
             run.control.send(Control::Gathered { at, kept }).ok();
         });
@@ -464,6 +473,3 @@ impl Runner {
         }
     }
 }
-
-/// For benches of the engine alone.
-pub mod bench {}

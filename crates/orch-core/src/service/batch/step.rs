@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orch_domain::batch::{Kept, Part, Reason};
 use orch_domain::name::StepId;
 use orch_domain::plan::{Scope, Step, resolve};
 use orch_domain::{Error, ErrorCode};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Target;
 use super::journal::{self, Durable};
-use super::live::Run;
+use super::live::{Run, Timing};
 use super::payload::Held;
 use super::slots::Place;
 
@@ -52,6 +53,14 @@ pub(super) struct Done {
     pub(super) end: JobEnd,
     /// Of the call alone. None: it was not called.
     pub(super) took: Option<Duration>,
+}
+
+impl Done {
+    pub(super) fn panicked(part: Part, attempt: u32) -> Done {
+        let message = "the call came to grief in the server itself; whether it was done is not known, and the log says more";
+        let reason = Reason::new(ErrorCode::Internal.as_str(), message);
+        Done { part, attempt, end: JobEnd::Failed { reason, kept: None }, took: None }
+    }
 }
 
 pub(super) enum JobEnd {
@@ -105,7 +114,12 @@ impl Job {
         let begun = Instant::now();
         let call = run.calls.call(&self.target, arguments, self.cancel.clone());
         let called = tokio::time::timeout(self.timeout, call).await;
-        *took = Some(begun.elapsed());
+        let returned = Instant::now();
+        *took = Some(returned - begun);
+        if let Some(timings) = &run.timings {
+            let (part, attempt) = (self.part, self.attempt);
+            timings.lock().push(Timing { part, attempt, called: begun, returned });
+        }
         match called {
             Ok(Ok(value)) => self.judge(run, Arc::new(value)).await,
             Ok(Err(_)) if self.cancel.is_cancelled() => JobEnd::Cancelled,

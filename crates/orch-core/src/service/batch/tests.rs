@@ -1,0 +1,4 @@
+//! The runner on scripted calls, in stopped time.
+
+mod scripted;
+mod small;
