@@ -224,7 +224,8 @@ impl Server {
 
     pub(crate) async fn delete(&self, path: &str) -> serde_json::Value {
         let res = self.client.delete(format!("{}{path}", self.url)).send().await;
-        serde_json::from_slice(&res.expect("answered").bytes().await.expect("a body")).expect("JSON")
+        serde_json::from_slice(&res.expect("answered").bytes().await.expect("a body"))
+            .expect("JSON")
     }
 
     async fn launch(&self, name: &str) -> String {

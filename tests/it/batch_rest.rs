@@ -91,7 +91,8 @@ async fn a_batch_is_accepted_and_answers_what_came_of_it() {
     let id = begun["task_id"].as_str().unwrap();
     let seen = ended(&cloud, DEMO, id).await;
     assert_eq!(seen["state"], "succeeded", "{seen}");
-    let states: Vec<&Value> = seen["step_list"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
+    let states: Vec<&Value> =
+        seen["step_list"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
     assert_eq!(states, ["succeeded", "succeeded"]);
     let result = see(&cloud, DEMO, &format!("/batch/result/{id}")).await.ok(200);
     assert_eq!(result["output"], json!({"statuses": ["healthy"]}), "{result}");
@@ -139,7 +140,10 @@ async fn a_follower_hears_everything_and_comes_back_where_it_left_off() {
     let id = begin(&cloud, DEMO, &held()).await;
     let mut from_start = follow(&cloud, DEMO, &id, Some(0)).await;
     let mut before = Vec::new();
-    while before.last().is_none_or(|it: &Block| it.data["id"] != "hold" || it.data["state"] != "running") {
+    while before
+        .last()
+        .is_none_or(|it: &Block| it.data["id"] != "hold" || it.data["state"] != "running")
+    {
         before.push(from_start.told().await.unwrap());
     }
     drop(from_start);
@@ -151,20 +155,44 @@ async fn a_follower_hears_everything_and_comes_back_where_it_left_off() {
     assert_eq!((state.data["state"].as_str(), state.id), (Some("running"), place), "{state:?}");
     let steps: Vec<&Value> =
         state.data["step_list"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
-    assert_eq!((steps, &state.data["more"]), (vec!["succeeded", "running", "waiting"].iter().map(|it| json!(it)).collect::<Vec<_>>().iter().collect(), &json!(false)));
+    assert_eq!(
+        (steps, &state.data["more"]),
+        (
+            vec!["succeeded", "running", "waiting"]
+                .iter()
+                .map(|it| json!(it))
+                .collect::<Vec<_>>()
+                .iter()
+                .collect(),
+            &json!(false)
+        )
+    );
     let_go(&cloud).await;
     let after = rest_of(&mut again).await;
     assert_eq!(
         words(&after),
-        ["step hold succeeded", "step last queued", "step last running", "step last succeeded", "batch succeeded", "end succeeded"]
+        [
+            "step hold succeeded",
+            "step last queued",
+            "step last running",
+            "step last succeeded",
+            "batch succeeded",
+            "end succeeded"
+        ]
     );
     assert_eq!(words(&rest_of(&mut late).await), words(&after));
     // Nothing is missing and nothing is told twice.
     let numbers: Vec<u64> = before.iter().chain(&after).filter_map(|it| it.id).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
     let step = &after[0].data;
-    assert_eq!((&step["of"], &step["tool"], &step["attempt"]), (&json!("step"), &json!("list_events"), &json!(1)));
-    assert!(step["elapsed_ms"].is_u64() && step["at"].is_string() && step["number"].is_u64(), "{step}");
+    assert_eq!(
+        (&step["of"], &step["tool"], &step["attempt"]),
+        (&json!("step"), &json!("list_events"), &json!(1))
+    );
+    assert!(
+        step["elapsed_ms"].is_u64() && step["at"].is_string() && step["number"].is_u64(),
+        "{step}"
+    );
     // An ended one says how it ended, wherever its follower was.
     for place in [None, Some(0), place] {
         let told = rest_of(&mut follow(&cloud, DEMO, &id, place).await).await;
@@ -186,8 +214,9 @@ async fn a_place_that_never_was_begins_with_how_things_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_steps_are_shown_in_several_events() {
     let cloud = Cloud::demo().await;
-    let mut steps: Vec<Value> =
-        (0..2500).map(|n| json!({"id": format!("s{n}"), "tool": "whoami", "depends_on": ["hold"]})).collect();
+    let mut steps: Vec<Value> = (0..2500)
+        .map(|n| json!({"id": format!("s{n}"), "tool": "whoami", "depends_on": ["hold"]}))
+        .collect();
     let wait = json!({"kind": "node.cordoned", "since_revision": 1, "wait_seconds": 25});
     steps.push(json!({"id": "hold", "tool": "list_events", "arguments": wait}));
     let id = begin(&cloud, DEMO, &json!({"plan": {"steps": steps}})).await;
@@ -248,7 +277,10 @@ async fn what_is_not_yours_is_not_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_refused_for_strangers_and_for_words_it_does_not_know() {
     let cloud = Cloud::start().await;
-    ask("GET", "/batch/events/b-00000000000000000").of(&cloud).await.problem(401, "Unauthenticated");
+    ask("GET", "/batch/events/b-00000000000000000")
+        .of(&cloud)
+        .await
+        .problem(401, "Unauthenticated");
     let key = cloud.api_key(DEMO, &[Permission::Execute]).await;
     let path = "/batch/events/b-00000000000000000";
     ask("GET", path).bearer(&key).of(&cloud).await.problem(403, "Forbidden");
@@ -293,7 +325,15 @@ async fn a_plan_may_be_larger_than_other_bodies() {
         assert!(reply.text.len() < 10_000 && problem["problems"].is_array());
     }
     let launch = json!({"image": words});
-    asking(DEMO, "POST", "/instances").json(&launch).of(&cloud).await.problem(413, "PayloadTooLarge");
+    asking(DEMO, "POST", "/instances")
+        .json(&launch)
+        .of(&cloud)
+        .await
+        .problem(413, "PayloadTooLarge");
     let larger = json!({"plan": {"steps": [{"id": "a", "tool": "x".repeat(33 << 20)}]}});
-    asking(DEMO, "POST", "/batch/plan").json(&larger).of(&cloud).await.problem(413, "PayloadTooLarge");
+    asking(DEMO, "POST", "/batch/plan")
+        .json(&larger)
+        .of(&cloud)
+        .await
+        .problem(413, "PayloadTooLarge");
 }

@@ -6,7 +6,7 @@ mod survive;
 
 use serde_json::Value;
 
-use crate::harness::blocks::{Blocks, open};
+use crate::harness::blocks::open;
 use crate::harness::cloud::{Ask, Cloud, Reply, ask};
 
 fn asking(user: &str, query: &str) -> Ask {

@@ -50,7 +50,8 @@ async fn overhead() -> Vec<Figure> {
     let mut waits = Vec::new();
     for round in 0..N_ROUNDS {
         let mut random = Random(round as u64);
-        let plan = graphs::random(N_GRAPH, 3, 50, &mut random, &mut |_, _| "bench.nothing".to_owned());
+        let plan =
+            graphs::random(N_GRAPH, 3, 50, &mut random, &mut |_, _| "bench.nothing".to_owned());
         let setup = Setup { max_parallel: 1_000, is_timed: true, ..Setup::default() };
         let report = run_plan(plan.clone(), &AnyTool, Arc::new(Nothing), &setup).await;
         waits.extend(waits_of(&plan, &report));
@@ -83,7 +84,8 @@ fn waits_of(plan: &Plan, report: &Report) -> Vec<Duration> {
     }
     let place = |id: &str| id[1..].parse::<usize>().expect("a number");
     let waits = plan.steps.iter().enumerate().filter_map(|(at, step)| {
-        let ready = step.depends_on.iter().filter_map(|it| Some(times[place(it.as_str())]?.1)).max()?;
+        let ready =
+            step.depends_on.iter().filter_map(|it| Some(times[place(it.as_str())]?.1)).max()?;
         Some(times[at]?.0.saturating_duration_since(ready))
     });
     waits.collect()

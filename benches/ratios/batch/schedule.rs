@@ -53,13 +53,37 @@ pub(super) fn measure() -> Vec<Figure> {
     let mut learnt = runtime.block_on(learnt());
     let mut levels = levels();
     vec![
-        figure("batch: makespan over the lower bound, known times, p50", &mut known, 0.5, 1.01, &mut levels),
-        figure("batch: makespan over the lower bound, known times, p95", &mut known, 0.95, 1.05, &mut levels),
-        figure("batch: makespan over the lower bound, learnt times, p95", &mut learnt, 0.95, 1.10, &mut levels),
+        figure(
+            "batch: makespan over the lower bound, known times, p50",
+            &mut known,
+            0.5,
+            1.01,
+            &mut levels,
+        ),
+        figure(
+            "batch: makespan over the lower bound, known times, p95",
+            &mut known,
+            0.95,
+            1.05,
+            &mut levels,
+        ),
+        figure(
+            "batch: makespan over the lower bound, learnt times, p95",
+            &mut learnt,
+            0.95,
+            1.10,
+            &mut levels,
+        ),
     ]
 }
 
-fn figure(name: &'static str, ratios: &mut [f64], share: f64, limit: f64, levels: &mut [f64]) -> Figure {
+fn figure(
+    name: &'static str,
+    ratios: &mut [f64],
+    share: f64,
+    limit: f64,
+    levels: &mut [f64],
+) -> Figure {
     let (ours, theirs) = (at(ratios, share), at(levels, share));
     Figure {
         name,
@@ -96,7 +120,8 @@ fn timed(mut plan: Plan, times: &[f64]) -> Plan {
 
 /// Nothing is quicker than the longest way, or than all work shared evenly.
 fn lower_bound(plan: &Plan, times: &[f64]) -> f64 {
-    let place = |step: &orch_domain::plan::Step| step.id.as_str()[1..].parse::<usize>().expect("a number");
+    let place =
+        |step: &orch_domain::plan::Step| step.id.as_str()[1..].parse::<usize>().expect("a number");
     let path = critical_path(plan, &|step| times[place(step)]).milliseconds;
     path.max(times.iter().sum::<f64>() / f64::from(LIMIT))
 }
@@ -162,7 +187,10 @@ fn levels() -> Vec<f64> {
         let (plan, times) = graph(seed as u64);
         let mut level = vec![0_usize; N_STEPS];
         for (at, step) in plan.steps.iter().enumerate() {
-            let needs = step.depends_on.iter().map(|it| it.as_str()[1..].parse::<usize>().expect("a number"));
+            let needs = step
+                .depends_on
+                .iter()
+                .map(|it| it.as_str()[1..].parse::<usize>().expect("a number"));
             level[at] = needs.map(|it| level[it] + 1).max().unwrap_or(0);
         }
         let deepest = level.iter().max().copied().unwrap_or(0);

@@ -74,9 +74,11 @@ async fn serve(State(behind): State<Behind>, method: Method, body: Bytes) -> Res
             "serverInfo": {"name": "behind", "version": "1"},
         })),
         "tools/list" => {
-            let tool = |name: &str| json!({
-                "name": name, "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": true},
-            });
+            let tool = |name: &str| {
+                json!({
+                    "name": name, "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": true},
+                })
+            };
             answer(json!({"tools": [tool("nap"), tool("hang")]}))
         }
         "tools/call" => {
@@ -180,7 +182,11 @@ async fn cancel(server: &Server, behind: &Behind) -> Figure {
     let p99 = percentile(&mut told, 0.99);
     Figure {
         name: "batch: 1,000 calls under way are withdrawn, p99 until the server behind knows",
-        measured: format!("{} (the last, p50: {})", show(p99), show(percentile(&mut last_told, 0.5))),
+        measured: format!(
+            "{} (the last, p50: {})",
+            show(p99),
+            show(percentile(&mut last_told, 0.5))
+        ),
         floor: "-".to_owned(),
         limit: "5 ms".to_owned(),
         holds: p99 <= Duration::from_millis(5),

@@ -131,13 +131,7 @@ impl Stream {
                     self.look_again()?;
                     self.line.send(Sent::default().comment("alive")).await?;
                 }
-                it = changed.changed() => if it.is_err() {
-                    // Its runner is gone, and all that it had to say is there to be read.
-                    let found = self.at.and_then(|it| run.transitions(it, CHUNK));
-                    if found.is_none_or(|it| it.is_empty()) {
-                        return self.snapshot(run.newest_transition()).await;
-                    }
-                },
+                _ = changed.changed() => {}
             }
         }
     }

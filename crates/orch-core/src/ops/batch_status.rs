@@ -11,8 +11,8 @@ use orch_domain::text::excerpt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::service::batch::{Run, Transition};
 use crate::operation::{Operation, Route, Spec, Summary, spec};
+use crate::service::batch::{Run, Transition};
 use crate::view::batch::{BatchView, StepView, batch_line};
 use crate::view::table::table;
 use crate::{Cx, Orch};
@@ -154,20 +154,22 @@ impl BatchStatus {
         if !found.is_empty() || self.wait_seconds == 0 {
             return Some(found);
         }
-        let patience = tokio::time::sleep(Duration::from_secs(self.wait_seconds.into()));
-        tokio::pin!(patience);
-        loop {
-            tokio::select! {
-                () = &mut patience => return Some(Vec::new()),
-                () = cx.cancel.cancelled() => return Some(Vec::new()),
-                () = orch.shutdown.cancelled() => return Some(Vec::new()),
-                // Or it has ended, and there is no more to come.
-                it = changed.changed() => if it.is_err() { return run.transitions(since, TRANSITIONS) },
+        let something = async {
+            loop {
+                let is_told = changed.changed().await.is_err();
+                if is_told || run.newest_transition() != since {
+                    return;
+                }
             }
-            let found = run.transitions(since, TRANSITIONS)?;
-            if !found.is_empty() {
-                return Some(found);
-            }
+        };
+        let patience = Duration::from_secs(self.wait_seconds.into());
+        tokio::select! {
+            () = tokio::time::sleep(patience) => {}
+            () = something => {}
+            () = run.ended().cancelled() => {}
+            () = cx.cancel.cancelled() => {}
+            () = orch.shutdown.cancelled() => {}
         }
+        run.transitions(since, TRANSITIONS)
     }
 }

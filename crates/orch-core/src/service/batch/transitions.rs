@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use orch_domain::batch::{BatchState, Reason, StepState};
 use orch_domain::name::StepId;
-use orch_domain::time::Timestamp;
 use orch_domain::text::{excerpt, sanitize};
+use orch_domain::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -54,9 +54,9 @@ impl Transition {
                 (format!("{undo}{id}{element}"), state.as_str(), reason)
             }
         };
-        let why = reason.as_ref().map_or_else(String::new, |it| {
-            format!(": {}", excerpt(&sanitize(&it.message), 200))
-        });
+        let why = reason
+            .as_ref()
+            .map_or_else(String::new, |it| format!(": {}", excerpt(&sanitize(&it.message), 200)));
         format!("{} {:>6} {what} {state}{why}", self.at, self.number)
     }
 }
