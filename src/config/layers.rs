@@ -183,7 +183,7 @@ impl Layers {
         self.check_security(config)?;
         self.check_profiles(config)?;
         self.check_ray(config)?;
-        super::llm_check::check(self, config)
+        super::llm::check::check(self, config)
     }
 
     fn check_profiles(&self, config: &Config) -> Result<(), ConfigError> {

@@ -1,20 +1,14 @@
-//! How near the order of steps comes to the quickest there can be. In time that passes only when all wait, so that nothing
-//! but the order counts.
+//! How near the order of steps comes to the quickest there can be: the engine's machine, driven through time that a
+//! simulation counts, so that nothing but the order matters. What the engine adds to it in real time is measured beside.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use orch_core::service::batch::bench::{Setup, run_plan};
-use orch_core::service::batch::{StepCalls, Target};
-use orch_domain::Error;
-use orch_domain::plan::{Plan, critical_path};
-use serde_json::{Map, Value, json};
-use tokio_util::sync::CancellationToken;
+use orch_domain::batch::{End, Machine, Outcome, StepKind};
+use orch_domain::plan::{OnError, Plan, Step, critical_path};
+use serde_json::Value;
 
-use super::AnyTool;
 use super::graphs::{self, Random};
 use crate::Figure;
 
@@ -24,33 +18,8 @@ const LIMIT: u32 = 10;
 /// Tools of the learning runs: each has a usual time, from which its calls differ.
 const N_TOOLS: usize = 12;
 
-/// Sleeps as long as the arguments say, which the engine does not look at.
-struct Naps;
-
-impl StepCalls for Naps {
-    fn call(
-        &self,
-        _: &Target,
-        arguments: Map<String, Value>,
-        _: CancellationToken,
-    ) -> BoxFuture<'static, Result<Value, Error>> {
-        let ms = arguments["ms"].as_f64().expect("a number");
-        async move {
-            tokio::time::sleep(Duration::from_secs_f64(ms / 1000.0)).await;
-            Ok(json!({"content": []}))
-        }
-        .boxed()
-    }
-}
-
 pub(super) fn measure() -> Vec<Figure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    let mut known = runtime.block_on(known());
-    let mut learnt = runtime.block_on(learnt());
+    let (mut known, mut learnt) = (known(), learnt());
     let mut levels = levels();
     vec![
         figure(
@@ -108,44 +77,65 @@ fn graph(seed: u64) -> (Plan, Vec<f64>) {
         times.push((random.normal()).exp() * 50.0);
         format!("bench.t{at}")
     });
-    (timed(plan, &times), times)
+    (plan, times)
 }
 
-fn timed(mut plan: Plan, times: &[f64]) -> Plan {
-    for (step, ms) in plan.steps.iter_mut().zip(times) {
-        step.arguments.insert("ms".to_owned(), json!(ms));
+/// How many milliseconds the machine takes for a plan whose steps take `times`, of which it knows what is expected.
+fn makespan(plan: &Plan, times: &[f64], expected: &dyn Fn(&Step) -> f64) -> f64 {
+    let mut machine = Machine::new(LIMIT as usize, 0, OnError::Fail);
+    for step in &plan.steps {
+        let expected_ms = expected(step);
+        let kind = StepKind { class: 0, is_repeatable: true, expected_ms, compensation: None };
+        machine.add(Arc::new(step.clone()), kind);
     }
-    plan
+    machine.close();
+    // In microseconds, which sort.
+    let mut running = BinaryHeap::new();
+    let mut now = 0_u64;
+    loop {
+        while let Some(at) = machine.next_due() {
+            machine.judge(at, &|_| None);
+        }
+        while let Some((part, attempt)) = machine.next(&mut |_| true) {
+            let ends = now + (times[part.step as usize] * 1000.0) as u64;
+            running.push(Reverse((ends, part, attempt)));
+        }
+        drop(machine.moved());
+        match machine.outcome() {
+            Some(outcome) => {
+                assert_eq!(outcome, Outcome::Succeeded);
+                return now as f64 / 1000.0;
+            }
+            None => {
+                let Reverse((ends, part, attempt)) = running.pop().expect("something runs");
+                now = ends;
+                machine.ended(part, attempt, End::Succeeded(Value::Null));
+            }
+        }
+    }
+}
+
+fn place(step: &Step) -> usize {
+    step.id.as_str()[1..].parse().expect("a number")
 }
 
 /// Nothing is quicker than the longest way, or than all work shared evenly.
 fn lower_bound(plan: &Plan, times: &[f64]) -> f64 {
-    let place =
-        |step: &orch_domain::plan::Step| step.id.as_str()[1..].parse::<usize>().expect("a number");
     let path = critical_path(plan, &|step| times[place(step)]).milliseconds;
     path.max(times.iter().sum::<f64>() / f64::from(LIMIT))
 }
 
-async fn known() -> Vec<f64> {
-    let mut ratios = Vec::new();
-    for seed in 0..N_GRAPHS {
+fn known() -> Vec<f64> {
+    let ratio = |seed| {
         let (plan, times) = graph(seed as u64);
-        let bound = lower_bound(&plan, &times);
-        let expected: HashMap<String, f64> =
-            times.iter().enumerate().map(|(at, it)| (format!("bench.t{at}"), *it)).collect();
-        let setup = Setup {
-            max_parallel: LIMIT,
-            expected_ms: Arc::new(move |tool| expected.get(tool).copied().unwrap_or(1.0)),
-            ..Setup::default()
-        };
-        let report = run_plan(plan, &AnyTool, Arc::new(Naps), &setup).await;
-        ratios.push(report.took.as_secs_f64() * 1000.0 / bound);
-    }
-    ratios
+        let expected = |step: &Step| times[place(step)];
+        makespan(&plan, &times, &expected) / lower_bound(&plan, &times)
+    };
+    (0..N_GRAPHS).map(ratio).collect()
 }
 
 /// Each tool has a usual time; what is expected is the average that the engine learns, call by call over all graphs.
-async fn learnt() -> Vec<f64> {
+fn learnt() -> Vec<f64> {
     const ALPHA: f64 = 0.2;
     let mut usual = Random(7);
     let usual: Vec<f64> = (0..N_TOOLS).map(|_| usual.normal().exp() * 50.0).collect();
@@ -161,15 +151,8 @@ async fn learnt() -> Vec<f64> {
             times.push(usual[tool] * (random.normal() * 0.3).exp());
             format!("bench.t{tool}")
         });
-        let bound = lower_bound(&plan, &times);
-        let expected = average.clone();
-        let setup = Setup {
-            max_parallel: LIMIT,
-            expected_ms: Arc::new(move |tool| expected.get(tool).copied().unwrap_or(100.0)),
-            ..Setup::default()
-        };
-        let report = run_plan(timed(plan, &times), &AnyTool, Arc::new(Naps), &setup).await;
-        ratios.push(report.took.as_secs_f64() * 1000.0 / bound);
+        let expected = |step: &Step| average.get(&step.tool).copied().unwrap_or(100.0);
+        ratios.push(makespan(&plan, &times, &expected) / lower_bound(&plan, &times));
         for (tool, ms) in tools.iter().zip(&times) {
             average
                 .entry(format!("bench.t{tool}"))

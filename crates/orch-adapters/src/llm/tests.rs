@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::wire::{Broken, Out, Reader};
 use super::*;
 
-fn recorded() -> [(Box<dyn Fn() -> Box<dyn Reader>>, Vec<u8>); 4] {
+type NewReader = Box<dyn Fn() -> Box<dyn Reader>>;
+
+fn recorded() -> [(NewReader, Vec<u8>); 4] {
     let frames: Vec<Value> =
         serde_json::from_str(include_str!("../../../../tests/it/llm/bedrock.json")).unwrap();
     let header = |name: &str, value: &str| {
@@ -24,9 +26,7 @@ fn recorded() -> [(Box<dyn Fn() -> Box<dyn Reader>>, Vec<u8>); 4] {
         api_key: None,
         model: "m".to_owned(),
     };
-    let of = |wire: Box<dyn Wire>| -> Box<dyn Fn() -> Box<dyn Reader>> {
-        Box::new(move || wire.reader())
-    };
+    let of = |wire: Box<dyn Wire>| -> NewReader { Box::new(move || wire.reader()) };
     let azure = AzureSettings {
         endpoint: "http://h".to_owned(),
         api_key: Secret::new("k".to_owned()),

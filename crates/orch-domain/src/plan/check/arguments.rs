@@ -12,7 +12,7 @@ mod patterns;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -25,6 +25,9 @@ use crate::plan::reference::Place;
 /// Looks at a schema, roughly, in one step of a plan and in all of it: about a second.
 const MOST_OF_A_STEP: usize = 50_000;
 const MOST_OF_A_PLAN: usize = 20_000_000;
+
+/// A tool whose schema took all of that in so many steps is not looked at again. Large arguments may do it once.
+const MOST_EXHAUSTED: u32 = 20;
 
 /// Schemas and references inside one another.
 const DEEPEST: usize = 48;
@@ -51,13 +54,13 @@ pub(super) struct Fault {
 pub(super) struct Schemas {
     n_left: usize,
     patterns: Patterns,
-    /// Tools whose schemas took all that a step may take. They are not looked at again.
-    too_hard: HashSet<Arc<str>>,
+    /// How often a tool's schema took all that a step may take.
+    n_exhausted: HashMap<Arc<str>, u32>,
 }
 
 impl Default for Schemas {
     fn default() -> Schemas {
-        Schemas { n_left: MOST_OF_A_PLAN, patterns: Patterns::default(), too_hard: HashSet::new() }
+        Schemas { n_left: MOST_OF_A_PLAN, patterns: Patterns::default(), n_exhausted: HashMap::new() }
     }
 }
 
@@ -69,7 +72,7 @@ impl Schemas {
         arguments: &'a Map<String, Value>,
         place: &mut Place<'a>,
     ) -> Vec<Fault> {
-        if self.too_hard.contains(&tool.name) {
+        if self.n_exhausted.get(&tool.name).is_some_and(|it| MOST_EXHAUSTED <= *it) {
             return Vec::new();
         }
         let root = &*tool.input_schema;
@@ -91,7 +94,7 @@ impl Schemas {
         let faults = looking.faults;
         self.n_left -= n_given - n_left;
         if is_exhausted {
-            self.too_hard.insert(Arc::clone(&tool.name));
+            *self.n_exhausted.entry(Arc::clone(&tool.name)).or_default() += 1;
         }
         faults
     }

@@ -282,16 +282,28 @@ impl<'a> Checking<'a> {
             return;
         };
         if part == Part::Compensation && step_id == Some(id) {
+            // Of a step with `for_each` it is what one element came to.
+            self.points_somewhere(step_id, it, false, place);
             return;
         }
         let Some(to) = self.known_step(step, id, place) else { return };
         let fans_out = self.steps.is_some_and(|it| it[to].for_each.is_some());
-        if let Some(why) = wrong_place(it.pointer, fans_out) {
-            self.problems.add(step_id, || (place.to_string(), format!("`{}`: {why}", it.written)));
-        }
+        self.points_somewhere(step_id, it, fans_out, place);
         match part {
             Part::Compensation => waits.to_undo.push((to, place.to_string())),
             _ => waits.for_steps.push(to),
+        }
+    }
+
+    fn points_somewhere(
+        &mut self,
+        step: Option<&StepId>,
+        it: &Reference<'_>,
+        fans_out: bool,
+        place: &Place<'a>,
+    ) {
+        if let Some(why) = wrong_place(it.pointer, fans_out) {
+            self.problems.add(step, || (place.to_string(), format!("`{}`: {why}", it.written)));
         }
     }
 

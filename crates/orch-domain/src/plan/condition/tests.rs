@@ -157,7 +157,7 @@ proptest! {
         for when in [value.clone(), json!({"all": [{"eq": [value, 1]}]})] {
             if let Ok(condition) = Condition::parse(&when) {
                 let scope = Scope { result: &|_| None, item: None, index: None };
-                let _ = condition.holds(&scope, &|_| None);
+                drop(condition.holds(&scope, &|_| None));
             }
         }
     }

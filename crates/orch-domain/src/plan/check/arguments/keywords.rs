@@ -171,6 +171,9 @@ impl<'a> Looking<'a, '_> {
             1 => return Fits,
             _ => {}
         }
+        if self.is_silent {
+            return Wrong;
+        }
         // The one that can be meant says best what is wrong.
         let can_be_meant = |it: &&Value| {
             let is = |name: &str| given.is_of_type(name) != Some(false);

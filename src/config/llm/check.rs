@@ -2,10 +2,11 @@
 
 use orch_domain::secret::Secret;
 
-use super::layers::Layers;
-use super::{ApiProvider, Config, ConfigError, Provider};
+use super::{ApiProvider, Provider};
+use crate::config::layers::Layers;
+use crate::config::{Config, ConfigError};
 
-pub(super) fn check(layers: &Layers, config: &Config) -> Result<(), ConfigError> {
+pub(in crate::config) fn check(layers: &Layers, config: &Config) -> Result<(), ConfigError> {
     let llm = &config.llm;
     if llm.max_tokens == Some(0) {
         return Err(layers.refuse("llm.max_tokens", "0 is not from 1 up"));
