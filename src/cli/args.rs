@@ -1,5 +1,6 @@
 //! The arguments as they are written, and what they set in the configuration.
 
+mod batch;
 mod bridges;
 
 use std::path::PathBuf;
@@ -8,6 +9,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use orch_gateway::names::Dialect;
 use serde_json::json;
 
+use self::batch::BATCH_EXAMPLES;
+pub(super) use self::batch::{BatchCommand, OneBatchArgs, RunBatchArgs};
 pub(super) use self::bridges::{AddServerArgs, At, InstallArgs, ServersCommand, StdioArgs};
 use self::bridges::{INSTALL_EXAMPLES, STDIO_EXAMPLES};
 use crate::app::socket::Entry;
@@ -23,6 +26,7 @@ Examples:
   mcp-orch servers add memory -- npx -y @modelcontextprotocol/server-memory
   mcp-orch call list_nodes                           one operation from the shell
   mcp-orch call launch_instance image=nginx:alpine 'ports=[80]'
+  mcp-orch batch run plan.yaml                       many calls as one, in parallel
   mcp-orch events --follow                           what happens, as it happens
   mcp-orch doctor                                    what works here, and what to do about the rest";
 
@@ -84,6 +88,12 @@ pub(super) enum Command {
     /// Call one operation.
     #[command(after_help = CALL_EXAMPLES)]
     Call(CallArgs),
+    /// Run many calls as one plan, in parallel, and watch them.
+    #[command(after_help = BATCH_EXAMPLES)]
+    Batch {
+        #[command(subcommand)]
+        command: BatchCommand,
+    },
     /// List the operations.
     Tools(Target),
     /// Show what happened to nodes, instances, quotas and images, oldest first.

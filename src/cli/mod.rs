@@ -4,6 +4,7 @@
 
 mod args;
 mod backup;
+mod batch;
 mod call;
 mod client;
 mod coerce;
@@ -71,6 +72,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitStatus> {
     match cli.command {
         Some(Command::Serve(args)) => serve::run(env, &globals, &args).await,
         Some(Command::Call(args)) => call::run(env, &globals, &args).await,
+        Some(Command::Batch { command }) => batch::run(env, &globals, command).await,
         Some(Command::Tools(target)) => call::tools(env, &globals, &target).await,
         Some(Command::Events(args)) => events::run(env, &globals, &args).await,
         Some(Command::Install(args)) => install::run(env, &globals, &args).await,

@@ -50,13 +50,16 @@ const WRITE: [&str; 6] = [
     "restart_instance",
     "terminate_instance",
 ];
-const EXECUTE: [&str; 6] = [
+const EXECUTE: [&str; 9] = [
     "exec_in_instance",
     "ray_submit_job",
     "ray_stop_job",
     "call_tool",
     "login_server",
     "logout_server",
+    "batch_plan",
+    "batch_execute",
+    "batch_cancel",
 ];
 const NOBODY: [&str; 1] = ["login"];
 

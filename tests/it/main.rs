@@ -4,6 +4,8 @@
 
 mod audit_arguments;
 mod authorisation;
+mod batch_cli;
+mod batch_rest;
 mod batch_tasks;
 mod bridges;
 mod bursts;

@@ -65,26 +65,31 @@ pub struct Route {
     pub preset: &'static [(&'static str, &'static str)],
     /// The parameter that is the whole body. None: the body has the parameters as its members.
     pub body: Option<&'static str>,
+    /// Its body may be as large as the largest plan is.
+    pub takes_large_body: bool,
 }
 
 impl Route {
     pub const fn get(path: &'static str) -> Route {
-        Route { method: Method::Get, path, preset: &[], body: None }
+        Route { method: Method::Get, path, preset: &[], body: None, takes_large_body: false }
     }
     pub const fn post(path: &'static str) -> Route {
-        Route { method: Method::Post, path, preset: &[], body: None }
+        Route { method: Method::Post, path, preset: &[], body: None, takes_large_body: false }
     }
     pub const fn put(path: &'static str) -> Route {
-        Route { method: Method::Put, path, preset: &[], body: None }
+        Route { method: Method::Put, path, preset: &[], body: None, takes_large_body: false }
     }
     pub const fn delete(path: &'static str) -> Route {
-        Route { method: Method::Delete, path, preset: &[], body: None }
+        Route { method: Method::Delete, path, preset: &[], body: None, takes_large_body: false }
     }
     pub const fn with(self, preset: &'static [(&'static str, &'static str)]) -> Route {
         Route { preset, ..self }
     }
     pub const fn taking_body_as(self, parameter: &'static str) -> Route {
         Route { body: Some(parameter), ..self }
+    }
+    pub const fn taking_large_bodies(self) -> Route {
+        Route { takes_large_body: true, ..self }
     }
 }
 

@@ -15,6 +15,8 @@ use crate::face::rest::problem::Problem;
 
 /// Far above any sensible request, and small enough to hold for many at once.
 pub(super) const MAX_BODY: usize = 4 << 20;
+/// Of a route that takes plans: one of a hundred thousand steps has 10 to 20 MB.
+pub(super) const MAX_LARGE_BODY: usize = 32 << 20;
 /// A client that is answered before it has sent everything may never read the answer, so that much more is read and
 /// dropped first.
 const MAX_DRAINED: usize = 64 << 20;
@@ -60,14 +62,15 @@ pub(super) fn merge(
 pub(super) async fn read_body(
     headers: &HeaderMap,
     body: Body,
+    max: usize,
 ) -> Result<Map<String, Value>, Problem> {
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse::<usize>().ok());
     let awaits_leave = headers.contains_key(header::EXPECT);
-    if awaits_leave && declared.is_some_and(|it| MAX_BODY < it) {
-        return Err(Problem::too_large(MAX_BODY));
+    if awaits_leave && declared.is_some_and(|it| max < it) {
+        return Err(Problem::too_large(max));
     }
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, read_bytes(body))
+    let bytes = tokio::time::timeout(BODY_TIMEOUT, read_bytes(body, max))
         .await
         .map_err(|_| Problem::too_slow(BODY_TIMEOUT))??;
     if bytes.is_empty() {
@@ -84,7 +87,7 @@ pub(super) async fn read_body(
     }
 }
 
-async fn read_bytes(body: Body) -> Result<Bytes, Problem> {
+async fn read_bytes(body: Body, max: usize) -> Result<Bytes, Problem> {
     let mut read = BytesMut::new();
     let mut n_bytes = 0usize;
     let mut chunks = body.into_data_stream();
@@ -95,13 +98,13 @@ async fn read_bytes(body: Body) -> Result<Bytes, Problem> {
         if MAX_DRAINED < n_bytes {
             break;
         }
-        if n_bytes <= MAX_BODY {
+        if n_bytes <= max {
             read.extend_from_slice(&chunk);
         } else {
             read = BytesMut::new();
         }
     }
-    if MAX_BODY < n_bytes { Err(Problem::too_large(MAX_BODY)) } else { Ok(read.freeze()) }
+    if max < n_bytes { Err(Problem::too_large(max)) } else { Ok(read.freeze()) }
 }
 
 /// `application/json`, with parameters or not, or a type built on it.

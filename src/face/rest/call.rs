@@ -55,7 +55,12 @@ async fn serve(endpoint: &Endpoint, request: Request) -> Result<Response, Proble
         let unreadable = Error::invalid("", "the arguments could not be read");
         gate::refuse(&rest.orch, &op.spec, &cx, &unreadable);
     };
-    let mut body = arguments::read_body(&parts.headers, body).await.inspect_err(|_| refuse())?;
+    let max = match route.takes_large_body {
+        true => arguments::MAX_LARGE_BODY,
+        false => arguments::MAX_BODY,
+    };
+    let body = arguments::read_body(&parts.headers, body, max).await;
+    let mut body = body.inspect_err(|_| refuse())?;
     if let Some(parameter) = route.body {
         body = Map::from_iter([(parameter.to_owned(), Value::Object(body))]);
     }
@@ -98,14 +103,24 @@ impl Success {
 }
 
 fn status_of(op: &Op, arguments: &Map<String, Value>) -> StatusCode {
-    let takes = |name: &str| op.input.get("properties").is_some_and(|it| it.get(name).is_some());
-    if takes("dry_run") && is_true(arguments, "dry_run") {
+    if takes(op, "dry_run") && is_true(arguments, "dry_run") {
         return StatusCode::OK;
     }
-    if takes("wait") && arguments.get("wait") == Some(&Value::Bool(false)) {
+    let waits = arguments.get("wait").and_then(Value::as_bool).unwrap_or_else(|| waits(op));
+    if takes(op, "wait") && !waits {
         return StatusCode::ACCEPTED;
     }
     success_of(op.spec.effect)
+}
+
+pub(super) fn takes(op: &Op, name: &str) -> bool {
+    op.input.get("properties").is_some_and(|it| it.get(name).is_some())
+}
+
+/// Whether it waits for what it begins when nothing is said of that.
+pub(super) fn waits(op: &Op) -> bool {
+    let wait = op.input.get("properties").and_then(|it| it.get("wait"));
+    wait.is_some_and(|it| it["default"] != Value::Bool(false))
 }
 
 pub(super) fn success_of(effect: Effect) -> StatusCode {

@@ -4,39 +4,29 @@
 //! its place in the log and a few events on the way: one that does not read is cut off, and goes on from its
 //! `Last-Event-ID` when it comes back.
 
+mod line;
 mod seats;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::response::Response;
 use axum::response::sse::Event as Sent;
 use http::HeaderMap;
+use orch_core::Cx;
 use orch_core::ops::ListEvents;
 use orch_core::service::event_log::{Extent, Followed, Follower};
-use orch_core::{Cx, Orch, gate};
 use orch_domain::Error;
-use orch_domain::caller::{Caller, Channel, Permission};
 use orch_domain::event::{Event, EventFilter, SubjectType};
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use self::seats::Seat;
+pub(super) use self::line::{End, Line, RETRY, last_event_id};
 pub(super) use self::seats::Seats;
-use crate::auth::Access;
 use crate::face::rest::problem::Problem;
 use crate::face::rest::{Rest, call};
 
 pub(super) const PATH: &str = "/events";
-/// As browsers send it when they connect again.
-const LAST_EVENT_ID: &str = "last-event-id";
-/// On the way to one client.
-const BUFFER: usize = 64;
-/// How long a client should wait before it connects again.
-const RETRY: Duration = Duration::from_secs(1);
-const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(50);
 
 /// Answers a stream that ends with the client, the server, or the credential.
 pub(super) async fn follow(
@@ -45,24 +35,12 @@ pub(super) async fn follow(
     headers: HeaderMap,
     arguments: Map<String, Value>,
 ) -> Result<Response, Problem> {
-    let caller = cx.caller()?.clone();
+    cx.caller()?;
     let Wanted { since, filter } = wanted(&headers, arguments)?;
-    let seat = rest.event_seats.take(&caller.user)?;
+    let (line, receiver) = Line::open(rest, cx, headers, "list_events")?;
     let log = rest.orch.ledger.log();
     let since = since.unwrap_or_else(|| log.extent().newest);
-    let (sender, receiver) = mpsc::channel(BUFFER);
-    let stream = Stream {
-        orch: rest.orch.clone(),
-        access: rest.access.clone(),
-        headers,
-        caller,
-        filter,
-        sender,
-        follower: log.follow(since),
-        at: since,
-        heartbeat: rest.orch.settings.heartbeat.max(SHORTEST_HEARTBEAT),
-        _seat: seat,
-    };
+    let stream = Stream { line, filter, follower: log.follow(since), at: since };
     rest.orch.tracker.spawn(stream.run());
     Ok(call::events(ReceiverStream::new(receiver).map(Ok)))
 }
@@ -77,19 +55,7 @@ fn wanted(headers: &HeaderMap, mut arguments: Map<String, Value>) -> Result<Want
         Value::String(text) => text,
         other => other.to_string(),
     });
-    // A browser connects again with the address it began with, so what it says beside that is newer.
-    let last = match headers.get(LAST_EVENT_ID) {
-        Some(it) => Some(it.to_str().unwrap_or("?").to_owned()),
-        None => of_query,
-    };
-    let last = last.map(|it| {
-        it.trim().parse::<u64>().map_err(|_| {
-            Error::invalid(
-                "last_event_id",
-                "it is not the `id` of an event, which is a whole number",
-            )
-        })
-    });
+    let last = line::last_event_id(headers, of_query)?;
     for name in ["before", "page_size", "page_token", "wait_seconds"] {
         if arguments.contains_key(name) {
             let message = "a stream does not take it; ask for `application/json` to list what was";
@@ -99,56 +65,37 @@ fn wanted(headers: &HeaderMap, mut arguments: Map<String, Value>) -> Result<Want
     let request: ListEvents = serde_json::from_value(Value::Object(arguments)).map_err(|err| {
         Error::invalid("", format!("a stream of events cannot be read so: {err}"))
     })?;
-    Ok(Wanted { since: last.transpose()?.or(request.since_revision), filter: request.filter()? })
+    Ok(Wanted { since: last.or(request.since_revision), filter: request.filter()? })
 }
 
 /// One client's stream.
 struct Stream {
-    orch: Arc<Orch>,
-    access: Arc<Access>,
-    /// With the credential, which is looked at again and again.
-    headers: HeaderMap,
-    caller: Caller,
+    line: Line,
     filter: EventFilter,
-    sender: mpsc::Sender<Sent>,
     follower: Follower,
     /// Everything up to here was sent or is not for this client.
     at: u64,
-    heartbeat: Duration,
-    _seat: Seat,
-}
-
-/// Why a stream ends.
-enum End {
-    /// The client is gone, or does not read.
-    Silent,
-    Shutdown,
-    Refused(Error),
 }
 
 impl Stream {
     async fn run(mut self) {
-        let last = match self.send_all().await {
-            End::Silent => return,
-            End::Shutdown => Sent::default().event("end").data("{}"),
-            End::Refused(err) => call::error_event(&err.into()),
+        let end = self.send_all().await;
+        let last = match &end {
+            End::Shutdown => Some(Sent::default().event("end").data("{}")),
+            _ => None,
         };
-        // Who has no room for it is told by the end of the stream.
-        drop(self.sender.try_send(last));
+        self.line.close(end, last);
     }
 
     async fn send_all(&mut self) -> End {
         let greeting = self.place().comment(format!("following after revision {}", self.at));
-        if let Err(end) = self.send(greeting.retry(RETRY)).await {
+        if let Err(end) = self.line.send(greeting.retry(RETRY)).await {
             return end;
         }
-        let mut beats = tokio::time::interval(self.heartbeat);
-        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        beats.reset();
+        let mut beats = self.line.beats();
         loop {
             let followed = tokio::select! {
-                () = self.orch.shutdown.cancelled() => return End::Shutdown,
-                () = self.sender.closed() => return End::Silent,
+                end = self.line.cut() => return end,
                 _ = beats.tick() => None,
                 it = self.follower.next() => Some(it),
             };
@@ -165,9 +112,9 @@ impl Stream {
 
     /// A sign of life that takes the client's place along, so that what was not for it is not looked at again.
     async fn beat(&mut self) -> Result<(), End> {
-        self.look_again()?;
+        self.line.look_again()?;
         let beat = self.place().comment("alive");
-        self.send(beat).await
+        self.line.send(beat).await
     }
 
     async fn reset(&mut self, extent: Extent) -> Result<(), End> {
@@ -191,54 +138,34 @@ impl Stream {
         });
         self.at = extent.newest;
         let reset = self.place().event("reset").data(data.to_string());
-        self.send(reset).await
+        self.line.send(reset).await
     }
 
     async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), End> {
         for event in events {
             if matches!(event.subject.kind, SubjectType::ApiKey | SubjectType::User) {
-                self.look_again()?;
+                self.line.look_again()?;
             }
             self.at = event.revision;
             if !self.filter.matches(event) {
                 continue;
             }
-            let Some(seen) = event.seen_by(&self.caller) else { continue };
+            let Some(seen) = event.seen_by(&self.line.caller) else { continue };
             let data = serde_json::to_string(&seen).expect("an event is plain data");
             let event = self.place().event(&seen.kind).data(data);
-            self.send(event).await?;
+            self.line.send(event).await?;
         }
-        Ok(())
-    }
-
-    /// Whether this is still who it was, and may still look.
-    fn look_again(&mut self) -> Result<(), End> {
-        let caller = self.access.look_again(&self.headers, Channel::Rest).map_err(End::Refused)?;
-        gate::permit("list_events", Permission::Read, &Cx::new(Some(caller.clone())))
-            .map_err(End::Refused)?;
-        self.caller = caller;
         Ok(())
     }
 
     fn place(&self) -> Sent {
         Sent::default().id(self.at.to_string())
     }
-
-    async fn send(&self, event: Sent) -> Result<(), End> {
-        tokio::select! {
-            sent = self.sender.send_timeout(event, 2 * self.heartbeat) => sent.map_err(|err| {
-                if let mpsc::error::SendTimeoutError::Timeout(_) = err {
-                    tracing::info!(user = %self.caller.user, "a client takes no events and is cut off");
-                }
-                End::Silent
-            }),
-            () = self.orch.shutdown.cancelled() => Err(End::Shutdown),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::line::LAST_EVENT_ID;
     use super::*;
 
     fn since(header: Option<&str>, arguments: Value) -> Result<Option<u64>, Error> {

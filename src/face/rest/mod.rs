@@ -3,6 +3,7 @@
 //! Everything is served at `/` and again under `/api`, where reverse proxies look for it.
 
 mod arguments;
+mod batch_events;
 mod call;
 mod docs;
 mod events;
@@ -95,6 +96,10 @@ pub fn router(orch: Arc<Orch>, access: Arc<Access>, metrics: Option<PrometheusHa
     paths.add(Method::GET, login_page::PATH, move |request| {
         let rest = logins.clone();
         async move { login_page::handle(&*rest.orch.tool_servers, request).await }.boxed()
+    });
+    let batches = rest.clone();
+    paths.add(Method::GET, batch_events::PATH, move |request| {
+        batch_events::handle(batches.clone(), request).boxed()
     });
     let terminal = rest.clone();
     paths.add(Method::GET, terminal::PATH, move |request| {

@@ -186,13 +186,17 @@ fn responses(op: &Op, route: &Route) -> Value {
             "schema": {"type": "string", "description": "`progress` events, then one `result` or `error`"},
         });
     }
-    let takes = |name: &str| op.input.get("properties").is_some_and(|it| it.get(name).is_some());
-    if takes("wait") {
+    if call::takes(op, "wait") {
         let mut accepted = answer.clone();
-        accepted["description"] = "Accepted and durable; it goes on (`wait` was false)".into();
+        let (otherwise, when) = match call::waits(op) {
+            true => ("Done", "`wait` was false"),
+            false => ("It has ended (`wait` was true)", "unless `wait` is true"),
+        };
+        accepted["description"] = format!("Accepted and durable; it goes on ({when})").into();
+        answer["description"] = otherwise.into();
         responses.insert("202".to_owned(), accepted);
     }
-    if takes("dry_run") {
+    if call::takes(op, "dry_run") {
         let mut rehearsed = answer.clone();
         rehearsed["description"] = "What would happen (`dry_run` was true)".into();
         responses.insert("200".to_owned(), rehearsed);

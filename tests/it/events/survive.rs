@@ -15,7 +15,7 @@ use crate::harness::program::Home;
 use crate::harness::server::{Server, Setup};
 use crate::harness::{eventually, http, within};
 
-use super::{Block, Blocks};
+use crate::harness::blocks::{Block, Blocks};
 
 const N_WRITERS: usize = 20;
 const N_EACH: usize = 50;

@@ -1,5 +1,6 @@
 //! What integration tests share: real parts, started or found, and waiting for what is to come.
 
+pub(crate) mod blocks;
 pub(crate) mod caller;
 pub(crate) mod cloud;
 pub(crate) mod docker;

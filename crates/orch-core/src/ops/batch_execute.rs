@@ -161,7 +161,7 @@ impl Operation for BatchExecute {
         Batches,
         Executes,
         Some(Permission::Execute),
-        [Route::post("/batch/execute")]
+        [Route::post("/batch/execute").taking_large_bodies()]
     );
     type Output = ExecutedBatch;
 

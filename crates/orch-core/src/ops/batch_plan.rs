@@ -74,7 +74,7 @@ impl Operation for BatchPlan {
         Batches,
         Reads,
         Some(Permission::Execute),
-        [Route::post("/batch/plan")]
+        [Route::post("/batch/plan").taking_large_bodies()]
     );
     type Output = PlannedBatch;
 

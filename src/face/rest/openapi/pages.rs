@@ -1,8 +1,8 @@
-//! What is not an operation: health, metrics, this document, and the terminal.
+//! What is not an operation: health, metrics, this document, the terminal, and the stream of a batch.
 
 use serde_json::{Value, json};
 
-use crate::face::rest::{login_page, terminal};
+use crate::face::rest::{batch_events, login_page, terminal};
 
 pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
     vec![
@@ -25,6 +25,7 @@ pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
             page("login_callback", "Where browsers come back to after `login_server`", "text/html"),
         ),
         (terminal::PATH, "get", terminal_page()),
+        (batch_events::PATH, "get", batch_events_page()),
     ]
 }
 
@@ -48,6 +49,48 @@ fn ready() -> Value {
         "content": {JSON: {"schema": {"type": "object"}}},
     });
     page
+}
+
+fn batch_events_page() -> Value {
+    let refusal = |name: &str| super::reference("responses", name);
+    let place = |name: &str, place: &str| {
+        json!({
+            "name": name, "in": place,
+            "description": "The `id` of the last event that was read; the stream goes on after it, from 0 with all that is kept. \
+                The header is for clients that connect again, the parameter for those that cannot send it.",
+            "schema": {"type": "integer", "minimum": 0},
+        })
+    };
+    json!({
+        "operationId": "follow_batch",
+        "summary": "Every change of state of a batch and its steps, as it happens",
+        "description": "Server-sent events. `state` (first, unless `Last-Event-ID` is a place that is kept) shows the batch with up \
+            to 1000 of its steps, and `more` says that the next event has further ones; then each change is a `step` or a \
+            `batch`, whose `id` is its number. The last one is `end`, with the `state` that the batch ended in. A stream \
+            that ends without it is to be begun again; `error` says why it was refused.",
+        "tags": ["batches"],
+        "security": super::security(true),
+        "x-permission": "read",
+        "parameters": [
+            {
+                "name": "task_id", "in": "path", "required": true,
+                "schema": {"type": "string", "pattern": "^b-[0-9a-f]{17}$"},
+            },
+            place("Last-Event-ID", "header"),
+            place("last_event_id", "query"),
+        ],
+        "responses": {
+            "200": {
+                "description": "The stream",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            "400": refusal("BadRequest"),
+            "401": refusal("Unauthorized"),
+            "403": refusal("Forbidden"),
+            "404": refusal("NotFound"),
+            "429": refusal("TooManyRequests"),
+        },
+    })
 }
 
 fn terminal_page() -> Value {

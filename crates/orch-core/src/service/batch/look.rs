@@ -319,6 +319,11 @@ impl Run {
         self.live.lock().transitions.after(number, limit)
     }
 
+    /// The number of the last transition that is there to be read.
+    pub fn newest_transition(&self) -> u64 {
+        self.live.lock().transitions.last
+    }
+
     /// The number of the last transition; changes with each.
     pub fn last_transition(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

@@ -95,6 +95,8 @@ pub(super) async fn take_up(
     }
     {
         let mut live = run.live.lock();
+        let age_ms = run.clock.now().since(live.batch.created_at);
+        live.transitions.resume(age_ms);
         for step in known {
             live.add(&run.slots, step, false);
         }
