@@ -298,6 +298,8 @@ async fn a_task_of_2025_11_25_is_planned_by_the_clients_model() {
         let id = task["taskId"].as_str().unwrap_or_else(|| panic!("{task}"));
         let said = wire.ask("tasks/result", json!({"taskId": id})).await;
         assert_eq!(said.found("/structuredContent/answer"), "There is sim-1.", "{said:?}");
+        let related = "/params/_meta/io.modelcontextprotocol~1related-task/taskId";
+        assert!(said.requests.iter().all(|it| it.pointer(related) == Some(&json!(id))), "{said:?}");
     }
 }
 

@@ -60,6 +60,7 @@ mod ops_cluster;
 mod ops_containers;
 mod ops_identity;
 mod ops_nodes;
+mod planned_batches;
 mod planner;
 mod profiles;
 mod prompts;

@@ -123,15 +123,15 @@ impl Desk {
         let clock = Arc::new(SystemClock);
         let store = Arc::new(SledStore::open(dir.path()).unwrap());
         let parts = Parts {
-            store: store.clone(),
-            blobs: store,
+            model: None,
+            blobs: store.clone(),
+            store,
             engines: Arc::new(NodeEngines::new(clock.clone(), TaskTracker::new())),
             clock,
             failpoints: Arc::new(NoFailpoints),
             tool_servers: Arc::new(Listed(Arc::new(tools))),
             peers: Arc::new(Tailscale::new(dir.path().join("tailscaled.sock"))),
             ray: None,
-            model: None,
         };
         Desk { orch: Orch::build(parts, Settings::default()).unwrap(), _dir: dir }
     }

@@ -412,10 +412,10 @@ impl Turn {
     fn add_tasks(&self, frame: &mut Frame, added: Added) {
         let conversation = &self.conversation;
         match added {
-            Added::Capabilities => {
-                if task::are_offered(&conversation.view) && earlier::introduce(frame) {
-                    conversation.has_tasks.store(true, Ordering::Relaxed);
-                }
+            Added::Capabilities
+                if task::are_offered(&conversation.view) && earlier::introduce(frame) =>
+            {
+                conversation.has_tasks.store(true, Ordering::Relaxed);
             }
             Added::Task => earlier::begun(frame),
             _ if self.is_list_of_tools && conversation.has_tasks() => earlier::mark(frame),
@@ -428,8 +428,8 @@ impl Turn {
         let conversation = &self.conversation;
         if !matches!(added, Added::Task) {
             conversation.face.asking.go_on(answer, questions);
-        } else if answer.result.is_some() {
-            let asking = earlier::go_on_asking(questions, conversation.visitor.clone());
+        } else if let Some(id) = earlier::task_of(answer) {
+            let asking = earlier::go_on_asking(id, questions, conversation.visitor.clone());
             let ended = conversation.ended.clone();
             conversation.face.orch.tracker.spawn(async move {
                 tokio::select! {

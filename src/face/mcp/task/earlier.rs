@@ -9,9 +9,11 @@ use orch_domain::{Error, ErrorCode, text};
 use orch_gateway::frame::{Frame, Raw, raw};
 use orch_gateway::members::Members;
 use orch_gateway::names::own_name;
+use orch_gateway::session::Visitor;
 use serde_json::{Value, json};
 
 use super::{EXECUTE, LIST, Look, POLL_MS, WAIT};
+use crate::face::mcp::lent::Questions;
 use crate::face::mcp::{Face, tool};
 
 /// The revision that has them; none before it did, and none after it does.
@@ -200,12 +202,23 @@ pub(in crate::face::mcp) fn mark(answer: &mut Frame) {
     answer.result = Some(result.to_raw());
 }
 
-/// Who answered a call with a task goes on asking its client, which has a connection to be asked on.
+/// The task that a call was answered with.
+pub(in crate::face::mcp) fn task_of(answer: &Frame) -> Option<String> {
+    Members::of(answer.result.as_ref()?)?.object(TASK)?.text("taskId")
+}
+
+/// Goes on asking the client for a task that its call was answered with; it has a connection to be asked on.
 pub(in crate::face::mcp) async fn go_on_asking(
-    mut questions: crate::face::mcp::lent::Questions,
-    visitor: Arc<orch_gateway::session::Visitor>,
+    id: String,
+    mut questions: Questions,
+    client: Arc<Visitor>,
 ) {
-    while let Some(frame) = questions.next().await {
-        visitor.tell(frame);
+    while let Some(mut frame) = questions.next().await {
+        let mut params = Members::of_params(frame.params.as_ref());
+        let mut meta = params.object("_meta").unwrap_or_default();
+        meta.set(RELATED, &json!({"taskId": id}));
+        params.set("_meta", &meta);
+        frame.params = Some(params.to_raw());
+        client.tell(frame);
     }
 }
