@@ -27,7 +27,7 @@ def expect(plan: str, result: dict) -> None:
         case "two-servers":
             assert "42" in output[0] and "T21:00:00+09:00" in output[1], output
         case "every-node":
-            nodes = {it["structuredContent"]["id"]: it["structuredContent"]["status"] for it in output["nodes"]}
+            nodes = {it["structuredContent"]["node_id"]: it["structuredContent"]["status"] for it in output["nodes"]}
             assert set(nodes) == {"local", "sim-1", "sim-2"} and set(nodes.values()) == {"healthy"}, nodes
             assert output["not_checked"] == [], output
             output = nodes

@@ -76,21 +76,13 @@ fn a_plan_in_yaml_runs_in_this_process_and_every_step_is_told() {
     assert_eq!(ran.status, 0, "{}{}", ran.stdout, ran.stderr);
     let lines: Vec<&str> = ran.stderr.lines().collect();
     assert!(lines[0].starts_with("batch b-"), "{}", ran.stderr);
-    let told: Vec<Vec<&str>> =
-        lines[1..].iter().map(|it| it.split_whitespace().take(3).collect()).collect();
-    assert_eq!(
-        told,
-        [
-            ["running", "nodes", "list_nodes"],
-            ["done", "nodes", "list_nodes"],
-            ["running", "check", "check_node"],
-            ["done", "check", "check_node"],
-        ],
-        "{}",
-        ran.stderr
-    );
+    let words = |it: &&str| it.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+    // What had ended before it was looked at is told as that only.
+    let told: Vec<String> =
+        lines[1..].iter().map(words).filter(|it| !it.starts_with("running")).collect();
+    assert_eq!(told, ["done nodes list_nodes", "done check check_node"], "{}", ran.stderr);
     assert!(
-        ran.stdout.contains("is succeeded after") && ran.stdout.contains("[\"healthy\"]"),
+        ran.stdout.contains("succeeded after") && ran.stdout.contains("[\"healthy\"]"),
         "{}",
         ran.stdout
     );
@@ -136,7 +128,7 @@ fn a_failed_batch_says_why() {
     assert_eq!(ran.status, 1, "{}{}", ran.stdout, ran.stderr);
     let failed = ran.stderr.lines().find(|it| it.starts_with("failed    lost")).unwrap();
     assert!(failed.contains("nowhere"), "{failed}");
-    assert!(ran.stdout.contains("is failed after"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("failed after"), "{}", ran.stdout);
 }
 
 #[test]
@@ -270,7 +262,7 @@ async fn a_server_keeps_a_batch_that_its_client_leaves() {
         until(&mut BufReader::new(child.stderr.take().unwrap()), "running   hold");
         signal(&child, "INT");
         assert_eq!(child.wait().unwrap().code(), Some(130));
-        assert!(home.done(&["batch", "status", id]).contains("is running after"));
+        assert!(home.done(&["batch", "status", id]).contains("running"));
         let ran = home.run(&["batch", "cancel", id]);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         let ran = home.run(&["batch", "events", id]);
@@ -324,7 +316,7 @@ fn on_a_terminal_each_step_has_a_line_that_changes() {
         .stdin(Stdio::null());
     let Ran { status, stdout, .. } = ran(&mut on_terminal);
     assert_eq!(status, 0, "{stdout}");
-    for word in ["done      nodes", "done      check", "is succeeded after"] {
+    for word in ["done      nodes", "done      check", "succeeded after"] {
         assert!(stdout.contains(word), "{word}: {stdout:?}");
     }
 }

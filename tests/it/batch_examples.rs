@@ -31,7 +31,8 @@ impl Tools {
         }
         for server in ["everything", "memory", "time"] {
             let path = root().join(format!("benches/catalogs/{server}.json"));
-            let recorded: Value = serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
+            let recorded: Value =
+                serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
             let listed = recorded.get("tools").unwrap_or(&recorded).as_array().unwrap();
             for tool in listed {
                 let name = format!("{server}.{}", tool["name"].as_str().unwrap());
@@ -96,7 +97,9 @@ fn every_example_can_run() {
 #[test]
 fn an_example_with_a_mistake_would_be_found() {
     let text = fs_err::read_to_string(root().join("examples/batch/two-servers.json")).unwrap();
-    let wrong = text.replace("\"target_timezone\": \"Asia/Tokyo\"", "\"zone\": 1").replace("tokyo#", "kyoto#");
+    let wrong = text
+        .replace("\"target_timezone\": \"Asia/Tokyo\"", "\"zone\": 1")
+        .replace("tokyo#", "kyoto#");
     assert_ne!(text, wrong);
     let plan: Plan = serde_json::from_str(&wrong).unwrap();
     let problems = check(&plan, &Tools::new(), &Limits::DEFAULT);

@@ -239,6 +239,13 @@ impl Live {
         self.held.insert(part.step, held);
     }
 
+    /// Keeps what was gathered, before the steps that it makes due are judged and called.
+    pub(super) fn hold_gathered(&mut self) {
+        for (at, value) in self.machine.gathered() {
+            self.replace_held(at, Held::Memory(value));
+        }
+    }
+
     fn release(&mut self) {
         for at in self.machine.released() {
             if self.keeps_results {
@@ -250,6 +257,15 @@ impl Live {
                 self.n_held -= weigh(value);
                 *held = Held::Stored(Part::of(at));
             }
+        }
+    }
+
+    pub(super) fn replace_held(&mut self, at: u32, held: Held) {
+        if let Held::Memory(value) = &held {
+            self.n_held += weigh(value);
+        }
+        if let Some(Held::Memory(before)) = self.held.insert(at, held) {
+            self.n_held -= weigh(&before);
         }
     }
 
@@ -309,6 +325,7 @@ impl Live {
 
     /// What is to be written, in order, and what of it was gathered and is too large for a row.
     pub(super) fn drain(&mut self, now: Timestamp) -> (Vec<BatchChange>, Vec<(u32, Arc<Value>)>) {
+        self.hold_gathered();
         let moved = self.machine.moved();
         self.release();
         let mut changes = std::mem::take(&mut self.defined);
@@ -327,14 +344,19 @@ impl Live {
             }
             let mut result = self.results.remove(&part);
             if let Some(gathered) = &it.result {
-                let kept = Kept::Inline(gathered.clone());
-                if MAX_INLINE < weigh(gathered) {
+                let weight = weigh(gathered);
+                if MAX_INLINE < weight {
                     self.n_gathering += 1;
                     large.push((part.step, gathered.clone()));
-                    self.held.insert(part.step, Held::Memory(gathered.clone()));
                 } else {
-                    self.hold(part, gathered, &kept);
-                    result = Some(kept);
+                    result = Some(Kept::Inline(gathered.clone()));
+                    let held = self.held.get_mut(&part.step);
+                    if let Some(held @ Held::Memory(_)) = held
+                        && MAX_HELD < self.n_held
+                    {
+                        self.n_held -= weight;
+                        *held = Held::Stored(part);
+                    }
                 }
             }
             if part.is_compensation {

@@ -133,7 +133,7 @@ pub(super) async fn take_up(
                 };
                 match (&it.result, value) {
                     (Some(Kept::Large { .. }), Some(value)) => {
-                        live.held.insert(part.step, Held::Memory(value.clone()));
+                        live.replace_held(part.step, Held::Memory(value.clone()));
                     }
                     (Some(kept @ Kept::Large { .. }), None) => {
                         live.hold(part, &Arc::default(), kept)

@@ -142,7 +142,9 @@ impl Runner {
     }
 
     fn judge(&self, live: &mut Live) {
-        while let Some(at) = live.machine.next_due() {
+        loop {
+            live.hold_gathered();
+            let Some(at) = live.machine.next_due() else { return };
             let missing = live.missing(at);
             if missing.is_empty() {
                 live.judge(at, &[]);
@@ -327,7 +329,7 @@ impl Runner {
                             }
                             orch_domain::batch::Kept::Inline(it) => Held::Memory(it.clone()),
                         };
-                        live.held.insert(at, held);
+                        live.replace_held(at, held);
                         let run = StepRun {
                             part: Part::of(at),
                             state: StepState::Succeeded,

@@ -132,6 +132,9 @@ impl Machine {
         }
         self.n_open -= 1;
         if self.restoring.as_ref().is_none_or(|it| !it.ended.contains(&at)) {
+            if let Some(result) = &result {
+                self.gathered.push((at, result.clone()));
+            }
             self.moved.push(Moved { part: Part::of(at), state, attempt, reason, result });
         }
         for i in 0..self.nodes[at as usize].needs.len() {

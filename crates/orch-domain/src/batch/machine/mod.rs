@@ -106,6 +106,7 @@ pub struct Machine {
     queue: Queue,
     due: VecDeque<u32>,
     moved: Vec<Moved>,
+    gathered: Vec<(u32, Arc<Value>)>,
     released: Vec<u32>,
     phase: Phase,
     on_error: OnError,
@@ -153,6 +154,7 @@ impl Machine {
             queue: Queue::default(),
             due: VecDeque::new(),
             moved: Vec::new(),
+            gathered: Vec::new(),
             released: Vec::new(),
             phase: Phase::Running,
             on_error,
@@ -315,6 +317,11 @@ impl Machine {
     /// What has changed since the last time, in order.
     pub fn moved(&mut self) -> Vec<Moved> {
         std::mem::take(&mut self.moved)
+    }
+
+    /// What was gathered of steps over arrays, since the last time: their results, for steps that are due by that.
+    pub fn gathered(&mut self) -> Vec<(u32, Arc<Value>)> {
+        std::mem::take(&mut self.gathered)
     }
 
     /// Whether steps that are known and have not ended may take the result of `at`.
