@@ -82,8 +82,18 @@ async fn a_batch_is_accepted_and_answers_what_came_of_it() {
                 "for_each": {"$ref": "nodes#/structuredContent/nodes"},
                 "arguments": {"node_id": {"$ref": "item#/id"}},
             },
+            // What was gathered is there for the steps that are due by that.
+            {
+                "id": "again", "tool": "list_nodes", "collect": "/structuredContent/total_count",
+                "for_each": {"$ref": "check#/structuredContent/items"},
+                "arguments": {"status": [{"$ref": "item#"}]},
+            },
+            {
+                "id": "once", "tool": "list_nodes",
+                "arguments": {"status": {"$ref": "check#/structuredContent/items"}},
+            },
         ],
-        "output": {"statuses": {"$ref": "check#/structuredContent/items"}},
+        "output": {"statuses": {"$ref": "check#/structuredContent/items"}, "n": {"$ref": "again#/structuredContent/items"}},
     }});
     let reply = asking(DEMO, "POST", "/batch/execute").json(&body).of(&cloud).await;
     let begun = reply.ok(202);
@@ -93,9 +103,9 @@ async fn a_batch_is_accepted_and_answers_what_came_of_it() {
     assert_eq!(seen["state"], "succeeded", "{seen}");
     let states: Vec<&Value> =
         seen["step_list"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
-    assert_eq!(states, ["succeeded", "succeeded"]);
+    assert_eq!(states, ["succeeded"; 4]);
     let result = see(&cloud, DEMO, &format!("/batch/result/{id}")).await.ok(200);
-    assert_eq!(result["output"], json!({"statuses": ["healthy"]}), "{result}");
+    assert_eq!(result["output"], json!({"statuses": ["healthy"], "n": [1]}), "{result}");
     assert_eq!(result["results"][0]["result"]["structuredContent"]["nodes"][0]["id"], "sim-1");
     let one = see(&cloud, DEMO, &format!("/batch/result/{id}?step=check")).await.ok(200);
     assert_eq!(one["results"].as_array().unwrap().len(), 1);

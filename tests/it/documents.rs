@@ -115,7 +115,9 @@ fn every_example_is_valid() {
             }
             // Played to their end by the gate of every change, or by what is.
             name if name.ends_with(".py") || name.ends_with(".mjs") => {}
-            "run" => {
+            // By `batch_examples`.
+            _ if crate::batch_examples::is_plan(&path) => {}
+            "run" | "install" => {
                 let parsed =
                     std::process::Command::new("bash").arg("-n").arg(&path).status().unwrap();
                 assert!(parsed.success(), "{shown}");
@@ -184,6 +186,7 @@ fn every_command_line_of_the_documents_is_understood() {
         "examples/main-job/README.md",
         "examples/fleet/README.md",
         "examples/gateway/README.md",
+        "examples/batch/README.md",
     ] {
         let lines: Vec<String> =
             blocks(&read(document), "sh").join("\n").lines().map(str::to_owned).collect();

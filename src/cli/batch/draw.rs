@@ -33,6 +33,7 @@ pub(super) fn draw(ahead: &Value) -> String {
         })
         .collect();
     let mut roots = Vec::new();
+    let mut parents: Vec<Option<usize>> = vec![None; steps.len()];
     for (at, step) in steps.iter().enumerate() {
         let needs: Vec<usize> = step["needs"]
             .as_array()
@@ -44,11 +45,14 @@ pub(super) fn draw(ahead: &Value) -> String {
             roots.push(at);
             continue;
         };
-        nodes[at].also = needs
-            .iter()
-            .filter(|it| **it != last)
-            .map(|it| steps[*it]["id"].as_str().unwrap_or_default())
-            .collect();
+        parents[at] = Some(last);
+        let is_shown = |need: usize| {
+            // Above it already, within what a person looks at.
+            let above = std::iter::successors(Some(last), |it| parents[*it]).take(100);
+            above.into_iter().any(|it| it == need)
+        };
+        let also = needs.iter().filter(|it| !is_shown(**it));
+        nodes[at].also = also.map(|it| steps[*it]["id"].as_str().unwrap_or_default()).collect();
         nodes[last].below.push(at);
     }
     let mut lines = Vec::new();
@@ -140,7 +144,7 @@ mod tests {
             "steps": [
                 step("a", &[], 0.0, 200.0, true), step("b", &[], 0.0, 100.0, false),
                 step("join", &["a", "b"], 200.0, 100.0, true), step("c", &["a"], 200.0, 30.0, false),
-                step("end", &["join"], 300.0, 50.0, true),
+                step("end", &["join", "a"], 300.0, 50.0, true),
             ],
         });
         assert_eq!(

@@ -25,8 +25,9 @@ pub(super) enum End {
 }
 
 impl<'a> Follow<'a> {
-    pub(super) fn new(connection: &'a Connection, id: &str) -> Follow<'a> {
-        Follow { connection, id: id.to_owned(), at: None, batch: Value::Null }
+    /// `from_start`: with what has happened already, as far as that is kept, and not with how things are.
+    pub(super) fn new(connection: &'a Connection, id: &str, from_start: bool) -> Follow<'a> {
+        Follow { connection, id: id.to_owned(), at: from_start.then_some(0), batch: Value::Null }
     }
 
     /// Shows what happens until the batch has ended, or `interrupt`. May be called again after that.
@@ -54,6 +55,7 @@ impl<'a> Follow<'a> {
             let transitions = answer["transitions"].take();
             let last = answer["last_transition"].as_u64();
             let is_whole = transitions.is_null();
+            view.expect(answer["steps"]["total"].as_u64().unwrap_or(0));
             if let Value::Array(transitions) = transitions {
                 self.at = last;
                 transitions.iter().for_each(|it| view.transition(it));

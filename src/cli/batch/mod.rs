@@ -73,7 +73,7 @@ async fn events(
     let connection = call::connect(env, globals, target).await?;
     let stop = serve::stop_on_signal()?;
     let mut view = View::plain_of_all();
-    let followed = Follow::new(&connection, id).until(&mut view, stop.cancelled()).await;
+    let followed = Follow::new(&connection, id, true).until(&mut view, stop.cancelled()).await;
     let closed = connection.close().await;
     let status = match followed? {
         follow::End::Ended(batch) => status_of(&batch),

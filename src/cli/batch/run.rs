@@ -151,7 +151,7 @@ async fn begin(
     };
     say(format!("batch {id}{again}"));
     let mut view = View::of_stderr();
-    let mut follow = Follow::new(connection, &id);
+    let mut follow = Follow::new(connection, &id, view.is_lines());
     let mut is_cancelled = false;
     let ended = loop {
         match follow.until(&mut view, signals.next()).await? {

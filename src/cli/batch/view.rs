@@ -72,6 +72,15 @@ impl View {
         View { steps: HashMap::new(), n_steps: 0, knows_end: false, shown }
     }
 
+    pub(super) fn is_lines(&self) -> bool {
+        matches!(self.shown, Shown::Lines { .. })
+    }
+
+    /// So many steps are known to the server.
+    pub(super) fn expect(&mut self, n_steps: u64) {
+        self.n_steps = n_steps;
+    }
+
     /// Whether the end of the batch itself was told.
     pub(super) fn knows_end(&self) -> bool {
         self.knows_end
@@ -168,7 +177,6 @@ impl View {
 
     /// As `batch_status` says it, after its transitions or steps.
     pub(super) fn batch(&mut self, batch: &Value) {
-        self.n_steps = batch["steps"]["total"].as_u64().unwrap_or(0);
         let is_many = MAX_LINES < self.n_steps;
         let words = total_of(batch);
         match &mut self.shown {

@@ -86,15 +86,14 @@ struct State<'a> {
 
 impl Stream {
     async fn run(mut self, run: Option<Arc<Run>>) {
-        let (end, last) = match self.send_all(run).await {
+        match self.send_all(run).await {
             Ok(state) => {
                 let last = Sent::default().event("end").data(json!({"state": state}).to_string());
-                (End::Told, Some(last))
+                drop(self.line.send(last).await);
             }
             // The batch goes on when the server is there again, and so may its followers.
-            Err(end) => (end, None),
-        };
-        self.line.close(end, last);
+            Err(end) => self.line.close(end, None),
+        }
     }
 
     /// Answers how the batch ended.

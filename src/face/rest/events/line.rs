@@ -38,8 +38,6 @@ pub(in crate::face::rest) struct Line {
 
 /// Why a stream ends.
 pub(in crate::face::rest) enum End {
-    /// All was said.
-    Told,
     /// The client is gone, or does not read.
     Silent,
     Shutdown,
@@ -107,12 +105,12 @@ impl Line {
         }
     }
 
-    /// Says why it ends, and else `last`.
+    /// Says why it ends, and when the server does, `last`.
     pub(in crate::face::rest) fn close(self, end: End, last: Option<Sent>) {
         let last = match end {
             End::Silent => None,
             End::Refused(err) => Some(call::error_event(&err.into())),
-            End::Told | End::Shutdown => last,
+            End::Shutdown => last,
         };
         if let Some(last) = last {
             // Who has no room for it is told by the end of the stream.

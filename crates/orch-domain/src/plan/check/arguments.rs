@@ -60,7 +60,11 @@ pub(super) struct Schemas {
 
 impl Default for Schemas {
     fn default() -> Schemas {
-        Schemas { n_left: MOST_OF_A_PLAN, patterns: Patterns::default(), n_exhausted: HashMap::new() }
+        Schemas {
+            n_left: MOST_OF_A_PLAN,
+            patterns: Patterns::default(),
+            n_exhausted: HashMap::new(),
+        }
     }
 }
 
