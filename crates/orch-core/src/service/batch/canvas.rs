@@ -61,6 +61,10 @@ impl Canvas for RunCanvas {
         answered.await.ok()
     }
 
+    #[expect(
+        clippy::misnamed_getters,
+        reason = "for the planner it has ended when nothing more is wanted of it"
+    )]
     fn ended(&self) -> &CancellationToken {
         &self.run.stopped
     }

@@ -29,7 +29,7 @@ impl Journal {
     ) -> Durable {
         let (tell, durable) = watch::channel(None);
         let settle = move |written: Result<(), Error>| {
-            let told = written.as_ref().map(|()| ()).map_err(Error::to_string);
+            let told = written.as_ref().copied().map_err(Error::to_string);
             done(written);
             tell.send_replace(Some(told));
         };
