@@ -6,6 +6,7 @@ mod audit_arguments;
 mod authorisation;
 mod batch_cli;
 mod batch_examples;
+mod batch_providers;
 mod batch_rest;
 mod batch_tasks;
 mod bridges;
