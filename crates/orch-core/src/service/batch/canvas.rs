@@ -61,6 +61,10 @@ impl Canvas for RunCanvas {
         answered.await.ok()
     }
 
+    #[expect(
+        clippy::misnamed_getters,
+        reason = "for a planner it has ended when nothing more of it is wanted"
+    )]
     fn ended(&self) -> &CancellationToken {
         &self.run.stopped
     }

@@ -48,9 +48,7 @@ impl Journal {
                 let of_task = orch.clone();
                 orch.tracker.spawn(async move {
                     let written = of_task.ledger.batches_durable(queued).await;
-                    tell.send_replace(Some(
-                        written.as_ref().map(|()| ()).map_err(Error::to_string),
-                    ));
+                    tell.send_replace(Some(written.as_ref().copied().map_err(Error::to_string)));
                     if let Err(err) = written {
                         failed(err);
                     }
