@@ -109,6 +109,24 @@ impl Fan {
         }
     }
 
+    /// None of the others begins any more. Answers those that had begun, and waited to be tried again.
+    pub(super) fn give_up(&mut self, step: u32) -> Vec<Part> {
+        let mut begun = Vec::new();
+        for (at, state) in self.states.iter_mut().enumerate() {
+            if state.has_ended() {
+                continue;
+            }
+            if at < self.next {
+                *state = StepState::Cancelled;
+                let element = u32::try_from(at).ok();
+                begun.push(Part { step, element, is_compensation: false });
+            } else {
+                *state = StepState::Skipped;
+            }
+        }
+        begun
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.n_running == 0 && (self.n_ended == self.items.len() || self.failure.is_some())
     }

@@ -143,13 +143,28 @@ impl Orch {
                 hash.zip(token).ok_or_else(|| Error::internal("a token without one"))?;
             return again(&entry, &hash, &token).await;
         }
+        // Whoever asked may go away meanwhile; what is in the store has to be driven all the same.
+        let (orch, cx) = (self.clone(), cx.clone());
+        let rest = async move { orch.accept(run, control, wanted.ask, tools, &cx).await };
+        self.tracker.spawn(rest).await.map_err(Error::internal)?
+    }
+
+    async fn accept(
+        self: &Arc<Orch>,
+        run: Arc<Run>,
+        control: mpsc::UnboundedReceiver<Control>,
+        ask: Ask,
+        tools: Arc<CallersTools>,
+        cx: &Cx,
+    ) -> Result<Accepted, Error> {
         if let Err(err) = self.write_accepted(&run).await {
             self.batches.remove(&run.id);
             run.stopped.cancel();
+            run.left.cancel();
             return Err(err);
         }
         run.accepted.cancel();
-        let planned = match wanted.ask {
+        let planned = match ask {
             Ask::Plan(_) => {
                 run.live.lock().machine.close();
                 None
@@ -249,6 +264,7 @@ impl Orch {
             ended: CancellationToken::new(),
             accepted: CancellationToken::new(),
             stopped: CancellationToken::new(),
+            left: CancellationToken::new(),
             timings: None,
         };
         (Arc::new(run), commands)

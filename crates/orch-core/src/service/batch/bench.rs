@@ -195,6 +195,7 @@ fn run_of(
         ended: CancellationToken::new(),
         accepted: CancellationToken::new(),
         stopped: CancellationToken::new(),
+        left: CancellationToken::new(),
         timings: setup.is_timed.then(Mutex::default),
     };
     (Arc::new(run), commands)
@@ -255,12 +256,11 @@ pub struct Record {
     queue: mpsc::UnboundedSender<Queued>,
 }
 
-type Failed = Box<dyn FnOnce(Error) + Send>;
+type Settle = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 struct Queued {
     changes: Vec<BatchChange>,
-    tell: watch::Sender<Option<Result<(), String>>>,
-    failed: Failed,
+    settle: Settle,
 }
 
 impl Record {
@@ -271,7 +271,7 @@ impl Record {
         let record = Arc::new(Record { commits: Mutex::default(), queue });
         let of_task = Arc::downgrade(&record);
         tokio::spawn(async move {
-            while let Some(Queued { changes, tell, failed }) = queued.recv().await {
+            while let Some(Queued { changes, settle }) = queued.recv().await {
                 tokio::time::sleep(flush).await;
                 let Some(record) = of_task.upgrade() else { return };
                 let is_taken = {
@@ -282,28 +282,23 @@ impl Record {
                     }
                     has_room
                 };
-                if is_taken {
-                    tell.send_replace(Some(Ok(())));
-                } else {
-                    tell.send_replace(Some(Err("there is no room".to_owned())));
-                    failed(Error::Unavailable {
-                        message: "there is no room".to_owned(),
-                        source: None,
-                    });
-                }
+                settle(is_taken.then_some(()).ok_or_else(|| Error::Unavailable {
+                    message: "there is no room".to_owned(),
+                    source: None,
+                }));
             }
         });
         record
     }
 
-    pub(super) fn write(
-        &self,
-        changes: Vec<BatchChange>,
-        tell: watch::Sender<Option<Result<(), String>>>,
-        failed: Failed,
-    ) {
+    pub(super) fn write(&self, changes: Vec<BatchChange>, settle: Settle) {
         // The other end goes with the runtime.
-        self.queue.send(Queued { changes, tell, failed }).ok();
+        self.queue.send(Queued { changes, settle }).ok();
+    }
+
+    /// As if it had been written before.
+    pub fn put(&self, changes: Vec<BatchChange>) {
+        self.commits.lock().push(changes);
     }
 
     /// What is durable, commit by commit.

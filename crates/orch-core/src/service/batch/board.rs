@@ -46,7 +46,7 @@ impl Batches {
     }
 
     /// Its machine and its results are let go; what is asked of it from now on is read from the store.
-    pub(super) fn ended(&self, run: &Arc<Run>) {
+    pub(super) fn ended(&self, run: &Run) {
         let live = run.live.lock();
         let (batch, counts) = (Arc::new(live.batch.clone()), live.counts());
         drop(live);
@@ -127,7 +127,13 @@ impl Orch {
         let Some(run) = &entry.run else { return Ok(()) };
         let by = cx.maybe_caller().map_or("nobody", |it| it.user.as_str());
         if run.withdraw(Reason::new("Cancelled", format!("it was cancelled by `{by}`"))) {
-            run.ended.cancelled().await;
+            tokio::select! {
+                () = run.ended.cancelled() => {}
+                () = run.left.cancelled() => return Err(Error::Unavailable {
+                    message: "the server ends, and the batch may go on when it starts again; look then".to_owned(),
+                    source: None,
+                }),
+            }
         }
         Ok(())
     }
@@ -135,7 +141,7 @@ impl Orch {
     /// Forgets the oldest of those that have ended, beyond what is kept. Answers how many.
     pub(crate) async fn forget_old_batches(&self) -> usize {
         let ended: Vec<BatchId> = (self.batches.all().into_iter())
-            .filter(|it| it.run.is_none())
+            .filter(|it| it.run.is_none() && it.batch.state.has_ended())
             .map(|it| it.batch.id.clone())
             .collect();
         let mut n = 0;

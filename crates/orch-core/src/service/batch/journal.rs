@@ -21,43 +21,30 @@ pub(super) enum Journal {
 }
 
 impl Journal {
-    /// Queues the changes and returns at once. `failed` is told when they could not be written.
+    /// Queues the changes and returns at once. `done` is told what came of it, before those who wait for it.
     pub(super) fn write(
         &self,
         changes: Vec<BatchChange>,
-        failed: impl FnOnce(Error) + Send + 'static,
+        done: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) -> Durable {
         let (tell, durable) = watch::channel(None);
-        let orch = match self {
-            _ if changes.is_empty() => {
-                tell.send_replace(Some(Ok(())));
-                return durable;
-            }
-            Journal::Nothing => {
-                tell.send_replace(Some(Ok(())));
-                return durable;
-            }
-            Journal::Recorded(record) => {
-                record.write(changes, tell, Box::new(failed));
-                return durable;
-            }
-            Journal::Ledger(orch) => orch,
+        let settle = move |written: Result<(), Error>| {
+            let told = written.as_ref().copied().map_err(Error::to_string);
+            done(written);
+            tell.send_replace(Some(told));
         };
-        match orch.ledger.queue_batches(changes, None) {
-            Ok(queued) => {
-                let of_task = orch.clone();
-                orch.tracker.spawn(async move {
-                    let written = of_task.ledger.batches_durable(queued).await;
-                    tell.send_replace(Some(written.as_ref().copied().map_err(Error::to_string)));
-                    if let Err(err) = written {
-                        failed(err);
-                    }
-                });
-            }
-            Err(err) => {
-                tell.send_replace(Some(Err(err.to_string())));
-                failed(err);
-            }
+        match self {
+            Journal::Nothing => settle(Ok(())),
+            Journal::Recorded(record) => record.write(changes, Box::new(settle)),
+            Journal::Ledger(orch) => match orch.ledger.queue_batches(changes, None) {
+                Ok(queued) => {
+                    let of_task = orch.clone();
+                    orch.tracker.spawn(async move {
+                        settle(of_task.ledger.batches_durable(queued).await);
+                    });
+                }
+                Err(err) => settle(Err(err)),
+            },
         }
         durable
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use orch_domain::Error;
 use orch_domain::batch::{
-    Batch, BatchChange, BatchState, Class, Kept, Machine, Part, Reason, StepKind, StepRun,
+    Batch, BatchChange, BatchState, Class, Kept, Machine, Outcome, Part, Reason, StepKind, StepRun,
     StepState,
 };
 use orch_domain::name::{BatchId, StepId};
@@ -48,6 +48,8 @@ pub struct Run {
     pub(super) accepted: CancellationToken,
     /// The batch has ended, and that is durable.
     pub(super) ended: CancellationToken,
+    /// Nobody drives it any more, although it has not ended: the server ends, or it was never accepted.
+    pub(super) left: CancellationToken,
     /// Nothing more of its plan is wanted: for the planner.
     pub(super) stopped: CancellationToken,
     /// When each call began and ended, where somebody measures.
@@ -231,19 +233,43 @@ impl Live {
                 if MAX_HELD < self.n_held + weight {
                     Held::Stored(part)
                 } else {
-                    self.n_held += weight;
                     Held::Memory(value.clone())
                 }
             }
         };
-        self.held.insert(part.step, held);
+        self.hold_as(part.step, held);
     }
 
-    /// Keeps what was gathered, before the steps that it makes due are judged and called.
-    pub(super) fn hold_gathered(&mut self) {
-        for (at, value) in self.machine.gathered() {
-            self.replace_held(at, Held::Memory(value));
+    /// What is in memory is counted.
+    pub(super) fn hold_as(&mut self, at: u32, held: Held) {
+        let weight = |it: &Held| match it {
+            Held::Memory(value) => weigh(value),
+            _ => 0,
+        };
+        self.n_held += weight(&held);
+        if let Some(before) = self.held.insert(at, held) {
+            self.n_held -= weight(&before);
         }
+    }
+
+    /// What was gathered of steps over arrays is there for the others, whether it is in the store yet or not.
+    pub(super) fn absorb(&mut self) {
+        for (at, value) in self.machine.gathered() {
+            if MAX_INLINE < weigh(&value) {
+                // Its row comes only when its file is there.
+                self.hold_as(at, Held::Memory(value));
+            } else {
+                self.hold(Part::of(at), &value, &Kept::Inline(value.clone()));
+            }
+        }
+    }
+
+    /// How it ended, once nothing runs and nothing is on its way from or to the disk.
+    pub(super) fn outcome(&mut self) -> Option<Outcome> {
+        if !self.loading.is_empty() || self.n_gathering != 0 {
+            return None;
+        }
+        self.machine.outcome()
     }
 
     fn release(&mut self) {
@@ -251,21 +277,9 @@ impl Live {
             if self.keeps_results {
                 continue;
             }
-            if let Some(held) = self.held.get_mut(&at)
-                && let Held::Memory(value) = held
-            {
-                self.n_held -= weigh(value);
-                *held = Held::Stored(Part::of(at));
+            if matches!(self.held.get(&at), Some(Held::Memory(_))) {
+                self.hold_as(at, Held::Stored(Part::of(at)));
             }
-        }
-    }
-
-    pub(super) fn replace_held(&mut self, at: u32, held: Held) {
-        if let Held::Memory(value) = &held {
-            self.n_held += weigh(value);
-        }
-        if let Some(Held::Memory(before)) = self.held.insert(at, held) {
-            self.n_held -= weigh(&before);
         }
     }
 
@@ -325,7 +339,7 @@ impl Live {
 
     /// What is to be written, in order, and what of it was gathered and is too large for a row.
     pub(super) fn drain(&mut self, now: Timestamp) -> (Vec<BatchChange>, Vec<(u32, Arc<Value>)>) {
-        self.hold_gathered();
+        self.absorb();
         let moved = self.machine.moved();
         self.release();
         let mut changes = std::mem::take(&mut self.defined);
@@ -344,19 +358,11 @@ impl Live {
             }
             let mut result = self.results.remove(&part);
             if let Some(gathered) = &it.result {
-                let weight = weigh(gathered);
-                if MAX_INLINE < weight {
+                if MAX_INLINE < weigh(gathered) {
                     self.n_gathering += 1;
                     large.push((part.step, gathered.clone()));
                 } else {
                     result = Some(Kept::Inline(gathered.clone()));
-                    let held = self.held.get_mut(&part.step);
-                    if let Some(held @ Held::Memory(_)) = held
-                        && MAX_HELD < self.n_held
-                    {
-                        self.n_held -= weight;
-                        *held = Held::Stored(part);
-                    }
                 }
             }
             if part.is_compensation {
@@ -424,6 +430,26 @@ impl Run {
         self.stopped.cancel();
         self.control.send(Control::Look).ok();
         true
+    }
+
+    /// It did not end by itself, and has to.
+    pub(super) async fn end_abruptly(&self, reason: Reason) {
+        self.work.cancel();
+        self.undo.cancel();
+        self.stopped.cancel();
+        let header = {
+            let mut live = self.live.lock();
+            live.end(BatchState::Failed, Some(reason), self.clock.now());
+            Arc::new(live.batch.clone())
+        };
+        if let Some(orch) = &self.orch {
+            let written = orch.ledger.commit_batches(vec![BatchChange::Put(header)], None).await;
+            if let Err(err) = written {
+                tracing::error!("the end of the batch {} could not be recorded: {err}", self.id);
+            }
+            orch.batches.ended(self);
+        }
+        self.ended.cancel();
     }
 
     /// The server waits for it when it ends.

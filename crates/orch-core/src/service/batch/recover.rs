@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use orch_domain::Error;
 use orch_domain::batch::{
-    Batch, BatchState, End, Kept, Part, Reason, StepRun, StepState, StoredBatch,
+    Batch, BatchChange, BatchState, End, Kept, Reason, StepRun, StepState, StoredBatch,
 };
 use orch_domain::name::StepId;
 use orch_domain::plan::{OnError, Step, StepNeeds};
@@ -42,8 +42,22 @@ impl Orch {
         for entry in open.filter(|it| it.run.is_none()) {
             if let Err(err) = self.go_on(Batch::clone(&entry.batch)).await {
                 tracing::error!("the batch {} cannot go on: {err}", entry.batch.id);
+                self.give_up_on(Batch::clone(&entry.batch), &err).await;
             }
         }
+    }
+
+    /// A batch that cannot be taken up ends, and says why.
+    async fn give_up_on(&self, mut batch: Batch, err: &Error) {
+        let message = format!("the server started again and could not take the batch up: {err}");
+        batch.state = BatchState::Failed;
+        batch.reason = Some(Reason::new(err.code().as_str(), message));
+        batch.ended_at = Some(self.clock.now());
+        let header = BatchChange::Put(Arc::new(batch.clone()));
+        if let Err(err) = self.ledger.commit_batches(vec![header], None).await {
+            tracing::error!("the end of the batch {} could not be recorded: {err}", batch.id);
+        }
+        self.batches.put(batch, None);
     }
 
     async fn go_on(self: &Arc<Orch>, batch: Batch) -> Result<(), Error> {
@@ -78,7 +92,7 @@ pub(super) async fn take_up(
 ) -> Result<(), Error> {
     let on_error = run.live.lock().batch.terms.on_error;
     let steps: Vec<Arc<Step>> = known.iter().map(|it| it.step.clone()).collect();
-    let mut results: Vec<(Part, Option<Arc<Value>>)> = Vec::new();
+    let mut results: Vec<Option<Arc<Value>>> = Vec::new();
     let looked_at = looked_at(&steps);
     for it in runs {
         // Results of elements are gathered anew, from wherever they are.
@@ -91,7 +105,7 @@ pub(super) async fn take_up(
             }
             _ => None,
         };
-        results.push((it.part, value));
+        results.push(value);
     }
     {
         let mut live = run.live.lock();
@@ -100,7 +114,8 @@ pub(super) async fn take_up(
         for step in known {
             live.add(&run.slots, step, false);
         }
-        for (it, (_, value)) in runs.iter().zip(&results) {
+        for at in in_order_of_ends(&live, runs) {
+            let (it, value) = (&runs[at], &results[at]);
             let part = it.part;
             let step = live.machine.step(part.step).clone();
             let reason = || {
@@ -133,7 +148,7 @@ pub(super) async fn take_up(
                 };
                 match (&it.result, value) {
                     (Some(Kept::Large { .. }), Some(value)) => {
-                        live.replace_held(part.step, Held::Memory(value.clone()));
+                        live.hold_as(part.step, Held::Memory(value.clone()));
                     }
                     (Some(kept @ Kept::Large { .. }), None) => {
                         live.hold(part, &Arc::default(), kept)
@@ -142,7 +157,16 @@ pub(super) async fn take_up(
                     _ => {}
                 }
             }
-            live.machine.restore(part, it.state, it.attempt, end);
+            let tools = &live.tools[part.step as usize];
+            let undoing_is_repeatable =
+                tools.compensation.as_ref().is_some_and(|it| it.is_repeatable);
+            // What was gathered of the elements did not get to the disk, and is gathered again.
+            let is_half = part.element.is_none()
+                && step.for_each.is_some()
+                && it.state == StepState::Succeeded
+                && it.result.is_none();
+            let (state, end) = if is_half { (StepState::Running, None) } else { (it.state, end) };
+            live.machine.restore(part, state, it.attempt, end, undoing_is_repeatable);
         }
         live.restored();
         if !was_planning {
@@ -154,6 +178,34 @@ pub(super) async fn take_up(
         }
     }
     Ok(())
+}
+
+/// Undoing goes back through them. What ended within the same millisecond is told apart by what needed what.
+fn in_order_of_ends(live: &super::live::Live, runs: &[StepRun]) -> Vec<usize> {
+    let n = live.machine.n_steps();
+    let mut depths: Vec<Option<u32>> = vec![None; n];
+    for first in 0..n {
+        let mut open = vec![first];
+        while let Some(&at) = open.last() {
+            let needs = live.machine.needs(u32::try_from(at).unwrap_or(u32::MAX));
+            let unknown = needs.iter().map(|it| *it as usize).find(|it| depths[*it].is_none());
+            match unknown {
+                Some(need) if depths[at].is_none() => open.push(need),
+                _ => {
+                    let below = needs.iter().filter_map(|it| depths[*it as usize]).max();
+                    depths[at] = Some(below.map_or(0, |it| it + 1));
+                    open.pop();
+                }
+            }
+        }
+    }
+    let mut order: Vec<usize> = (0..runs.len()).collect();
+    order.sort_by_key(|at| {
+        let it = &runs[*at];
+        let depth = depths.get(it.part.step as usize).copied().flatten();
+        (it.ended_at.is_none(), it.ended_at, depth, it.part)
+    });
+    order
 }
 
 /// Steps whose results decide what others run over, or whether they do.

@@ -2,7 +2,7 @@
 //! until something ends.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use orch_domain::ErrorCode;
 use orch_domain::batch::{BatchChange, BatchState, End, Outcome, Part, Reason, StepRun, StepState};
+use orch_domain::name::StepId;
 use orch_domain::plan::OnError;
-use tokio::sync::{mpsc, oneshot};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::journal::{self, Durable};
@@ -23,8 +25,12 @@ use super::step::{Done, Job, JobEnd, RetryRule};
 
 /// Of the time that a batch has, what is kept for undoing, at most.
 const MOST_FOR_UNDOING: Duration = Duration::from_secs(120);
+/// When the server was down while a batch reached its deadline, what it did can be undone all the same.
+const LEAST_FOR_UNDOING: Duration = Duration::from_secs(30);
 /// Of waits between attempts, unless a plan says otherwise.
 const BACKOFF: Duration = Duration::from_millis(500);
+/// Between attempts to write down an end.
+const LATE: Duration = Duration::from_secs(1);
 
 pub(super) struct Runner {
     pub(super) run: Arc<Run>,
@@ -41,6 +47,11 @@ pub(super) struct Runner {
     n_jobs: usize,
     /// The disk did not take something: nothing is written any more.
     is_broken: bool,
+    /// What is not durable yet, in the order of the writes.
+    unwritten: Arc<Mutex<BTreeMap<u64, Vec<BatchChange>>>>,
+    n_written: u64,
+    /// Of all that was written so far.
+    written: Durable,
     planning: bool,
 }
 
@@ -51,14 +62,18 @@ impl Runner {
         planning: bool,
     ) -> Runner {
         let (tell_done, done) = mpsc::unbounded_channel();
-        let (owner, deadline, undoes) = {
+        let (owner, deadline, undoes, is_resumed) = {
             let live = run.live.lock();
             let undoes = live.tools.iter().any(|it| it.compensation.is_some());
-            (live.batch.runs_for.user.clone(), live.batch.terms.deadline, undoes || planning)
+            let batch = &live.batch;
+            let is_resumed = batch.started_at.is_some();
+            (batch.runs_for.user.clone(), batch.terms.deadline, undoes || planning, is_resumed)
         };
         let left = Duration::from_millis(deadline.since(run.clock.now()));
-        let last = Instant::now() + left;
         let for_undoing = if undoes { (left / 5).min(MOST_FOR_UNDOING) } else { Duration::ZERO };
+        let now = Instant::now();
+        let late = if undoes && is_resumed { LEAST_FOR_UNDOING } else { Duration::ZERO };
+        let deadlines = (now + left - for_undoing, now + left.max(late));
         Runner {
             seat: run.slots.join(&owner),
             run,
@@ -66,16 +81,27 @@ impl Runner {
             done,
             tell_done,
             timers: BinaryHeap::new(),
-            deadlines: (last - for_undoing, last),
+            deadlines,
             settling: Vec::new(),
             n_jobs: 0,
             is_broken: false,
+            unwritten: Arc::default(),
+            n_written: 0,
+            written: watch::channel(Some(Ok(()))).1,
             planning,
         }
     }
 
-    /// Until the batch has ended, or the server does.
-    pub(super) async fn drive(mut self) {
+    /// Until the batch has ended, or the server does. A batch whose runner comes to grief ends as well.
+    pub(super) async fn drive(self) {
+        let run = self.run.clone();
+        if AssertUnwindSafe(self.go()).catch_unwind().await.is_err() {
+            let message = "the batch came to grief in the server itself; the log says more";
+            run.end_abruptly(Reason::new(ErrorCode::Internal.as_str(), message)).await;
+        }
+    }
+
+    async fn go(mut self) {
         let shutdown = self.run.orch.as_ref().map(|it| it.shutdown.clone()).unwrap_or_default();
         let freed = self.seat.freed.clone();
         {
@@ -85,6 +111,10 @@ impl Runner {
         }
         let mut ended = Vec::new();
         loop {
+            // Steps that end without a pause would never let the clock have its turn below.
+            if self.next_moment() <= Instant::now() {
+                self.on_time();
+            }
             if let Some(outcome) = self.pump() {
                 self.finish(outcome).await;
                 return;
@@ -107,63 +137,69 @@ impl Runner {
 
     /// Everything that can be done now. The outcome, once there is nothing more to come.
     fn pump(&mut self) -> Option<Outcome> {
-        loop {
-            let now = self.run.clock.now();
-            let mut jobs = Vec::new();
-            let run = self.run.clone();
-            let (changes, large, outcome, last) = {
-                let mut live = run.live.lock();
-                self.judge(&mut live);
-                self.seat.look_again();
+        let now = self.run.clock.now();
+        let mut jobs = Vec::new();
+        let run = self.run.clone();
+        let (changes, large, outcome, last, loads) = {
+            let mut live = run.live.lock();
+            let loads = self.judge(&mut live);
+            live.absorb();
+            let mut outcome = live.outcome();
+            self.seat.look_again();
+            if outcome.is_none() {
+                // What a failure is undone by became ready when the outcome was asked for.
                 while let Some(job) = self.next_job(&mut live) {
                     jobs.push(job);
                 }
-                self.seat.has_looked();
-                self.answer_settled(&live);
-                let outcome = live.machine.outcome().filter(|_| live.n_gathering == 0);
-                let (changes, large) = live.drain(now);
-                (changes, large, outcome, live.transitions.last)
-            };
-            // What a failure is undone by becomes ready only when the outcome was asked for.
-            let has_moved = !changes.is_empty();
-            let durable = self.write(changes);
-            self.dispatch(jobs, &durable);
-            self.run.changed.send_if_modified(|it| std::mem::replace(it, last) != last);
-            for (at, value) in large {
-                self.gather(at, value);
+                outcome = live.outcome();
             }
-            if outcome.is_some() {
-                return outcome;
-            }
-            if !has_moved || self.n_jobs != 0 {
-                return None;
-            }
+            self.seat.has_looked();
+            self.answer_settled(&live);
+            let (changes, large) = live.drain(now);
+            (changes, large, outcome, live.transitions.last, loads)
+        };
+        self.write(changes);
+        self.dispatch(jobs);
+        for (at, missing) in loads {
+            self.load(at, missing);
         }
+        self.run.changed.send_if_modified(|it| std::mem::replace(it, last) != last);
+        for (at, value) in large {
+            self.gather(at, value);
+        }
+        outcome
     }
 
-    fn judge(&self, live: &mut Live) {
-        loop {
-            live.hold_gathered();
-            let Some(at) = live.machine.next_due() else { return };
+    /// Answers the steps that results have to be read for first.
+    fn judge(&self, live: &mut Live) -> Vec<(u32, Vec<(StepId, Held)>)> {
+        let mut loads = Vec::new();
+        while let Some(at) = live.machine.next_due() {
+            live.absorb();
             let missing = live.missing(at);
             if missing.is_empty() {
                 live.judge(at, &[]);
                 continue;
             }
             if live.loading.insert(at) {
-                let run = self.run.clone();
-                self.run.spawn(async move {
-                    let mut values = Vec::new();
-                    for (id, held) in missing {
-                        // What cannot be read is missing, which the step then says.
-                        if let Ok(Some(value)) = run.fetch(held).await {
-                            values.push((id, value));
-                        }
-                    }
-                    run.control.send(Control::Loaded { at, values }).ok();
-                });
+                loads.push((at, missing));
             }
         }
+        loads
+    }
+
+    fn load(&self, at: u32, missing: Vec<(StepId, Held)>) {
+        let (run, durable) = (self.run.clone(), self.written.clone());
+        self.run.spawn(async move {
+            // A row that is on its way cannot be read yet. What cannot be read is missing, which the step then says.
+            journal::settled(durable).await.ok();
+            let mut values = Vec::new();
+            for (id, held) in missing {
+                if let Ok(Some(value)) = run.fetch(held).await {
+                    values.push((id, value));
+                }
+            }
+            run.control.send(Control::Loaded { at, values }).ok();
+        });
     }
 
     fn next_job(&self, live: &mut Live) -> Option<Job> {
@@ -213,10 +249,13 @@ impl Runner {
         })
     }
 
-    fn dispatch(&mut self, jobs: Vec<Job>, durable: &Durable) {
+    fn dispatch(&mut self, jobs: Vec<Job>) {
         for mut job in jobs {
-            if !job.target.is_repeatable {
-                job.after = Some(durable.clone());
+            // A call that must not be made twice is recorded first, and rows that are on their way cannot be read yet.
+            if !job.target.is_repeatable
+                || job.inputs.iter().any(|it| matches!(it.1, Held::Stored(_)))
+            {
+                job.after = Some(self.written.clone());
             }
             self.n_jobs += 1;
             let (run, tell) = (self.run.clone(), self.tell_done.clone());
@@ -234,16 +273,25 @@ impl Runner {
         }
     }
 
-    fn write(&mut self, changes: Vec<BatchChange>) -> Durable {
+    /// In the order of the calls. `written` then says when all of it is durable.
+    fn write(&mut self, changes: Vec<BatchChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        self.n_written += 1;
+        let n = self.n_written;
+        self.unwritten.lock().insert(n, changes.clone());
         if self.is_broken {
-            let (_, durable) =
-                tokio::sync::watch::channel(Some(Err("the disk is full".to_owned())));
-            return durable;
+            let why = "what happened before it could not be recorded".to_owned();
+            (_, self.written) = watch::channel(Some(Err(why)));
+            return;
         }
         let control = self.run.control.clone();
-        self.run.journal.write(changes, move |err| {
-            control.send(Control::NotWritten(err)).ok();
-        })
+        let unwritten = self.unwritten.clone();
+        self.written = self.run.journal.write(changes, move |written| match written {
+            Ok(()) => drop(unwritten.lock().remove(&n)),
+            Err(err) => drop(control.send(Control::NotWritten(err))),
+        });
     }
 
     fn gather(&self, at: u32, value: Arc<serde_json::Value>) {
@@ -277,7 +325,13 @@ impl Runner {
                     if let Some(kept) = kept {
                         live.results.insert(part, kept);
                     }
-                    live.machine.ended(part, attempt, End::Failed(reason));
+                    // Whoever is not there any more is not there for the other steps either.
+                    let is_gone = reason.code == ErrorCode::Unauthenticated.as_str();
+                    live.machine.ended(part, attempt, End::Failed(reason.clone()));
+                    if is_gone {
+                        let compensates = live.batch.terms.on_error == OnError::Compensate;
+                        live.machine.fail(reason, compensates);
+                    }
                 }
                 JobEnd::Again { reason, .. }
                     if live.machine.is_stopping() && !part.is_compensation =>
@@ -329,7 +383,7 @@ impl Runner {
                             }
                             orch_domain::batch::Kept::Inline(it) => Held::Memory(it.clone()),
                         };
-                        live.replace_held(at, held);
+                        live.hold_as(at, held);
                         let run = StepRun {
                             part: Part::of(at),
                             state: StepState::Succeeded,
@@ -386,9 +440,14 @@ impl Runner {
     }
 
     fn next_moment(&self) -> Instant {
-        let now = Instant::now();
-        let deadline = if now < self.deadlines.0 { self.deadlines.0 } else { self.deadlines.1 };
-        let deadline = if now < deadline { deadline } else { now + Duration::from_secs(3600) };
+        // By what was done about them and not by the clock: one that passes while much else happens counts too.
+        let deadline = if !self.run.work.is_cancelled() {
+            self.deadlines.0
+        } else if !self.run.undo.is_cancelled() {
+            self.deadlines.1
+        } else {
+            Instant::now() + Duration::from_secs(3600)
+        };
         self.timers.peek().map_or(deadline, |it| it.0.0.min(deadline))
     }
 
@@ -432,15 +491,38 @@ impl Runner {
             (live.drain(now).0, live.transitions.last)
         };
         self.run.stopped.cancel();
-        let durable = self.write(changes);
-        if let Err(why) = journal::settled(durable).await {
-            tracing::error!("the end of the batch {} could not be recorded: {why}", self.run.id);
+        self.write(changes);
+        if let Err(why) = journal::settled(self.written.clone()).await {
+            tracing::error!(
+                "the end of the batch {} could not be recorded yet: {why}",
+                self.run.id
+            );
+            self.record_late();
         }
         self.run.changed.send_replace(last);
         self.run.ended.cancel();
         if let Some(orch) = &self.run.orch {
             orch.batches.ended(&self.run);
         }
+    }
+
+    /// An end that was shown must not be forgotten: a later start would take the batch up again. Tried until there is room,
+    /// or the server ends.
+    fn record_late(&self) {
+        let Some(orch) = self.run.orch.clone() else { return };
+        let unwritten = std::mem::take(&mut *self.unwritten.lock());
+        let changes: Vec<BatchChange> = unwritten.into_values().flatten().collect();
+        orch.tracker.clone().spawn(async move {
+            loop {
+                if orch.ledger.commit_batches(changes.clone(), None).await.is_ok() {
+                    return;
+                }
+                tokio::select! {
+                    () = orch.shutdown.cancelled() => return,
+                    () = tokio::time::sleep(LATE) => {}
+                }
+            }
+        });
     }
 
     /// The server ends. Calls that may be made again are left to the next start; others get to end while there is time.
@@ -466,12 +548,18 @@ impl Runner {
                 self.gather(at, value);
             }
             // Nothing is dispatched, so nothing has to wait for it.
-            drop(self.write(changes));
+            self.write(changes);
+        }
+        // Withdrawn meanwhile, or that was the last.
+        let outcome = run.live.lock().outcome();
+        if let Some(outcome) = outcome {
+            return self.finish(outcome).await;
         }
         run.work.cancel();
         run.undo.cancel();
         if let Some(orch) = &run.orch {
             orch.batches.suspended(&run.id);
         }
+        run.left.cancel();
     }
 }

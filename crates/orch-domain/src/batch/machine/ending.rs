@@ -49,8 +49,7 @@ impl Machine {
         if let Some(reason) = &reason {
             fan.failed(index, state, &reason.message);
             if state != StepState::Cancelled && !continues && fan.failure.is_none() {
-                let message = format!("element {element}: {}", reason.message);
-                fan.failure = Some(Reason { code: reason.code.clone(), message });
+                fan.failure = Some(super::judge::of_element(element, reason));
             }
         }
         let may_begin = is_running && fan.may_begin() && !fan.is_queued;
@@ -71,6 +70,11 @@ impl Machine {
         if self.nodes[at as usize].state.has_ended() {
             return;
         }
+        let left = self.fan_mut(at).give_up(at);
+        for part in left {
+            let reason = Reason::new("Skipped", "another element had failed, or the batch had");
+            self.tell(part, StepState::Cancelled, 1, Some(reason));
+        }
         let fan = self.fan_mut(at);
         if let Some(reason) = fan.failure.take() {
             self.fail_step(at, reason);
@@ -79,6 +83,7 @@ impl Machine {
             self.end_step(at, StepState::Cancelled, Some(reason), None);
         } else {
             let result = Arc::new(fan.result());
+            self.gathered.push((at, result.clone()));
             self.end_step(at, StepState::Succeeded, None, Some(result));
         }
     }
@@ -130,11 +135,16 @@ impl Machine {
         {
             self.undoable.push(at);
         }
+        for element in self.interrupted.remove(&at).unwrap_or_default() {
+            let part = Part { step: at, element: Some(element), is_compensation: false };
+            let reason = Reason::new(
+                "Cancelled",
+                "the server stopped while it was under way, and the batch ended before it was called again",
+            );
+            self.tell(part, StepState::Cancelled, 1, Some(reason));
+        }
         self.n_open -= 1;
-        if self.restoring.as_ref().is_none_or(|it| !it.ended.contains(&at)) {
-            if let Some(result) = &result {
-                self.gathered.push((at, result.clone()));
-            }
+        if self.restoring.as_ref().is_none_or(|it| !it.ended.contains_key(&at)) {
             self.moved.push(Moved { part: Part::of(at), state, attempt, reason, result });
         }
         for i in 0..self.nodes[at as usize].needs.len() {
@@ -222,8 +232,10 @@ impl Machine {
         if matches!(self.phase, Phase::Cancelled(_)) {
             return;
         }
+        if self.is_undoing() {
+            self.undo_no_more(&reason);
+        }
         self.phase = Phase::Cancelled(reason);
-        self.undoing.waiting.clear();
         self.undoable.clear();
         self.give_up();
     }
@@ -248,17 +260,19 @@ impl Machine {
                 if !compensates || self.undoable.is_empty() {
                     return Some(Outcome::Failed(reason));
                 }
-                self.phase = Phase::Compensating { reason, n_failed: 0 };
+                self.phase = Phase::Compensating { reason };
                 self.outcome()
             }
-            Phase::Compensating { reason, n_failed } => {
-                let (mut reason, n_failed) = (reason.clone(), *n_failed);
-                if self.undoing.waiting.is_empty() && self.n_postponed == 0 {
+            Phase::Compensating { reason } => {
+                let mut reason = reason.clone();
+                // What waits to be tried again comes before what was done earlier.
+                if self.undoing.waiting.is_empty() && self.undoing.postponed.is_empty() {
                     self.begin_undoing_next();
                 }
-                if !self.undoing.waiting.is_empty() || 0 < self.n_postponed {
+                if !self.undoing.waiting.is_empty() || !self.undoing.postponed.is_empty() {
                     return None;
                 }
+                let n_failed = self.undoing.n_failed;
                 if 0 < n_failed {
                     reason.message.push_str(&format!(
                         "; {n_failed} of what it did could not be undone: see `compensation` of the steps"

@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// How the reasons begin of steps that were not wanted, which is no failure.
+pub(super) const PASSED_OVER: &str = "its `when`";
+
+fn unheld(code: &str, why: &str) -> Reason {
+    Reason::new(code, format!("{PASSED_OVER} cannot be answered: {why}"))
+}
+
+/// What a step says that failed by one of its elements.
+pub(super) fn of_element(element: u32, reason: &Reason) -> Reason {
+    let message = format!("element {element}: {}", reason.message);
+    Reason { code: reason.code.clone(), message }
+}
+
 impl Machine {
     /// A step all of whose needs have ended. It has to be judged next.
     pub fn next_due(&mut self) -> Option<u32> {
@@ -17,19 +30,36 @@ impl Machine {
         if node.state != StepState::Waiting || self.phase != Phase::Running {
             return;
         }
+        if let Some((StepState::Skipped, reason)) = self.ended_before(at) {
+            let is_passed_over =
+                reason.as_ref().is_some_and(|it| it.message.starts_with(PASSED_OVER));
+            self.nodes[at as usize].is_passed_over = is_passed_over;
+            self.end_step(at, StepState::Skipped, reason, None);
+            return;
+        }
+        let node = &self.nodes[at as usize];
         let step = node.step.clone();
-        let scope = Scope { result, item: None, index: None };
+        let gathered: Vec<(StepId, Arc<Value>)> = self
+            .gathered
+            .iter()
+            .map(|(at, value)| (self.nodes[*at as usize].step.id.clone(), value.clone()))
+            .collect();
+        let result = |id: &StepId| {
+            let own = gathered.iter().find(|it| it.0 == *id).map(|it| it.1.clone());
+            own.or_else(|| result(id))
+        };
+        let scope = Scope { result: &result, item: None, index: None };
         let needs = StepNeeds::of(&step);
         if let Some(when) = &step.when {
             let state = |id: &StepId| self.places.get(id).map(|it| self.state(*it));
             let held = Condition::parse(when)
-                .map_err(|err| Reason::new("InvalidParameter", err))
+                .map_err(|err| unheld("InvalidParameter", &err))
                 .and_then(|it| {
-                    it.holds(&scope, &state).map_err(|err| Reason::new("Skipped", err.to_string()))
+                    it.holds(&scope, &state).map_err(|err| unheld("Skipped", &err.to_string()))
                 });
             let reason = match held {
                 Ok(true) => None,
-                Ok(false) => Some(Reason::new("Skipped", "its `when` does not hold")),
+                Ok(false) => Some(Reason::new("Skipped", format!("{PASSED_OVER} does not hold"))),
                 Err(it) => Some(it),
             };
             if let Some(reason) = reason {
@@ -64,6 +94,10 @@ impl Machine {
             }
             Err(err) => self.fail_step(at, Reason::new("InvalidParameter", err.to_string())),
         }
+    }
+
+    fn ended_before(&self, at: u32) -> Option<(StepState, Option<Reason>)> {
+        self.restoring.as_ref().and_then(|it| it.ended.get(&at).cloned())
     }
 
     /// Why a step cannot run although all it needs has ended.
@@ -101,10 +135,14 @@ impl Machine {
         let max = self.nodes[at as usize].step.max_parallel;
         let max = max.map_or(usize::MAX, |it| (it as usize).max(1));
         let mut fan = Fan::new(items, max);
+        let mut failure = None;
         for (element, end) in self.remembered.remove(&at).unwrap_or_default() {
             let Some(state) = fan.states.get(element as usize) else { continue };
             if state.has_ended() {
                 continue;
+            }
+            if let End::Failed(it) | End::Unknown(it) = &end {
+                failure.get_or_insert_with(|| of_element(element, it));
             }
             match end {
                 End::Succeeded(collected) => fan.succeeded(element as usize, collected),
@@ -116,11 +154,22 @@ impl Machine {
             }
         }
         fan.skip_ended();
-        let failed = fan.n_failed;
+        if self.on_error_of(at) != OnError::Continue {
+            fan.failure = failure;
+        }
         self.nodes[at as usize].fan = Some(Box::new(fan));
-        if 0 < failed && self.on_error_of(at) != OnError::Continue {
-            let reason = Reason::new("ToolError", "an element had failed");
-            self.fan_mut(at).failure = Some(reason);
+        if let Some((state, reason)) = self.ended_before(at) {
+            let fan = self.fan_mut(at);
+            fan.give_up(at);
+            let result = (state == StepState::Succeeded).then(|| Arc::new(fan.result()));
+            if let Some(result) = &result {
+                self.gathered.push((at, result.clone()));
+            }
+            self.end_step(at, state, reason.clone(), result);
+            if let (StepState::Failed | StepState::Unknown, Some(reason)) = (state, reason) {
+                self.apply_on_error(at, &reason);
+            }
+            return;
         }
         if self.fan_mut(at).is_done() {
             self.end_fan(at);

@@ -10,7 +10,7 @@ mod restore;
 mod turn;
 mod undo;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -75,7 +75,6 @@ enum Phase {
     },
     Compensating {
         reason: Reason,
-        n_failed: u32,
     },
     Cancelled(Reason),
 }
@@ -113,7 +112,7 @@ pub struct Machine {
     max_parallel: usize,
     max_fan_out: usize,
     n_running: usize,
-    /// To be tried again, and not in the queue yet.
+    /// To be tried again, and not in the queue yet; what undoes is not among them.
     n_postponed: usize,
     n_open: usize,
     /// No more steps come.
@@ -123,16 +122,22 @@ pub struct Machine {
     undoing: Undoing,
     /// Elements that had ended before a restart, for steps that are not judged yet.
     remembered: HashMap<u32, Vec<(u32, End)>>,
+    /// Elements whose last record says that they had begun, until they are told of again.
+    interrupted: HashMap<u32, BTreeSet<u32>>,
     restoring: Option<Restoring>,
 }
 
 /// While what an earlier run had come to is taken up.
 #[derive(Default)]
 struct Restoring {
-    /// Steps over arrays that had ended, whose records need not be written again.
-    ended: HashSet<u32>,
+    /// How steps had ended. That stands, and need not be written again.
+    ended: HashMap<u32, (StepState, Option<Reason>)>,
     /// Failures are applied when all is known.
     failures: Vec<(u32, Reason)>,
+    /// Steps in the order of their ends.
+    order: HashMap<u32, usize>,
+    /// Why the whole was withdrawn, if it was.
+    cancelled: Option<Reason>,
 }
 
 /// The step whose parts are being undone.
@@ -140,7 +145,13 @@ struct Restoring {
 struct Undoing {
     /// With the attempt that it will be.
     waiting: Vec<(Part, u32)>,
+    /// To be tried again, and not among those that wait yet.
+    postponed: Vec<(Part, u32)>,
     n_running: usize,
+    /// What stays as it is although it was to be undone.
+    n_failed: u32,
+    /// Nothing further is undone.
+    is_given_up: bool,
     /// Done before a restart.
     ended: HashSet<Part>,
 }
@@ -167,6 +178,7 @@ impl Machine {
             undoable: Vec::new(),
             undoing: Undoing::default(),
             remembered: HashMap::new(),
+            interrupted: HashMap::new(),
             restoring: None,
         }
     }
@@ -319,7 +331,8 @@ impl Machine {
         std::mem::take(&mut self.moved)
     }
 
-    /// What was gathered of steps over arrays, since the last time: their results, for steps that are due by that.
+    /// Results of steps over arrays that have ended since the last time. Whoever keeps results takes them before anything
+    /// further is begun; what is judged before finds them all the same.
     pub fn gathered(&mut self) -> Vec<(u32, Arc<Value>)> {
         std::mem::take(&mut self.gathered)
     }
@@ -335,6 +348,11 @@ impl Machine {
     }
 
     fn tell(&mut self, part: Part, state: StepState, attempt: u32, reason: Option<Reason>) {
+        if let (Some(element), false) = (part.element, part.is_compensation)
+            && let Some(interrupted) = self.interrupted.get_mut(&part.step)
+        {
+            interrupted.remove(&element);
+        }
         self.moved.push(Moved { part, state, attempt, reason, result: None });
     }
 

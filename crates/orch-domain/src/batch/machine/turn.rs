@@ -15,26 +15,34 @@ impl Machine {
             Phase::Failing { .. } | Phase::Cancelled(_) => return None,
         }
         let mut asked = |class: usize| may(Class::try_from(class).unwrap_or(Class::MAX));
-        let (part, attempt) = match self.queue.pop(&mut asked)? {
-            Ready::Again(part, attempt) => {
-                if part.element.is_some() {
-                    self.fan_mut(part.step).resume(part);
+        let (part, attempt) = loop {
+            let ready = self.queue.pop(&mut asked)?;
+            let (Ready::Step(at) | Ready::Again(Part { step: at, .. }, _)) = ready;
+            let node = &mut self.nodes[at as usize];
+            let Some(fan) = &mut node.fan else {
+                match ready {
+                    Ready::Step(at) => break (Part::of(at), 1),
+                    Ready::Again(part, attempt) => break (part, attempt),
                 }
-                (part, attempt)
+            };
+            if fan.failure.is_some() {
+                // Another element has failed since, and those that run are the last.
+                fan.is_queued &= !matches!(ready, Ready::Step(_));
+                continue;
             }
-            Ready::Step(at) => {
-                let node = &mut self.nodes[at as usize];
-                match &mut node.fan {
-                    None => (Part::of(at), 1),
-                    Some(fan) => {
-                        let part = fan.begin(at);
-                        fan.is_queued = fan.may_begin();
-                        if fan.is_queued {
-                            let (class, remaining) = (node.kind.class, node.remaining);
-                            self.queue.push(class as usize, remaining, Ready::Step(at));
-                        }
-                        (part, 1)
+            match ready {
+                Ready::Again(part, attempt) => {
+                    fan.resume(part);
+                    break (part, attempt);
+                }
+                Ready::Step(at) => {
+                    let part = fan.begin(at);
+                    fan.is_queued = fan.may_begin();
+                    if fan.is_queued {
+                        let (class, remaining) = (node.kind.class, node.remaining);
+                        self.queue.push(class as usize, remaining, Ready::Step(at));
                     }
+                    break (part, 1);
                 }
             }
         };
@@ -52,30 +60,40 @@ impl Machine {
 
     /// It failed in a way that passes, and is to be tried again later: see `again`. Its place is free meanwhile.
     pub fn postponed(&mut self, part: Part, attempt: u32, reason: Reason) {
+        if part.is_compensation && (!self.is_undoing() || self.undoing.is_given_up) {
+            self.ended(part, attempt, End::Failed(reason));
+            return;
+        }
         self.n_running -= 1;
-        self.n_postponed += 1;
         if part.is_compensation {
             self.undoing.n_running -= 1;
-        } else if part.element.is_none() {
+            self.undoing.postponed.push((part, attempt));
+            self.tell(part, StepState::Queued, attempt, Some(reason));
+            return;
+        }
+        self.n_postponed += 1;
+        if part.element.is_none() {
             self.nodes[part.step as usize].state = StepState::Queued;
         } else {
             self.fan_mut(part.step).postpone(part);
         }
         self.tell(part, StepState::Queued, attempt, Some(reason));
-        if self.is_stopping() && !part.is_compensation {
+        if self.is_stopping() {
             self.give_up();
         }
     }
 
     /// Puts a postponed part back into the queue, for this attempt. One that will not run any more has ended already.
     pub fn again(&mut self, part: Part, attempt: u32) {
-        self.n_postponed -= 1;
         if part.is_compensation {
-            if matches!(self.phase, Phase::Compensating { .. }) {
+            let postponed = &mut self.undoing.postponed;
+            if let Some(at) = postponed.iter().position(|it| it.0 == part) {
+                postponed.swap_remove(at);
                 self.undoing.waiting.push((part, attempt));
             }
             return;
         }
+        self.n_postponed -= 1;
         let node = &self.nodes[part.step as usize];
         if self.phase == Phase::Running && !node.state.has_ended() {
             let ready = Ready::Again(part, attempt);

@@ -3,13 +3,34 @@
 use super::*;
 
 impl Machine {
+    pub(super) fn is_undoing(&self) -> bool {
+        matches!(self.phase, Phase::Compensating { .. })
+    }
+
     /// As `cancel`, of undoing: it did not end in time, and what is not undone stays so.
     pub fn give_up_undoing(&mut self) {
-        if let Phase::Compensating { n_failed, .. } = &mut self.phase {
-            let left = self.undoing.waiting.len() + self.undoable.len();
-            *n_failed += u32::try_from(left).unwrap_or(u32::MAX);
-            self.undoing.waiting.clear();
-            self.undoable.clear();
+        if self.is_undoing() {
+            self.undo_no_more(&Reason::new(
+                "DeadlineExceeded",
+                "there was no time left to undo it",
+            ));
+        }
+    }
+
+    /// What is being undone just now may end.
+    pub(super) fn undo_no_more(&mut self, reason: &Reason) {
+        self.undoing.is_given_up = true;
+        let postponed = std::mem::take(&mut self.undoing.postponed);
+        self.undoing.waiting.extend(postponed);
+        loop {
+            for (part, attempt) in std::mem::take(&mut self.undoing.waiting) {
+                self.undoing.n_failed += 1;
+                self.tell(part, StepState::Cancelled, attempt, Some(reason.clone()));
+            }
+            self.begin_undoing_next();
+            if self.undoing.waiting.is_empty() {
+                return;
+            }
         }
     }
 
@@ -45,7 +66,7 @@ impl Machine {
         &mut self,
         may: &mut dyn FnMut(Class) -> bool,
     ) -> Option<(Part, u32)> {
-        let is_over = self.undoing.n_running == 0 && self.n_postponed == 0;
+        let is_over = self.undoing.n_running == 0 && self.undoing.postponed.is_empty();
         if self.undoing.waiting.is_empty() && is_over {
             self.begin_undoing_next();
         }
@@ -68,10 +89,8 @@ impl Machine {
             End::Cancelled(it) => (StepState::Cancelled, Some(it)),
             End::Unknown(it) => (StepState::Unknown, Some(it)),
         };
-        if reason.is_some()
-            && let Phase::Compensating { n_failed, .. } = &mut self.phase
-        {
-            *n_failed += 1;
+        if reason.is_some() {
+            self.undoing.n_failed += 1;
         }
         self.tell(part, state, attempt, reason);
     }

@@ -41,7 +41,7 @@ pub(super) enum Act {
 }
 
 /// One call as it came.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Call {
     /// The argument `step`, which every step of these tests has.
     pub(super) step: String,
@@ -62,6 +62,8 @@ pub(super) struct Scripted {
     pub(super) record: Option<Arc<Record>>,
     /// No call may come any more.
     pub(super) is_over: std::sync::atomic::AtomicBool,
+    /// What must never be.
+    pub(super) wrongs: Mutex<Vec<String>>,
 }
 
 impl Scripted {
@@ -107,9 +109,12 @@ impl StepCalls for Caller {
     ) -> BoxFuture<'static, Result<Value, Error>> {
         let script = self.0.clone();
         let step = arguments["step"].as_str().unwrap().to_owned();
-        assert!(!cancel.is_cancelled(), "`{step}` is called although it was withdrawn");
-        let is_over = script.is_over.load(std::sync::atomic::Ordering::SeqCst);
-        assert!(!is_over, "`{step}` is called after the end");
+        if cancel.is_cancelled() {
+            script.wrongs.lock().push(format!("`{step}` is called although it was withdrawn"));
+        }
+        if script.is_over.load(std::sync::atomic::Ordering::SeqCst) {
+            script.wrongs.lock().push(format!("`{step}` is called after the end"));
+        }
         let n_before = script.n_called(&step);
         let at = {
             let mut calls = script.calls.lock();
