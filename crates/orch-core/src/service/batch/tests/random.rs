@@ -229,7 +229,7 @@ fn check(spec: &Spec, plan: &Plan, script: &Scripted, report: &Report) {
         }
         if let Some(undone) = it.compensation {
             assert!(undone.has_ended(), "undoing {} is {undone:?}", it.id);
-            assert_eq!(report.state == BatchState::Succeeded, false);
+            assert_ne!(report.state, BatchState::Succeeded);
         }
     }
     check_order(plan, &script.calls.lock());
