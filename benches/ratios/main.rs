@@ -28,6 +28,9 @@ pub(crate) struct Figure {
 }
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(batch::behind::ROLE) {
+        return batch::behind::serve();
+    }
     let filter = std::env::args().skip(1).find(|it| !it.starts_with('-'));
     let wanted = |name: &str| filter.as_ref().is_none_or(|it| name.contains(it.as_str()));
     let runtime =

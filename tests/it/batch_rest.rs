@@ -168,7 +168,7 @@ async fn a_follower_hears_everything_and_comes_back_where_it_left_off() {
     assert_eq!(
         (steps, &state.data["more"]),
         (
-            vec!["succeeded", "running", "waiting"]
+            ["succeeded", "running", "waiting"]
                 .iter()
                 .map(|it| json!(it))
                 .collect::<Vec<_>>()

@@ -20,6 +20,7 @@ use super::graphs::{self, Random};
 use crate::{Figure, fixture, percentile, show};
 
 const N_GRAPH: usize = 1_000;
+const LIMIT: usize = 10;
 const N_CHAIN: usize = 100;
 const N_MANY: usize = 100_000;
 const N_ROUNDS: usize = 15;
@@ -44,15 +45,16 @@ pub(super) async fn measure() -> Vec<Figure> {
     figures
 }
 
-/// From the return of the last call that a step needs to its own call. In a graph in which something is always ready, so
-/// that the place to run in is what decides nothing: there are as many as steps.
+/// From the moment that a step can run to its call: the last call that it needs has returned, and one of the places to run
+/// in is free. At any moment at most `LIMIT` run, so the n-th call has its place when n - `LIMIT` have returned.
+#[expect(clippy::disallowed_methods, reason = "what is measured is a task's beginning")]
 async fn overhead() -> Vec<Figure> {
     let mut waits = Vec::new();
     for round in 0..N_ROUNDS {
         let mut random = Random(round as u64);
         let plan =
             graphs::random(N_GRAPH, 3, 50, &mut random, &mut |_, _| "bench.nothing".to_owned());
-        let setup = Setup { max_parallel: 1_000, is_timed: true, ..Setup::default() };
+        let setup = Setup { max_parallel: LIMIT as u32, is_timed: true, ..Setup::default() };
         let report = run_plan(plan.clone(), &AnyTool, Arc::new(Nothing), &setup).await;
         waits.extend(waits_of(&plan, &report));
     }
@@ -82,11 +84,16 @@ fn waits_of(plan: &Plan, report: &Report) -> Vec<Duration> {
     for it in &report.timings {
         times[it.part.step as usize] = Some((it.called, it.returned));
     }
+    let mut calls: Vec<usize> = (0..plan.steps.len()).filter(|at| times[*at].is_some()).collect();
+    calls.sort_by_key(|at| times[*at].map(|it| it.0));
+    let mut returns: Vec<_> = times.iter().flatten().map(|it| it.1).collect();
+    returns.sort_unstable();
     let place = |id: &str| id[1..].parse::<usize>().expect("a number");
-    let waits = plan.steps.iter().enumerate().filter_map(|(at, step)| {
-        let ready =
-            step.depends_on.iter().filter_map(|it| Some(times[place(it.as_str())]?.1)).max()?;
-        Some(times[at]?.0.saturating_duration_since(ready))
+    let waits = calls.iter().enumerate().filter_map(|(n, at)| {
+        let needs = plan.steps[*at].depends_on.iter();
+        let needed = needs.filter_map(|it| Some(times[place(it.as_str())]?.1)).max();
+        let ready = needed.max(n.checked_sub(LIMIT).map(|it| returns[it]))?;
+        Some(times[*at]?.0.saturating_duration_since(ready))
     });
     waits.collect()
 }

@@ -1,5 +1,6 @@
 //! What running a plan costs beside its calls, and how near it comes to the quickest way there is.
 
+pub(crate) mod behind;
 mod engine;
 mod graphs;
 mod schedule;

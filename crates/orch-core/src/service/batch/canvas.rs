@@ -63,7 +63,7 @@ impl Canvas for RunCanvas {
 
     #[expect(
         clippy::misnamed_getters,
-        reason = "for a planner it has ended when nothing more of it is wanted"
+        reason = "for the planner it has ended when nothing more is wanted of it"
     )]
     fn ended(&self) -> &CancellationToken {
         &self.run.stopped

@@ -32,6 +32,9 @@ const BACKOFF: Duration = Duration::from_millis(500);
 /// Between attempts to write down an end.
 const LATE: Duration = Duration::from_secs(1);
 
+/// Ends that are taken in before what they make ready is called.
+const AT_ONCE: usize = 32;
+
 pub(super) struct Runner {
     pub(super) run: Arc<Run>,
     seat: Seat,
@@ -124,7 +127,7 @@ impl Runner {
                 biased;
                 () = shutdown.cancelled() => return self.suspend().await,
                 Some(control) = self.control.recv() => self.obey(control),
-                n = self.done.recv_many(&mut ended, 1024) => {
+                n = self.done.recv_many(&mut ended, AT_ONCE) => {
                     if n != 0 {
                         self.take_in(&mut ended);
                     }
@@ -140,7 +143,7 @@ impl Runner {
         let now = self.run.clock.now();
         let mut jobs = Vec::new();
         let run = self.run.clone();
-        let (changes, large, outcome, last, loads) = {
+        let (outcome, loads) = {
             let mut live = run.live.lock();
             let loads = self.judge(&mut live);
             live.absorb();
@@ -155,11 +158,19 @@ impl Runner {
             }
             self.seat.has_looked();
             self.answer_settled(&live);
+            (outcome, loads)
+        };
+        // What waits for no row is called before the rows are put together.
+        let (at_once, recorded): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|it| !it.waits_for_rows());
+        self.dispatch(at_once);
+        let (changes, large, last) = {
+            let mut live = run.live.lock();
             let (changes, large) = live.drain(now);
-            (changes, large, outcome, live.transitions.last, loads)
+            (changes, large, live.transitions.last)
         };
         self.write(changes);
-        self.dispatch(jobs);
+        self.dispatch(recorded);
         for (at, missing) in loads {
             self.load(at, missing);
         }
@@ -251,10 +262,7 @@ impl Runner {
 
     fn dispatch(&mut self, jobs: Vec<Job>) {
         for mut job in jobs {
-            // A call that must not be made twice is recorded first, and rows that are on their way cannot be read yet.
-            if !job.target.is_repeatable
-                || job.inputs.iter().any(|it| matches!(it.1, Held::Stored(_)))
-            {
+            if job.waits_for_rows() {
                 job.after = Some(self.written.clone());
             }
             self.n_jobs += 1;

@@ -82,6 +82,11 @@ pub(super) enum JobEnd {
 }
 
 impl Job {
+    /// A call that must not be made twice is recorded first, and rows that are on their way cannot be read yet.
+    pub(super) fn waits_for_rows(&self) -> bool {
+        !self.target.is_repeatable || self.inputs.iter().any(|it| matches!(it.1, Held::Stored(_)))
+    }
+
     pub(super) async fn run(self, run: &Arc<Run>) -> Done {
         let (part, attempt) = (self.part, self.attempt);
         let mut took = None;

@@ -370,7 +370,8 @@ fn a_streamed_step_refers_to_steps_before_it() {
     assert!(told(wrong)[0].starts_with("/steps/2/arguments/image"));
 }
 
-/// As large as a plan may be, and in builds that are not optimised a third of it. Were it quadratic, it would take minutes.
+/// As large as a plan may be, and in builds that are not optimised a third of it. Were it quadratic, it would
+/// take longer than the runner lets a test take.
 #[test]
 fn a_hundred_thousand_steps_are_checked_in_one_go() {
     let n = if cfg!(debug_assertions) { 30_000 } else { 100_000 };
@@ -386,11 +387,7 @@ fn a_hundred_thousand_steps_are_checked_in_one_go() {
         json!({"id": format!("s{it}"), "tool": "orch.launch", "arguments": arguments, "compensate": undo})
     });
     let plan = plan(json!({"steps": steps.collect::<Vec<_>>()}));
-    let begun = std::time::Instant::now();
-    let found = check(&plan, &Tools::default(), &Limits::DEFAULT);
-    println!("{n} steps: {:?}", begun.elapsed());
-    assert_eq!(found, []);
-    assert!(begun.elapsed().as_secs() < 60);
+    assert_eq!(check(&plan, &Tools::default(), &Limits::DEFAULT), []);
 }
 
 proptest! {
