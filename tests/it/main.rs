@@ -4,6 +4,10 @@
 
 mod audit_arguments;
 mod authorisation;
+mod batch_faults;
+mod batch_faults_crash;
+mod batch_faults_data;
+mod batch_faults_rights;
 mod bridges;
 mod bursts;
 mod checks;
