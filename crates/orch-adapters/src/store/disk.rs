@@ -11,7 +11,7 @@ use super::journal::{Journal, Record};
 use super::layout::{Acknowledged, Found, Layout};
 use super::migration::{MIGRATIONS, Migration, SCHEMA, migrate};
 use super::table::{Operations, Table};
-use super::tables::{State, Tables};
+use super::tables::{State, Tables, has_room};
 
 /// Above this the tables take over what is in the journal. It bounds the time of a start after a crash.
 const JOURNAL_LIMIT: u64 = 16 << 20;
@@ -90,6 +90,10 @@ impl Disk {
         let fail = |err: Failure| err.open_error(layout.folder());
         if layout.inspect()? != Found::Ready {
             return Err(layout.damaged("it is not there any more"));
+        }
+        // It will have to write, and without room opening would only read everything to say so.
+        if unanswered == Unanswered::Dropped && !has_room(layout.folder(), 0).map_err(fail)? {
+            return Err(fail(Failure::NoRoom));
         }
         let acknowledged = layout.open_acknowledged()?;
         let mut journal = Journal::open(&layout.journal())?;

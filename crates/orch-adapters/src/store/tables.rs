@@ -291,10 +291,15 @@ impl Tables {
     /// Whether sled can write so many bytes of rows. Asked before it begins, because out of space half-way it poisons
     /// itself until it is opened again.
     pub(super) fn has_room_for(&self, n_bytes: u64) -> Result<bool, Failure> {
-        let disk = rustix::fs::statvfs(&self.folder).map_err(std::io::Error::from)?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        Ok(SPARE_DISK + 4 * n_bytes <= free)
+        has_room(&self.folder, n_bytes)
     }
+}
+
+/// As `Tables::has_room_for`, for those that are not open.
+pub(super) fn has_room(folder: &Path, n_bytes: u64) -> Result<bool, Failure> {
+    let disk = rustix::fs::statvfs(folder).map_err(std::io::Error::from)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    Ok(SPARE_DISK + 4 * n_bytes <= free)
 }
 
 impl Drop for Tables {
@@ -316,6 +321,7 @@ fn open_sled(folder: &Path) -> Result<sled::Db, Failure> {
     // After a close in this process, sled's threads may hold the lock of the file for a moment longer. Others cannot have
     // it: the folder is ours.
     let deadline = Instant::now() + Duration::from_secs(3);
+    remove_unfinished_snapshots(folder)?;
     loop {
         match catching("the database", || Ok(config.open())) {
             Ok(Ok(db)) => return Ok(db),
@@ -329,6 +335,25 @@ fn open_sled(folder: &Path) -> Result<sled::Db, Failure> {
             Err(err) => return Err(err),
         }
     }
+}
+
+/// sled writes its snapshots (an index of its log, made at each opening) under another name first and renames them when they
+/// are durable, but at the next opening takes what a full disk or a crash left under that name for the newest snapshot, and
+/// the database for corrupt. Without it, it goes by the snapshot before, which is removed after the renaming only.
+fn remove_unfinished_snapshots(folder: &Path) -> Result<(), Failure> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs_err::remove_file(entry.path())?;
+            tracing::info!(%name, "removed a snapshot of the database that was never finished");
+        }
+    }
+    Ok(())
 }
 
 fn open_log(folder: &Path) -> Result<File, Failure> {

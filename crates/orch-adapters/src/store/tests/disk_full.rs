@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 use orch_core::ports::blobs::Blobs;
-use orch_core::ports::store::{Store, StoreError};
+use orch_core::ports::store::{Commit, Store, StoreError};
 use orch_domain::batch::BatchChange;
+use orch_domain::book::Change;
 
-use super::super::{FOLDER, SledStore};
+use super::super::{FOLDER, OpenError, SledStore};
 use super::sample::{batch, instance, launch};
 use super::{batches, changes, commit};
 
@@ -56,11 +57,6 @@ fn commits_are_refused_until_there_is_room() {
     fill(&ballast);
 
     // Small ones go on in the room the journal has; those that need more are refused, and all behind them.
-    let large = |n: u64| {
-        let mut it = instance(n);
-        it.env.insert("TEXT".to_owned(), "x".repeat(300_000));
-        changes(vec![orch_domain::book::Change::Instance(it.id.clone(), Some(it.into()))])
-    };
     let mut n_there = 1;
     let refused = loop {
         match commit(&store, large(n_there)) {
@@ -104,7 +100,7 @@ fn a_full_disk_at_the_start_loses_nothing() {
     }
     fill(&ballast);
     match SledStore::open(&copied) {
-        Err(super::super::OpenError::DiskFull { .. }) => {}
+        Err(OpenError::DiskFull { .. }) => {}
         Err(err) => panic!("{err:?}"),
         Ok(_) => panic!("nothing could be written"),
     }
@@ -166,4 +162,76 @@ fn a_batch_is_forgotten_on_a_full_disk() {
     let store = SledStore::open(&data_dir).unwrap();
     super::batches::until_rows(&store, 0);
     assert_eq!(n_instances(&store), 50);
+}
+
+/// A launch whose row takes a good part of a megabyte.
+fn large(n: u64) -> Commit {
+    let mut it = instance(n);
+    it.env.insert("TEXT".to_owned(), "x".repeat(300_000));
+    changes(vec![Change::Instance(it.id.clone(), Some(it.into()))])
+}
+
+/// As a server does it, which reads all anew after each refusal, with tables that have been written since they were opened:
+/// sled makes a snapshot then when it is opened.
+#[test]
+fn reading_anew_on_a_full_disk_leaves_the_tables_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount(dir.path()) else {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    };
+    let (data_dir, ballast) = (dir.path().join("data"), dir.path().join("ballast"));
+    let store = SledStore::open(&data_dir).unwrap();
+    let mut n_there = 0;
+    for round in 0..3 {
+        commit(&store, launch(1000 + round)).unwrap();
+        assert_eq!(n_instances(&store), n_there + 1, "a checkpoint");
+        n_there += 1;
+        fill(&ballast);
+        while commit(&store, large(n_there as u64)).is_ok() {
+            n_there += 1;
+            assert!(n_there < 100, "the disk is not full");
+        }
+        for _ in 0..3 {
+            let unread = store.load().unwrap_err();
+            assert!(matches!(unread, StoreError::DiskFull { .. }), "{unread:?}");
+            let refused = commit(&store, launch(1)).unwrap_err();
+            assert!(matches!(refused, StoreError::DiskFull { .. }), "{refused:?}");
+        }
+        fs_err::remove_file(&ballast).unwrap();
+        assert_eq!(n_instances(&store), n_there);
+    }
+    drop(store);
+    assert_eq!(n_instances(&SledStore::open(&data_dir).unwrap()), n_there);
+}
+
+/// As above, when it is the start that finds the disk full.
+#[test]
+fn starts_on_a_full_disk_leave_the_tables_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount(dir.path()) else {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    };
+    let (data_dir, copied) = (dir.path().join("data"), dir.path().join("copied"));
+    let ballast = dir.path().join("ballast");
+    {
+        let store = SledStore::open(&data_dir).unwrap();
+        (0..50).for_each(|n| commit(&store, launch(n)).unwrap());
+        assert_eq!(n_instances(&store), 50, "a checkpoint");
+        commit(&store, launch(50)).unwrap();
+        // As after a crash.
+        super::copy(&data_dir, &copied);
+    }
+    fill(&ballast);
+    for _ in 0..3 {
+        let refused = SledStore::open(&copied).err();
+        assert!(matches!(refused, Some(OpenError::DiskFull { .. })), "{refused:?}");
+    }
+    fs_err::remove_file(&ballast).unwrap();
+    let store = SledStore::open(&copied).unwrap();
+    assert_eq!(n_instances(&store), 51);
+    commit(&store, launch(51)).unwrap();
+    drop(store);
+    assert_eq!(n_instances(&SledStore::open(&copied).unwrap()), 52);
 }
