@@ -20,6 +20,8 @@ pub struct Cx {
     pub progress: Progress,
     scope: Option<Arc<dyn Scope>>,
     model: Option<Arc<dyn Model>>,
+    /// Whoever calls keeps large results itself.
+    takes_whole: bool,
     audit: Arc<Mutex<AuditDraft>>,
     /// As audit may show them.
     arguments: Option<Arc<Value>>,
@@ -54,6 +56,7 @@ impl Cx {
             progress: Progress::default(),
             scope: None,
             model: None,
+            takes_whole: false,
             audit: Arc::default(),
             arguments: None,
         }
@@ -87,6 +90,17 @@ impl Cx {
     pub fn with_model(mut self, model: Arc<dyn Model>) -> Cx {
         self.model = Some(model);
         self
+    }
+
+    /// Results come whole, however large they are: the caller keeps them itself, as batches do. For others the gateway cuts
+    /// off what would be too much to pass on.
+    pub(crate) fn taking_whole(mut self) -> Cx {
+        self.takes_whole = true;
+        self
+    }
+
+    pub fn takes_whole(&self) -> bool {
+        self.takes_whole
     }
 
     pub fn model(&self) -> Option<&Arc<dyn Model>> {

@@ -251,7 +251,7 @@ impl ToolServers for Gateway {
             params.set("_meta", &json!({"progressToken": 0}));
         }
         let user = cx.maybe_caller().map_or("", |it| it.user.as_str());
-        let visitor = Arc::new(Visitor::of_call(user));
+        let visitor = Arc::new(Visitor::of_call(user, cx.takes_whole()));
         let forward = self.hub.call(server.clone(), found, params, visitor);
         let called = async {
             let id = crate::frame::raw(&0);

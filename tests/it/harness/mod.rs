@@ -1,5 +1,6 @@
 //! What integration tests share: real parts, started or found, and waiting for what is to come.
 
+pub(crate) mod batches;
 pub(crate) mod blocks;
 pub(crate) mod caller;
 pub(crate) mod cloud;
@@ -33,6 +34,7 @@ pub(crate) mod walk;
 pub(crate) mod watched;
 pub(crate) mod wire;
 pub(crate) mod witness;
+pub(crate) mod workshop;
 pub(crate) mod world;
 
 use std::future::Future;

@@ -32,6 +32,7 @@ impl Forward {
         if let Some(limit) = limit
             && limit < result.get().len()
             && self.is_tool_call
+            && !self.visitor.takes_whole
             && let Some(head) = self.cut(result, limit).await
         {
             frame.result = Some(head);

@@ -31,6 +31,8 @@ pub struct Visitor {
     pub questions: Questions,
     /// It speaks to one server as that is: everything goes through.
     is_direct: bool,
+    /// It keeps large results itself.
+    pub takes_whole: bool,
     /// As the client set it for its session.
     log_level: Mutex<Option<Raw>>,
 }
@@ -46,6 +48,7 @@ impl Visitor {
             outside: Some(outside),
             questions: Questions::default(),
             is_direct,
+            takes_whole: false,
             log_level: Mutex::default(),
         }
     }
@@ -67,12 +70,13 @@ impl Visitor {
             outside: None,
             questions: Questions::default(),
             is_direct,
+            takes_whole: false,
             log_level: Mutex::new(meta.get(LOG_LEVEL).cloned()),
         }
     }
 
     /// Of a call that no client of the protocol made.
-    pub fn of_call(user: &str) -> Visitor {
+    pub fn of_call(user: &str, takes_whole: bool) -> Visitor {
         Visitor {
             user: user.into(),
             era: Era::Session,
@@ -81,6 +85,7 @@ impl Visitor {
             outside: None,
             questions: Questions::default(),
             is_direct: false,
+            takes_whole,
             log_level: Mutex::default(),
         }
     }

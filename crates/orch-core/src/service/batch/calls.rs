@@ -49,7 +49,7 @@ impl StepCalls for GateCalls {
         cancel: CancellationToken,
     ) -> BoxFuture<'static, Result<Value, Error>> {
         let cx = match self.orch.cx_now(&self.runs_for) {
-            Ok(it) => it.with_cancel(cancel),
+            Ok(it) => it.with_cancel(cancel).taking_whole(),
             Err(err) => return futures::future::ready(Err(err)).boxed(),
         };
         let (orch, name, is_own) =

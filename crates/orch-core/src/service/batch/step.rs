@@ -128,7 +128,15 @@ impl Job {
         match called {
             Ok(Ok(value)) => self.judge(run, Arc::new(value)).await,
             Ok(Err(_)) if self.cancel.is_cancelled() => JobEnd::Cancelled,
-            Ok(Err(err)) => self.failed(Reason::from(&err), passes(&err), wait_of(&err)),
+            Ok(Err(err)) => {
+                let (reason, wait) = (Reason::from(&err), wait_of(&err));
+                // What was refused for its rate was not done, so trying again is not doing it twice.
+                if self.target.is_repeatable || wait.is_none() {
+                    self.failed(reason, passes(&err), wait)
+                } else {
+                    self.again(reason, wait)
+                }
+            }
             Err(_) => {
                 let unknown = if self.target.is_repeatable {
                     ""
@@ -176,7 +184,11 @@ impl Job {
     /// `passes`: it may go well the next time.
     fn failed(&self, reason: Reason, passes: bool, wait: Option<Duration>) -> JobEnd {
         let may = self.retry.is_asked_for || (passes && self.target.is_repeatable);
-        if !may || self.retry.max < self.attempt {
+        if may { self.again(reason, wait) } else { JobEnd::Failed { reason, kept: None } }
+    }
+
+    fn again(&self, reason: Reason, wait: Option<Duration>) -> JobEnd {
+        if self.retry.max < self.attempt {
             return JobEnd::Failed { reason, kept: None };
         }
         let doubled = self.retry.backoff.saturating_mul(1 << (self.attempt - 1).min(16));
