@@ -138,7 +138,7 @@ async fn launches_of_a_batch_that_fails_are_torn_down_the_last_first() {
         .unwrap()
         .iter()
         .rev()
-        .map(|it| it["target"].to_string())
+        .map(|it| it["targets"][0].to_string())
         .collect();
     let instances = site.server.instances().await;
     let id = |name: &str| instances.iter().find(|it| it["name"] == name).unwrap()["id"].to_string();

@@ -232,7 +232,6 @@ impl Runner {
         let terms = live.batch.terms;
         let given = step.timeout.filter(|_| !part.is_compensation).map(Duration::from_secs_f64);
         let timeout = given.unwrap_or(Duration::from_millis(terms.step_timeout_ms));
-        let deadline = if part.is_compensation { self.deadlines.1 } else { self.deadlines.0 };
         let retry = match step.retry.filter(|_| !part.is_compensation) {
             Some(it) => RetryRule {
                 max: it.max,
@@ -249,7 +248,7 @@ impl Runner {
             part,
             attempt,
             inputs: live.inputs(part),
-            timeout: timeout.min(deadline.saturating_duration_since(Instant::now())),
+            timeout,
             step,
             target,
             retry,
