@@ -7,6 +7,8 @@
 mod ending;
 mod judge;
 mod restore;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod undo;
 
