@@ -30,6 +30,14 @@ fn quick() -> Value {
     execute(&[("orch.list_nodes", json!({})), ("orch.whoami", json!({}))])
 }
 
+/// A call that has nothing to answer for half a minute; one that is quick may have ended before its answer.
+fn waiting() -> Value {
+    execute(&[(
+        "orch.list_events",
+        json!({"kind": "registry_credential", "since_revision": 0, "wait_seconds": 30}),
+    )])
+}
+
 /// A pull that takes a minute, unless it is cancelled.
 fn slow() -> Value {
     execute(&[(
@@ -182,7 +190,7 @@ async fn the_header_that_names_a_task_names_the_same() {
     let server = serve(&dir, 1).await;
     let url = format!("{}/mcp", server.url);
     let mut wire = Wire::http(&url, Era::Modern).able(declares(json!({})));
-    let id = wire.ask("tools/call", quick()).await.found("/taskId");
+    let id = wire.ask("tools/call", waiting()).await.found("/taskId");
     let id = id.as_str().unwrap();
     for (method, name, expected) in [
         ("tasks/get", Some(id), 200),
@@ -311,7 +319,7 @@ async fn a_task_of_another_user_is_not_there() {
         Wire::http(&format!("{}/mcp", server.url), Era::Modern).able(declares(json!({}))).by(user)
     };
     let (mut mine, mut theirs) = (wire("user-admin-001"), wire("user-demo-001"));
-    let id = mine.ask("tools/call", quick()).await.found("/taskId");
+    let id = mine.ask("tools/call", waiting()).await.found("/taskId");
     assert!(id.is_string());
     let said = theirs.ask("tasks/get", json!({"taskId": id})).await;
     let nobodys = theirs.ask("tasks/get", json!({"taskId": "b-00000000000000000000"})).await;
