@@ -97,7 +97,11 @@ async fn a_batch_is_accepted_and_answers_what_came_of_it() {
     }});
     let reply = asking(DEMO, "POST", "/batch/execute").json(&body).of(&cloud).await;
     let begun = reply.ok(202);
-    assert!(["queued", "running"].contains(&begun["state"].as_str().unwrap()), "{begun}");
+    // It may have ended before it was looked at.
+    assert!(
+        ["queued", "running", "succeeded"].contains(&begun["state"].as_str().unwrap()),
+        "{begun}"
+    );
     let id = begun["task_id"].as_str().unwrap();
     let seen = ended(&cloud, DEMO, id).await;
     assert_eq!(seen["state"], "succeeded", "{seen}");
