@@ -30,11 +30,11 @@ fn quick() -> Value {
     execute(&[("orch.list_nodes", json!({})), ("orch.whoami", json!({}))])
 }
 
-/// A call that has nothing to answer for half a minute; one that is quick may have ended before its answer.
-fn waiting() -> Value {
+/// A call that has nothing to answer for so long; one that is quick may have ended before its answer.
+fn waiting(wait_seconds: u32) -> Value {
     execute(&[(
         "orch.list_events",
-        json!({"kind": "registry_credential", "since_revision": 0, "wait_seconds": 30}),
+        json!({"kind": "registry_credential", "since_revision": 0, "wait_seconds": wait_seconds}),
     )])
 }
 
@@ -79,7 +79,7 @@ async fn a_client_of_the_extension_is_answered_a_task() {
         let mut wire = wire.able(declares(json!({})));
         let said = wire.open().await;
         assert_eq!(said.result()["capabilities"]["extensions"], json!({EXTENSION: {}}));
-        let task = wire.ask("tools/call", quick()).await.result().clone();
+        let task = wire.ask("tools/call", waiting(1)).await.result().clone();
         assert_eq!((&task["resultType"], &task["status"]), (&json!("task"), &json!("working")));
         assert!(task.get("content").is_none() && task["createdAt"].is_string(), "{task}");
         assert!(task["ttlMs"].is_null() && 0 < task["pollIntervalMs"].as_u64().unwrap());
@@ -190,7 +190,7 @@ async fn the_header_that_names_a_task_names_the_same() {
     let server = serve(&dir, 1).await;
     let url = format!("{}/mcp", server.url);
     let mut wire = Wire::http(&url, Era::Modern).able(declares(json!({})));
-    let id = wire.ask("tools/call", waiting()).await.found("/taskId");
+    let id = wire.ask("tools/call", waiting(30)).await.found("/taskId");
     let id = id.as_str().unwrap();
     for (method, name, expected) in [
         ("tasks/get", Some(id), 200),
@@ -246,7 +246,7 @@ async fn a_client_of_2025_11_25_makes_its_call_a_task() {
                 if tool["name"] == "batch_execute" { json!("optional") } else { Value::Null };
             assert_eq!(tool["execution"]["taskSupport"], expected, "{}", tool["name"]);
         }
-        let task = wire.ask("tools/call", as_task(quick())).await.found("/task");
+        let task = wire.ask("tools/call", as_task(waiting(1))).await.found("/task");
         assert!(task["createdAt"].is_string() && task["ttl"].is_null(), "{task}");
         let id = task["taskId"].as_str().unwrap();
         let result = wire.ask("tasks/result", json!({"taskId": id})).await;
@@ -319,7 +319,7 @@ async fn a_task_of_another_user_is_not_there() {
         Wire::http(&format!("{}/mcp", server.url), Era::Modern).able(declares(json!({}))).by(user)
     };
     let (mut mine, mut theirs) = (wire("user-admin-001"), wire("user-demo-001"));
-    let id = mine.ask("tools/call", waiting()).await.found("/taskId");
+    let id = mine.ask("tools/call", waiting(30)).await.found("/taskId");
     assert!(id.is_string());
     let said = theirs.ask("tasks/get", json!({"taskId": id})).await;
     let nobodys = theirs.ask("tasks/get", json!({"taskId": "b-00000000000000000000"})).await;
