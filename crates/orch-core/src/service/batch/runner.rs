@@ -167,10 +167,12 @@ impl Runner {
         let (at_once, recorded): (Vec<Job>, Vec<Job>) =
             jobs.into_iter().partition(|it| !it.waits_for_rows());
         self.dispatch(at_once);
-        let (changes, large, last) = {
+        let (changes, large, last, outcome) = {
             let mut live = run.live.lock();
             let (changes, large) = live.drain(now);
-            (changes, large, live.transitions.last)
+            // What was gathered last has to be kept before the end.
+            let outcome = outcome.filter(|_| live.n_gathering == 0);
+            (changes, large, live.transitions.last, outcome)
         };
         self.write(changes);
         self.dispatch(recorded);

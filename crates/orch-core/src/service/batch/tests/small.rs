@@ -6,7 +6,7 @@ use std::time::Duration;
 use orch_domain::batch::{BatchState, StepState};
 use serde_json::{Value, json};
 
-use super::super::bench::{self, Report, Setup};
+use super::super::bench::{self, Record, Report, Rows, Setup};
 use super::scripted::{Act, AnyTool, Caller, Scripted, plan};
 
 const QUICK: Act = Act::Succeed { after_ms: 1 };
@@ -54,4 +54,18 @@ async fn a_tool_that_panics_fails_its_step_and_nothing_hangs() {
         assert!(why(&report, "a").starts_with("Internal: "), "{}", why(&report, "a"));
         assert_eq!(report.reason.unwrap().code, "Internal");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_result_gathered_by_the_last_step_is_kept_before_the_end() {
+    let script = Scripted::with(&[]);
+    let record = Record::start(Duration::from_millis(1), usize::MAX);
+    let setup = Setup { record: Some(record.clone()), ..Setup::default() };
+    let text = "x".repeat(200 * 1024);
+    let written = json!({"steps": [{"id": "a", "for_each": [1, 2], "arguments": {"text": text}}]});
+    let report = run(written, &script, &setup).await;
+    assert_eq!(report.state, BatchState::Succeeded);
+    let rows = Rows::of(&record.commits().concat());
+    let whole = rows.runs.iter().find(|it| it.0.element.is_none()).unwrap().1;
+    assert!(whole.result.is_some(), "{:?}", whole.state);
 }
