@@ -3,6 +3,7 @@
 pub(crate) mod behind;
 mod engine;
 mod graphs;
+mod planning;
 mod schedule;
 mod through;
 
@@ -15,6 +16,7 @@ use crate::Figure;
 
 pub(crate) fn measure(runtime: &Runtime) -> Vec<Figure> {
     let mut figures = runtime.block_on(engine::measure());
+    figures.push(runtime.block_on(planning::measure()));
     figures.extend(schedule::measure());
     figures.extend(runtime.block_on(through::measure()));
     figures
