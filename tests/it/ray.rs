@@ -295,7 +295,7 @@ async fn ray_has_its_routes() {
         .json(&json!({"entrypoint": "true"}))
         .of(&cloud)
         .await;
-    let id = posted.ok(200)["job_id"].as_str().unwrap().to_owned();
+    let id = posted.ok(202)["job_id"].as_str().unwrap().to_owned();
     assert_eq!(get("/ray/jobs").await.ok(200)["jobs"][0]["job_id"], id.as_str());
     let logs = ask("GET", &format!("/ray/jobs/{id}/logs?tail=5")).header("x-user-id", ADMIN);
     assert_eq!(logs.of(&cloud).await.ok(200)["n_lines"], 0);

@@ -81,6 +81,9 @@ impl Summary for BatchResults {
         if let Some(output) = &self.output {
             shown.push_str(&format!("output: {}\n", cut(&sanitize(&output.to_string()))));
         }
+        if let Some(why) = &self.output_missing {
+            shown.push_str(&format!("output: there is none: {}\n", cut(&sanitize(why))));
+        }
         for it in &self.results {
             if SHOWN_ALTOGETHER < shown.len() {
                 shown.push_str("… the rest is in the structured result\n");
