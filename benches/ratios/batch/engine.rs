@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use orch_core::Cx;
 use orch_core::service::batch::bench::{Report, Setup, run_plan};
 use orch_core::service::batch::{Ask, StepCalls, Target, Wanted};
-use orch_core::{Cx, ops};
+use orch_core::service::bootstrap::Users;
 use orch_domain::Error;
 use orch_domain::caller::{Caller, Channel, Permission};
 use orch_domain::name::UserId;
@@ -111,6 +112,7 @@ async fn chain() -> Vec<Figure> {
     // The same through the whole: gate, audit of the acceptance, journal.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let orch = fixture::open(dir.path());
+    orch.bootstrap_users(Users::Local).await.expect("an administrator");
     let (mut whole, mut floor) = (Vec::new(), Vec::new());
     let mut file = fs_err::File::create(dir.path().join("floor")).expect("a file");
     let admin = UserId::try_new("user-admin-001").expect("an id");
@@ -132,11 +134,13 @@ async fn chain() -> Vec<Figure> {
             arguments_hash: String::new(),
         };
         let started = Instant::now();
-        let accepted = orch.begin_batch(wanted, &Cx::new(Some(caller))).await.expect("a batch");
+        let cx = Cx::new(Some(caller));
+        let accepted = orch.begin_batch(wanted, &cx).await.expect("a batch");
         accepted.ended.cancelled().await;
         whole.push(started.elapsed());
+        let seen = orch.view_batch(&accepted.id, &cx).await.expect("it is there");
+        assert_eq!(seen.steps.succeeded, N_CHAIN as u32, "{seen:?}");
     }
-    assert!(ops::catalogue().iter().any(|it| it.spec.name == "list_nodes"));
     let (whole, floor) = (percentile(&mut whole, 0.5), percentile(&mut floor, 0.5));
     vec![
         Figure {

@@ -9,6 +9,7 @@ use futures::stream::BoxStream;
 use orch_core::Cx;
 use orch_core::ports::model::{End, Model, Piece, Prompt};
 use orch_core::service::batch::{Ask, Subject, Wanted, planner};
+use orch_core::service::bootstrap::Users;
 use orch_domain::Error;
 use orch_domain::batch::StepState;
 use orch_domain::caller::{Caller, Channel, Permission};
@@ -43,7 +44,13 @@ pub(super) async fn measure() -> Figure {
     let orch = fixture::open(dir.path());
     let (pen, pieces) = mpsc::unbounded_channel();
     let model = Arc::new(Dictated(Mutex::new(Some(pieces))));
-    let options = planner::Options { wants_answer: false, ..planner::Options::default() };
+    orch.bootstrap_users(Users::Local).await.expect("an administrator");
+    // All tools fit, so that the model is asked for nothing else.
+    let options = planner::Options {
+        wants_answer: false,
+        tool_budget_tokens: 1_000_000,
+        ..planner::Options::default()
+    };
     let words = "list the nodes again and again".to_owned();
     let wanted = Wanted {
         ask: Ask::Request { words, model, options },
