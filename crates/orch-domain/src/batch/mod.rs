@@ -10,12 +10,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Error;
 use crate::caller::{Caller, Channel, Permission};
 use crate::name::{ApiKeyId, BatchId, ClientToken, StepId, UserId};
 use crate::plan::{OnError, Step};
 use crate::time::Timestamp;
 use crate::tool_access::ToolAccess;
-use crate::{Error, ErrorCode};
 
 pub use machine::{Class, End, Machine, Moved, Outcome, StepKind};
 
@@ -96,7 +96,8 @@ impl StepState {
     }
 }
 
-/// Why a batch or a step ended as it did: a code of `ErrorCode`, or one of its own such as `ToolError`, `Skipped`.
+/// Why a batch or a step ended as it did: a code of `ErrorCode`, or one of its own: `ToolError`,
+/// `ConditionNotMet`, `Skipped`, `Unknown`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     pub code: String,
@@ -112,12 +113,6 @@ impl Reason {
 impl From<&Error> for Reason {
     fn from(err: &Error) -> Reason {
         Reason::new(err.code().as_str(), err.to_string())
-    }
-}
-
-impl From<(ErrorCode, String)> for Reason {
-    fn from((code, message): (ErrorCode, String)) -> Reason {
-        Reason::new(code.as_str(), message)
     }
 }
 

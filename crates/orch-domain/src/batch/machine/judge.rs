@@ -2,11 +2,16 @@
 
 use super::*;
 
-/// How the reasons begin of steps that were not wanted, which is no failure.
-pub(super) const PASSED_OVER: &str = "its `when`";
+/// The code of steps that were not wanted, which is no failure.
+const PASSED_OVER: &str = "ConditionNotMet";
 
-fn unheld(code: &str, why: &str) -> Reason {
-    Reason::new(code, format!("{PASSED_OVER} cannot be answered: {why}"))
+/// Whether a step was skipped because of its own condition.
+pub(super) fn is_passed_over(reason: &Reason) -> bool {
+    reason.code == PASSED_OVER
+}
+
+fn unheld(why: &str) -> Reason {
+    Reason::new(PASSED_OVER, format!("its `when` cannot be answered: {why}"))
 }
 
 /// What a step says that failed by one of its elements.
@@ -31,9 +36,7 @@ impl Machine {
             return;
         }
         if let Some((StepState::Skipped, reason)) = self.ended_before(at) {
-            let is_passed_over =
-                reason.as_ref().is_some_and(|it| it.message.starts_with(PASSED_OVER));
-            self.nodes[at as usize].is_passed_over = is_passed_over;
+            self.nodes[at as usize].is_passed_over = reason.as_ref().is_some_and(is_passed_over);
             self.end_step(at, StepState::Skipped, reason, None);
             return;
         }
@@ -53,13 +56,11 @@ impl Machine {
         if let Some(when) = &step.when {
             let state = |id: &StepId| self.places.get(id).map(|it| self.state(*it));
             let held = Condition::parse(when)
-                .map_err(|err| unheld("InvalidParameter", &err))
-                .and_then(|it| {
-                    it.holds(&scope, &state).map_err(|err| unheld("Skipped", &err.to_string()))
-                });
+                .map_err(|err| unheld(&err))
+                .and_then(|it| it.holds(&scope, &state).map_err(|err| unheld(&err.to_string())));
             let reason = match held {
                 Ok(true) => None,
-                Ok(false) => Some(Reason::new("Skipped", format!("{PASSED_OVER} does not hold"))),
+                Ok(false) => Some(Reason::new(PASSED_OVER, "its `when` does not hold")),
                 Err(it) => Some(it),
             };
             if let Some(reason) = reason {

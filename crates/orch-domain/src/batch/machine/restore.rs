@@ -78,7 +78,7 @@ impl Machine {
             self.nodes[part.step as usize].attempt = attempt;
             match (state, end) {
                 (StepState::Skipped, End::Failed(it) | End::Cancelled(it)) => {
-                    let is_passed_over = it.message.starts_with(super::judge::PASSED_OVER);
+                    let is_passed_over = super::judge::is_passed_over(&it);
                     self.nodes[part.step as usize].is_passed_over = is_passed_over;
                     self.end_step(part.step, StepState::Skipped, Some(it), None);
                 }
