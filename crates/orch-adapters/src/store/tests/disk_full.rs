@@ -22,6 +22,9 @@ impl SmallDisk<'_> {
             .arg(path)
             .output()
             .is_ok_and(|it| it.status.success());
+        if !mounted {
+            println!("skipped: a tmpfs cannot be mounted here");
+        }
         mounted.then_some(SmallDisk(path))
     }
 }
@@ -46,10 +49,7 @@ fn n_instances(store: &SledStore) -> usize {
 #[test]
 fn commits_are_refused_until_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::mount(dir.path()) else {
-        println!("skipped: a tmpfs cannot be mounted here");
-        return;
-    };
+    let Some(_disk) = SmallDisk::mount(dir.path()) else { return };
     let data_dir = dir.path().join("data");
     let ballast = dir.path().join("ballast");
     let store = SledStore::open(&data_dir).unwrap();
@@ -84,10 +84,7 @@ fn commits_are_refused_until_there_is_room() {
 #[test]
 fn a_full_disk_at_the_start_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::mount(dir.path()) else {
-        println!("skipped: a tmpfs cannot be mounted here");
-        return;
-    };
+    let Some(_disk) = SmallDisk::mount(dir.path()) else { return };
     let (data_dir, copied) = (dir.path().join("data"), dir.path().join("copied"));
     let ballast = dir.path().join("ballast");
     {
@@ -117,10 +114,7 @@ fn a_full_disk_at_the_start_loses_nothing() {
 #[test]
 fn a_large_result_without_room_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::mount(dir.path()) else {
-        println!("skipped: a tmpfs cannot be mounted here");
-        return;
-    };
+    let Some(_disk) = SmallDisk::mount(dir.path()) else { return };
     let data_dir = dir.path().join("data");
     let store = SledStore::open(&data_dir).unwrap();
     let id = batch(1).id;
@@ -144,10 +138,7 @@ fn a_large_result_without_room_leaves_nothing_behind() {
 #[test]
 fn a_batch_is_forgotten_on_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::mount(dir.path()) else {
-        println!("skipped: a tmpfs cannot be mounted here");
-        return;
-    };
+    let Some(_disk) = SmallDisk::mount(dir.path()) else { return };
     let (data_dir, ballast) = (dir.path().join("data"), dir.path().join("ballast"));
     let store = SledStore::open(&data_dir).unwrap();
     (0..50).for_each(|n| commit(&store, launch(n)).unwrap());
@@ -176,10 +167,7 @@ fn large(n: u64) -> Commit {
 #[test]
 fn reading_anew_on_a_full_disk_leaves_the_tables_readable() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::mount(dir.path()) else {
-        println!("skipped: a tmpfs cannot be mounted here");
-        return;
-    };
+    let Some(_disk) = SmallDisk::mount(dir.path()) else { return };
     let (data_dir, ballast) = (dir.path().join("data"), dir.path().join("ballast"));
     let store = SledStore::open(&data_dir).unwrap();
     let mut n_there = 0;
@@ -209,10 +197,7 @@ fn reading_anew_on_a_full_disk_leaves_the_tables_readable() {
 #[test]
 fn starts_on_a_full_disk_leave_the_tables_readable() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::mount(dir.path()) else {
-        println!("skipped: a tmpfs cannot be mounted here");
-        return;
-    };
+    let Some(_disk) = SmallDisk::mount(dir.path()) else { return };
     let (data_dir, copied) = (dir.path().join("data"), dir.path().join("copied"));
     let ballast = dir.path().join("ballast");
     {
